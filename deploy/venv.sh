@@ -35,7 +35,7 @@ if [ -z "$have" ] || [[ " $accepted " != *" $have "* ]]; then
   echo "Making $venv from ${files[0]} (once; about half a minute) ..."
   rm -f "$stamp"
   [ -x "$venv/bin/python" ] || "$python" -m venv --clear "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements.lock -r "${files[0]}"
+  "$venv/bin/python" -m pip install --quiet --quiet --disable-pip-version-check -c requirements.lock -r "${files[0]}"
   wanted "${files[@]}" > "$stamp"
 fi
 
