@@ -1,0 +1,174 @@
+"""Settings, read from the environment. `make run` needs none of them.
+
+DESKYARD_DATA      where state lies (default `var/` beside manage.py)
+DESKYARD_HOST/PORT address of the web server (default 127.0.0.1:8000)
+DESKYARD_SECRET_KEY  Django's key; else made once in DESKYARD_DATA
+DESKYARD_VAULT_KEYS  comma-separated Fernet keys for secrets at rest, newest first; else made once in DESKYARD_DATA
+DESKYARD_ALLOWED_HOSTS, DESKYARD_ORIGINS  comma-separated; needed behind a proxy
+DESKYARD_HTTPS     "1" behind TLS: secure cookies, HSTS, wss
+DESKYARD_RELAY_URL public ws(s) address of the relay if it runs apart
+DATABASE_URL, REDIS_URL
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dj_database_url
+import structlog
+from cryptography.fernet import Fernet
+from django.core.management.utils import get_random_secret_key
+
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+DATA_DIR = Path(os.environ.get("DESKYARD_DATA", BASE_DIR / "var")).resolve()
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+
+def _kept(name: str, make: str) -> str:
+    """A secret of this installation: read from DATA_DIR, written there (mode 0600) the first time."""
+    path = DATA_DIR / name
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(make)
+    return make
+
+
+def _list(name: str) -> list[str]:
+    return [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
+
+
+HOST = os.environ.get("DESKYARD_HOST", "127.0.0.1")
+PORT = int(os.environ.get("DESKYARD_PORT", "8000"))
+HTTPS = os.environ.get("DESKYARD_HTTPS") == "1"
+RELAY_URL = os.environ.get("DESKYARD_RELAY_URL", "")
+DEMO_PASSWORD = os.environ.get("DESKYARD_DEMO_PASSWORD", "")
+
+DEBUG = os.environ.get("DESKYARD_DEBUG") == "1"
+SECRET_KEY = os.environ.get("DESKYARD_SECRET_KEY") or _kept("secret.key", get_random_secret_key())
+VAULT_KEYS = _list("DESKYARD_VAULT_KEYS") or _kept("vault.key", Fernet.generate_key().decode()).split(",")
+ALLOWED_HOSTS = _list("DESKYARD_ALLOWED_HOSTS") or sorted({HOST, "127.0.0.1", "localhost", "[::1]"} - {"0.0.0.0"})
+if HOST == "0.0.0.0" and not os.environ.get("DESKYARD_ALLOWED_HOSTS"):  # noqa: S104 - compared, not bound
+    ALLOWED_HOSTS = ["*"]
+ORIGINS = _list("DESKYARD_ORIGINS")
+"""Origins that may open a screen beside the request's own host."""
+CSRF_TRUSTED_ORIGINS = ORIGINS
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "broker",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "broker.config.middleware.SecurityHeaders",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "broker.config.urls"
+ASGI_APPLICATION = "broker.config.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+            "builtins": ["broker.templatetags.deskyard"],
+        },
+    }
+]
+
+DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{DATA_DIR / 'deskyard.sqlite3'}", conn_max_age=60)}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # IMMEDIATE: a transaction takes the write lock when it begins, so that it never fails half-way on an upgrade.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+    }
+REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+LOGIN_URL = "/sign-in/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/sign-in/"
+
+# Installations on one address but different ports would overwrite each other's cookies under one name.
+SESSION_COOKIE_NAME = f"deskyard_session_{PORT}"
+CSRF_COOKIE_NAME = f"deskyard_csrf_{PORT}"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_AGE = 12 * 3600
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+X_FRAME_OPTIONS = "DENY"
+
+LANGUAGE_CODE = "en"
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = DATA_DIR / "static"
+# Vendored folders carry their version in the path and their modules import each other by relative path: no hashes.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_MAX_AGE = 300
+
+CELERY_BROKER_URL = REDIS_URL
+CONNECTOR_WORKDIR = DATA_DIR / "connectors"
+PROBE_IMAGE = Path(os.environ.get("DESKYARD_PROBE_IMAGE", DATA_DIR / "images" / "tiny"))
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "plain": {
+            "()": "structlog.stdlib.ProcessorFormatter",
+            "processor": structlog.dev.ConsoleRenderer(colors=False),
+            "foreign_pre_chain": [structlog.processors.TimeStamper(fmt="iso"), structlog.stdlib.add_log_level],
+        }
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": os.environ.get("DESKYARD_LOG_LEVEL", "INFO")},
+    "loggers": {"django.request": {"level": "ERROR"}, "celery": {"level": "WARNING"}, "kombu": {"level": "WARNING"}},
+}
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.processors.format_exc_info,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    cache_logger_on_first_use=True,
+)

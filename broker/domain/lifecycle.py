@@ -1,0 +1,135 @@
+"""The life of a desktop: one table `(state, event) -> state`. What is not in the table raises.
+
+Power, session and *answering* are observed and live on axes of their own; maintenance and drain are flags.
+The diagram in `docs/lifecycle.md` is drawn from this table by `diagram` and checked by a test.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    PLANNED = "planned"
+    """Decided, capacity reserved; nothing exists at the hypervisor yet as far as we know."""
+    BUILDING = "building"
+    """The clone order was sent."""
+    PREPARING = "preparing"
+    """The machine stands; its guest has not answered yet."""
+    READY = "ready"
+    """Prepared, clean, nobody's."""
+    ASSIGNED = "assigned"
+    """One user's, until release or reclaim."""
+    RECYCLING = "recycling"
+    """Given back; getting a fresh disk before anybody else may have it."""
+    RETIRING = "retiring"
+    """Being deleted at the hypervisor."""
+    GONE = "gone"
+    """Deleted, evidence seen. The row stays for history."""
+    FAILED = "failed"
+    """A build or a recycle failed for good; a person or the reconciler decides."""
+    MISSING = "missing"
+    """Two complete listings did not show its machine."""
+
+
+class Event(StrEnum):
+    SUBMITTED = "submitted"
+    """The clone order went out."""
+    BUILT = "built"
+    """The platform says that the machine stands."""
+    PREPARED = "prepared"
+    """The guest answered for itself."""
+    CLAIMED = "claimed"
+    RELEASED = "released"
+    """By its user, or reclaimed by the broker."""
+    RECYCLED = "recycled"
+    """A fresh disk is in place; evidence kept."""
+    FAULTED = "faulted"
+    """Building, preparing or recycling failed for good."""
+    RETIRED = "retired"
+    """It shall go: too many, drained, failed, or an administrator's word."""
+    DELETED = "deleted"
+    LOST = "lost"
+    """Believed absent."""
+    FOUND_FREE = "found_free"
+    """A missing machine came back and belongs to nobody."""
+    FOUND_OWNED = "found_owned"
+    """A missing machine came back and is still assigned."""
+    RETRIED = "retried"
+    """Somebody asked to recycle a failed desktop again."""
+
+
+S, E = State, Event
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (S.PLANNED, E.SUBMITTED): S.BUILDING,
+    (S.PLANNED, E.BUILT): S.PREPARING,
+    (S.PLANNED, E.FAULTED): S.FAILED,
+    (S.PLANNED, E.RETIRED): S.RETIRING,
+    (S.BUILDING, E.SUBMITTED): S.BUILDING,
+    (S.BUILDING, E.BUILT): S.PREPARING,
+    (S.BUILDING, E.FAULTED): S.FAILED,
+    (S.BUILDING, E.RETIRED): S.RETIRING,
+    (S.PREPARING, E.PREPARED): S.READY,
+    (S.PREPARING, E.FAULTED): S.FAILED,
+    (S.PREPARING, E.RETIRED): S.RETIRING,
+    (S.PREPARING, E.LOST): S.MISSING,
+    (S.READY, E.CLAIMED): S.ASSIGNED,
+    (S.READY, E.RETIRED): S.RETIRING,
+    (S.READY, E.LOST): S.MISSING,
+    (S.ASSIGNED, E.RELEASED): S.RECYCLING,
+    (S.ASSIGNED, E.LOST): S.MISSING,
+    (S.RECYCLING, E.RECYCLED): S.PREPARING,
+    (S.RECYCLING, E.FAULTED): S.FAILED,
+    (S.RECYCLING, E.RETIRED): S.RETIRING,
+    (S.RECYCLING, E.LOST): S.MISSING,
+    (S.FAILED, E.RETRIED): S.RECYCLING,
+    (S.FAILED, E.RETIRED): S.RETIRING,
+    (S.FAILED, E.LOST): S.MISSING,
+    (S.MISSING, E.FOUND_FREE): S.RECYCLING,
+    (S.MISSING, E.FOUND_OWNED): S.ASSIGNED,
+    (S.MISSING, E.RELEASED): S.RECYCLING,
+    (S.MISSING, E.RETIRED): S.RETIRING,
+    (S.RETIRING, E.RETIRED): S.RETIRING,
+    (S.RETIRING, E.DELETED): S.GONE,
+}
+
+LIVE = frozenset(State) - {S.GONE}
+"""Every state whose name, capacity and machine still count."""
+
+COMING = frozenset({S.PLANNED, S.BUILDING, S.PREPARING, S.RECYCLING})
+"""On its way to ready: counts towards the spare that is already ordered."""
+
+HOLDS_MACHINE = frozenset({S.PREPARING, S.READY, S.ASSIGNED, S.RECYCLING, S.FAILED})
+"""A machine is expected in a complete listing (a failed one only if it has a machine id)."""
+
+NEEDS_ORDER = {S.PLANNED: "clone", S.BUILDING: "clone", S.RECYCLING: "recycle", S.RETIRING: "delete"}
+"""States that only an operation can end: the reconciler writes it where none is unfinished."""
+
+
+class IllegalMove(ValueError):
+    """The event does not happen in that state."""
+
+    def __init__(self, state: State, event: Event) -> None:
+        super().__init__(f"A desktop that is {state} cannot be {event}.")
+        self.state, self.event = state, event
+
+
+def move(state: State | str, event: Event) -> State:
+    """The state after the event. Raises `IllegalMove` for what the table does not hold."""
+    try:
+        return TRANSITIONS[State(state), event]
+    except KeyError:
+        raise IllegalMove(State(state), event) from None
+
+
+def sources(event: Event) -> frozenset[State]:
+    """Every state in which the event may happen: the WHERE of a compare-and-swap."""
+    return frozenset(state for state, happening in TRANSITIONS if happening == event)
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> planned"]
+    lines += [f"    {state} --> {after}: {event}" for (state, event), after in TRANSITIONS.items() if state != after]
+    return "\n".join([*lines, "    gone --> [*]"]) + "\n"

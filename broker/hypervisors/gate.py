@@ -1,0 +1,70 @@
+"""Opens the connector of a registered hypervisor."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings
+
+from broker.hypervisors import vault
+from broker.models import Hypervisor, Installation
+from connectors.base import Connector, Surroundings
+from connectors.registry import load
+
+
+@cache
+def installation_id() -> str:
+    """The id of this installation, made by the first migration; never changes."""
+    return str(Installation.objects.values_list("pk", flat=True).get())
+
+
+def secret_fields(kind: str) -> frozenset[str]:
+    """Names of the settings that must be encrypted."""
+    return frozenset(f.name for f in dataclasses.fields(load(kind).settings) if f.metadata.get("secret"))
+
+
+def surroundings() -> Surroundings:
+    """A working directory of its own for each connector object; the connector removes what it writes there."""
+    workdir = Path(settings.CONNECTOR_WORKDIR) / uuid4().hex
+    workdir.mkdir(parents=True, mode=0o700)
+    probe = settings.PROBE_IMAGE if (settings.PROBE_IMAGE / "vmlinuz").exists() else None
+    return Surroundings(installation=installation_id(), workdir=workdir, probe_image=probe)
+
+
+def make(kind: str, plain: Mapping[str, Any], secrets: Mapping[str, str]) -> Connector:
+    """A connector object; does no I/O at the endpoint. Unknown settings are an error of ours and raise TypeError."""
+    connector = load(kind)
+    known = {field.name for field in dataclasses.fields(connector.settings)}
+    values = {name: value for name, value in {**plain, **secrets}.items() if name in known}
+    maker: Any = connector
+    made: Connector = maker(connector.settings(**values), surroundings())
+    return made
+
+
+def open_hypervisor(hypervisor: Hypervisor) -> Connector:
+    """The connector of a registered hypervisor, with its secrets. Whoever opens it closes it."""
+    return make(hypervisor.kind, hypervisor.settings, vault.unseal(hypervisor.secrets))
+
+
+def shut(connector: Connector) -> None:
+    """Close, and remove the working directory if the connector left it empty."""
+    place = getattr(connector, "surroundings", None)
+    connector.close()
+    if isinstance(place, Surroundings) and place.workdir.is_dir() and not os.listdir(place.workdir):
+        place.workdir.rmdir()
+
+
+@contextmanager
+def opened(hypervisor: Hypervisor) -> Iterator[Connector]:
+    connector = open_hypervisor(hypervisor)
+    try:
+        yield connector
+    finally:
+        shut(connector)

@@ -1,0 +1,41 @@
+"""Secrets at rest: encrypted with Fernet keys, newest first, so that keys can be rotated.
+
+Nothing here logs, and nothing outside `broker/hypervisors` and the services that store a secret calls it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+
+
+class VaultLocked(RuntimeError):
+    """None of the configured keys opens this secret."""
+
+
+def _keys() -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in settings.VAULT_KEYS])
+
+
+def seal(secrets: Mapping[str, str | int]) -> bytes:
+    """Encrypt a small mapping with the newest key."""
+    return _keys().encrypt(json.dumps(dict(secrets)).encode())
+
+
+def unseal(sealed: bytes) -> dict[str, str]:
+    """The mapping again; an empty one for nothing. Raises `VaultLocked`."""
+    if not sealed:
+        return {}
+    try:
+        opened: dict[str, str] = json.loads(_keys().decrypt(bytes(sealed)))
+    except InvalidToken:
+        raise VaultLocked("The secrets were encrypted with a key that is not configured. Restore DESKYARD_VAULT_KEYS.") from None
+    return opened
+
+
+def reseal(sealed: bytes) -> bytes:
+    """The same secrets under the newest key."""
+    return _keys().rotate(bytes(sealed)) if sealed else b""

@@ -1,0 +1,39 @@
+"""Tables, constraints, querysets: nothing here decides or acts. One file a noun; every model is importable from here."""
+
+from broker.models.assignments import Assignment
+from broker.models.audit import AuditEntry, Event
+from broker.models.desktops import Desktop
+from broker.models.entitlements import Entitlement
+from broker.models.hypervisors import Host, Hypervisor, Lease, Machine, Network, Storage
+from broker.models.installation import Installation
+from broker.models.operations import Operation
+from broker.models.people import ApiToken
+from broker.models.pools import Pool, PoolMember
+from broker.models.requests import Request
+from broker.models.sessions import ScreenSession, Ticket
+from broker.models.templates import Template, TemplateCopy, TemplateVersion
+
+__all__ = [
+    "ApiToken",
+    "Assignment",
+    "AuditEntry",
+    "Desktop",
+    "Entitlement",
+    "Event",
+    "Host",
+    "Hypervisor",
+    "Installation",
+    "Lease",
+    "Machine",
+    "Network",
+    "Operation",
+    "Pool",
+    "PoolMember",
+    "Request",
+    "ScreenSession",
+    "Storage",
+    "Template",
+    "TemplateCopy",
+    "TemplateVersion",
+    "Ticket",
+]

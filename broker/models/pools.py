@@ -1,0 +1,87 @@
+"""Pools and their members: what shall exist, where it may be built."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+
+from broker.models.hypervisors import Hypervisor
+from broker.models.templates import TemplateCopy
+
+
+class Pool(models.Model):
+    class Kind(models.TextChoices):
+        FLOATING = "floating", "Floating"
+        """A desktop is anybody's; after release it is recycled."""
+        DEDICATED = "dedicated", "Dedicated"
+        """A desktop stays its user's until released."""
+
+    class Preparation(models.TextChoices):
+        AGENT = "agent", "Wait until the guest's agent answers"
+        NONE = "none", "Ready as soon as the machine stands"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=100, unique=True)
+    description = models.TextField(blank=True)
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.FLOATING)
+    naming = models.CharField(max_length=60)
+    """Pattern with one run of `#` for the number, such as `office-###`."""
+    minimum = models.PositiveIntegerField(default=0)
+    spare = models.PositiveIntegerField(default=1)
+    """Desktops kept ready beyond those in use."""
+    maximum = models.PositiveIntegerField(default=10)
+    vcpus = models.PositiveIntegerField(null=True, blank=True)
+    memory_mib = models.PositiveIntegerField(null=True, blank=True)
+    is_linked = models.BooleanField(default=True)
+    preparation = models.CharField(max_length=10, choices=Preparation, default=Preparation.AGENT)
+    prepare_timeout_s = models.PositiveIntegerField(default=900)
+    gives_seed = models.BooleanField(default=True)
+    """Whether each machine is handed a cloud-init seed with its name."""
+    starts_powered_off = models.BooleanField(default=True)
+    """Whether a ready desktop that is switched off may be given out, with a start order."""
+    priority = models.PositiveSmallIntegerField(default=50)
+    """Smaller goes first in every queue."""
+    is_enabled = models.BooleanField(default=True)
+    """Off: nothing new is built and nothing is given out; what is in use stays."""
+    delete_budget_per_hour = models.PositiveIntegerField(default=30)
+    hold_reason = models.TextField(blank=True)
+    """Why the reconciler stopped and asks (delete budget spent); empty if it did not."""
+    last_number = models.PositiveIntegerField(default=0)
+    next_reconcile_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(condition=Q(minimum__lte=F("maximum")), name="pool_minimum_within_maximum"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PoolMember(models.Model):
+    """Where a pool may build: a hypervisor with a copy of the template."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    pool = models.ForeignKey(Pool, models.CASCADE, related_name="members")
+    hypervisor = models.ForeignKey(Hypervisor, models.PROTECT, related_name="members")
+    copy = models.ForeignKey(TemplateCopy, models.PROTECT, related_name="members")
+    weight = models.PositiveIntegerField(default=100)
+    maximum = models.PositiveIntegerField(null=True, blank=True)
+    networks = models.JSONField(default=list)
+    """Platform ids of networks, one a NIC; empty: as the template has them."""
+    is_enabled = models.BooleanField(default=True)
+    hold_until = models.DateTimeField(null=True)
+    """After failed builds: nothing is built here before this."""
+    hold_reason = models.TextField(blank=True)
+    failures = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-weight"]
+        constraints = [models.UniqueConstraint(fields=["pool", "hypervisor"], name="member_once")]
+
+    def __str__(self) -> str:
+        return f"{self.pool} on {self.hypervisor}"

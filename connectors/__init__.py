@@ -1,0 +1,1 @@
+"""Plugins that speak to hypervisors: one package a platform, no Django, no Celery, no broker."""
