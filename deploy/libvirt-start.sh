@@ -4,7 +4,7 @@
 # Promises: idempotent (a daemon that answers is left alone, as are its guests, networks and pools of other names); works with
 # systemd and without (containers, CI machines, WSL); exit status 0 means "virsh -c qemu:///system" works now.
 # Needs root and the packages of deploy/packages-run.txt. Changes outside libvirt: one line in /etc/hosts, only where the
-# machine's own name does not resolve.
+# machine's own name does not resolve, and, where no udev does it, /dev/kvm belongs to the group kvm (mode 660).
 set -euo pipefail
 URI=qemu:///system
 POOL_DIR=${DESKYARD_POOL_DIR:-/var/lib/libvirt/images}
@@ -25,6 +25,14 @@ resolve_own_name() {
   getent -s files hosts "$name" >/dev/null && return
   echo "127.0.1.1 $name" >> /etc/hosts
   say "added $name to /etc/hosts"
+}
+
+open_kvm_to_qemu() {
+  # What udev's rule does on a machine that has it. With /dev/kvm closed to the user libvirt-qemu, libvirt 9.0 finds its cached
+  # capabilities outdated at each look ("KVM was enabled when probing ..., but it is not available now") and probes QEMU again,
+  # 4 s for every define and start.
+  [ -c /dev/kvm ] && getent group kvm >/dev/null || return 0
+  chgrp kvm /dev/kvm && chmod 660 /dev/kvm || say "cannot give /dev/kvm to the group kvm; libvirt will be slow"
 }
 
 start_with_systemd() { systemctl start libvirtd.socket libvirtd.service; }
@@ -63,6 +71,7 @@ ensure_pool() {
   virsh -q -c "$URI" pool-autostart default
 }
 
+if [ "$(id -u)" = 0 ] && [ ! -d /run/systemd/system ]; then open_kvm_to_qemu; fi
 answers || start_daemon
 ensure_network >&2
 ensure_pool >&2
