@@ -7,11 +7,12 @@ DESKYARD_VAULT_KEYS  comma-separated Fernet keys for secrets at rest, newest fir
 DESKYARD_ALLOWED_HOSTS, DESKYARD_ORIGINS  comma-separated; needed behind a proxy
 DESKYARD_HTTPS     "1" behind TLS: secure cookies, HSTS, wss
 DESKYARD_RELAY_URL public ws(s) address of the relay if it runs apart
-DATABASE_URL, REDIS_URL
+DATABASE_URL, REDIS_URL  PostgreSQL and Redis or Valkey; else SQLite and the embedded Valkey, both in DESKYARD_DATA
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def _list(name: str) -> list[str]:
     return [part.strip() for part in os.environ.get(name, "").split(",") if part.strip()]
 
 
+def _socket(name: str) -> Path:
+    """A path below DATA_DIR, or below /tmp if that one is longer than the kernel takes for a socket (107 bytes)."""
+    path = DATA_DIR / "run" / name
+    if len(os.fsencode(path)) <= 100:
+        return path
+    return Path(f"/tmp/deskyard-{hashlib.sha256(os.fsencode(DATA_DIR)).hexdigest()[:16]}") / name  # noqa: S108 - `run` makes it private
+
+
 HOST = os.environ.get("DESKYARD_HOST", "127.0.0.1")
 PORT = int(os.environ.get("DESKYARD_PORT", "8000"))
 HTTPS = os.environ.get("DESKYARD_HTTPS") == "1"
@@ -50,7 +59,7 @@ DEMO_PASSWORD = os.environ.get("DESKYARD_DEMO_PASSWORD", "")
 DEBUG = os.environ.get("DESKYARD_DEBUG") == "1"
 SECRET_KEY = os.environ.get("DESKYARD_SECRET_KEY") or _kept("secret.key", get_random_secret_key())
 VAULT_KEYS = _list("DESKYARD_VAULT_KEYS") or _kept("vault.key", Fernet.generate_key().decode()).split(",")
-ALLOWED_HOSTS = _list("DESKYARD_ALLOWED_HOSTS") or sorted({HOST, "127.0.0.1", "localhost", "[::1]"} - {"0.0.0.0"})
+ALLOWED_HOSTS = _list("DESKYARD_ALLOWED_HOSTS") or sorted({HOST, "127.0.0.1", "localhost", "[::1]"} - {"0.0.0.0"})  # noqa: S104 - left out
 if HOST == "0.0.0.0" and not os.environ.get("DESKYARD_ALLOWED_HOSTS"):  # noqa: S104 - compared, not bound
     ALLOWED_HOSTS = ["*"]
 ORIGINS = _list("DESKYARD_ORIGINS")
@@ -103,7 +112,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
     }
-REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
+VALKEY_SOCKET = _socket("valkey.sock")
+"""Where the embedded Valkey of `make run` listens: a file that only this account may open."""
+REDIS_URL = os.environ.get("REDIS_URL") or f"unix://{VALKEY_SOCKET}"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -143,7 +154,7 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_MAX_AGE = 300
 
-CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
 CONNECTOR_WORKDIR = DATA_DIR / "connectors"
 PROBE_IMAGE = Path(os.environ.get("DESKYARD_PROBE_IMAGE", DATA_DIR / "images" / "tiny"))
 
