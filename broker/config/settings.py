@@ -7,6 +7,7 @@ DESKYARD_VAULT_KEYS  comma-separated Fernet keys for secrets at rest, newest fir
 DESKYARD_ALLOWED_HOSTS, DESKYARD_ORIGINS  comma-separated; needed behind a proxy
 DESKYARD_HTTPS     "1" behind TLS: secure cookies, HSTS, wss
 DESKYARD_RELAY_URL public ws(s) address of the relay if it runs apart
+DESKYARD_SCREEN_IDLE_S  a screen without key or mouse for so long is closed (default 4 h)
 DATABASE_URL, REDIS_URL  PostgreSQL and Redis or Valkey; else SQLite and the embedded Valkey, both in DESKYARD_DATA
 """
 
@@ -54,6 +55,7 @@ HOST = os.environ.get("DESKYARD_HOST", "127.0.0.1")
 PORT = int(os.environ.get("DESKYARD_PORT", "8000"))
 HTTPS = os.environ.get("DESKYARD_HTTPS") == "1"
 RELAY_URL = os.environ.get("DESKYARD_RELAY_URL", "")
+SCREEN_IDLE_S = int(os.environ.get("DESKYARD_SCREEN_IDLE_S", "14400"))
 DEMO_PASSWORD = os.environ.get("DESKYARD_DEMO_PASSWORD", "")
 
 DEBUG = os.environ.get("DESKYARD_DEBUG") == "1"
