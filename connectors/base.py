@@ -229,6 +229,8 @@ class MachineMade:
     """Platform ids of the disks that belong to this machine alone."""
     power: Power
     host: str | None = None
+    stamp: Stamp | None = None
+    """What the machine bears now: a recycled machine that keeps its id keeps its stamp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +387,9 @@ class Inventory:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Base of every connector's settings. Fields are declared with `setting(...)`, which makes form, help and vault."""
+
+    def require_complete(self) -> None:
+        """Raises `Unsupported` naming the first thing that is missing or contradicts another. Does no I/O."""
 
 
 def setting(

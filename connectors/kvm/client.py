@@ -1,0 +1,251 @@
+"""The wire: opening libvirt over each transport, its event loop, and letting go of it.
+
+libvirt's calls block, and a call on a dead line blocks until keepalive cuts it. So everything here runs in daemon threads
+that a caller waits for only until its deadline, and at most one attempt to open is under way per endpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import libvirt
+
+from connectors.errors import ConnectorError, Unreachable
+from connectors.kvm import faults
+from connectors.kvm.settings import KvmSettings
+
+Connection = Any
+"""libvirt.virConnect; the binding has no types."""
+
+CONNECT_S = 5.0
+"""How long a TCP connection may take; libvirt itself would wait for the kernel's two minutes."""
+KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3
+"""A line is given up after 20 s of silence, and every call waiting on it returns then."""
+
+_loop_lock = threading.Lock()
+_loop_pid = 0
+
+
+def ensure_event_loop() -> None:
+    """Register libvirt's own event loop and run it in one daemon thread of this process. Idempotent.
+
+    It must be there before the first connection is opened, or that one has neither events nor keepalive. A forked child
+    inherits the registration but not the thread, hence the look at the process id.
+    """
+    global _loop_pid
+    with _loop_lock:
+        if _loop_pid == os.getpid():
+            return
+        libvirt.registerErrorHandler(lambda *_: None, None)  # else libvirt prints every error on standard error
+        if _loop_pid == 0:
+            libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
+        _loop_pid = os.getpid()
+
+
+def _run_event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+class Endpoint:
+    """One libvirt and the connection to it, opened when first needed and again after it was lost. Thread-safe."""
+
+    def __init__(self, settings: KvmSettings, workdir: Path) -> None:
+        self._settings = settings
+        self._workdir = workdir
+        self._lock = threading.Lock()
+        self._connection: Connection = None
+        self._attempt: _Attempt | None = None
+        self._files: Path | None = None
+        self._is_closed = False
+        self.generation = 0
+        """Raised with every new connection: what was registered on an earlier one is gone."""
+
+    @property
+    def name(self) -> str:
+        return self._settings.endpoint
+
+    def connection(self, deadline: float) -> Connection:
+        """A live connection. Raises Unreachable, CertificateRejected, CredentialsRejected, Unsupported by the deadline."""
+        with self._lock:
+            if self._connection is not None and self._is_alive(self._connection):
+                return self._connection
+            self._connection = None
+            if self._is_closed:
+                raise Unreachable(f"{self.name}: the connector was closed.")
+            self._settings.require_complete()
+            attempt = self._attempt
+            if attempt is None or attempt.has_failed:
+                attempt = self._attempt = _Attempt(self._open, deadline)
+        return self._take(attempt, deadline)
+
+    def _take(self, attempt: _Attempt, deadline: float) -> Connection:
+        if not attempt.ended.wait(max(0.0, deadline - time.monotonic())):
+            raise Unreachable(f"Cannot reach {self.name}: no answer in time. {faults.ADVICE[Unreachable]}")
+        with self._lock:
+            if self._attempt is attempt:
+                self._attempt = None
+                if attempt.connection is not None and not self._is_closed:
+                    self._connection = attempt.connection
+                    self.generation += 1
+            if self._connection is not None:
+                return self._connection
+        raise attempt.error or Unreachable(f"{self.name}: the connection was lost.")
+
+    def lose(self, connection: Connection) -> None:
+        """Forget a connection that proved dead; the next caller opens a new one."""
+        with self._lock:
+            if self._connection is connection:
+                self._connection = None
+
+    def close(self) -> None:
+        """Let go of the connection and remove key files. Idempotent; never raises; never waits for a dead line."""
+        with self._lock:
+            self._is_closed = True
+            connection, self._connection = self._connection, None
+            files, self._files = self._files, None
+        if connection is not None:
+            threading.Thread(target=_close_quietly, args=(connection,), name="libvirt-close", daemon=True).start()
+        if files is not None:
+            shutil.rmtree(files, ignore_errors=True)
+
+    def _is_alive(self, connection: Connection) -> bool:
+        try:
+            return bool(connection.isAlive())
+        except libvirt.libvirtError:
+            return False
+
+    # --- opening, in a thread of its own ---
+
+    def _open(self, deadline: float) -> Connection:
+        ensure_event_loop()
+        self._knock(deadline)
+        try:
+            connection = libvirt.openAuth(self.uri(), [_CREDENTIALS, self._answer, None], 0)
+        except libvirt.libvirtError as error:
+            raise faults.ours(error, "opening the connection", self.name) from error
+        try:
+            connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # drivers without a wire have none
+                raise faults.ours(error, "opening the connection", self.name) from error
+        return connection
+
+    def _knock(self, deadline: float) -> None:
+        """A TCP connection of our own first: it ends in time where libvirt's would not."""
+        if self._settings.uri or self._settings.transport == "local":
+            return
+        place = (self._settings.address, self._settings.real_port)
+        try:
+            socket.create_connection(place, timeout=max(0.1, min(CONNECT_S, deadline - time.monotonic()))).close()
+        except OSError as error:
+            raise Unreachable(
+                f"Cannot reach {self.name} on port {place[1]}. {faults.ADVICE[Unreachable]}", platform_words=str(error)
+            ) from error
+
+    def uri(self) -> str:
+        """The libvirt URI. Names files with keys where a transport needs them, never a password."""
+        settings = self._settings
+        if settings.uri:
+            return settings.uri
+        if settings.transport == "local":
+            if settings.socket:
+                path = "session" if "session" in settings.socket or "/run/user/" in settings.socket else "system"
+                return f"qemu+unix:///{path}?{urlencode({'socket': settings.socket}, quote_via=quote, safe='/')}"
+            return "qemu:///system"
+        user = f"{quote(settings.user, safe='')}@" if settings.transport == "ssh" and settings.user else ""
+        host = f"[{settings.address}]" if ":" in settings.address else settings.address
+        scheme = {"tls": "qemu+tls", "tcp": "qemu+tcp", "ssh": "qemu+libssh2"}[settings.transport]
+        base = f"{scheme}://{user}{host}:{settings.real_port}/system"
+        query = urlencode(self._file_parameters(), quote_via=quote, safe="/")
+        return f"{base}?{query}" if query else base
+
+    def _file_parameters(self) -> dict[str, str]:
+        settings = self._settings
+        if settings.transport == "tls":
+            directory = self._write({
+                "cacert.pem": settings.ca_certificate,
+                "clientcert.pem": settings.client_certificate,
+                "clientkey.pem": settings.client_key,
+            })  # fmt: skip
+            return {"pkipath": str(directory)}
+        if settings.transport == "ssh":
+            directory = self._write({"key": settings.ssh_key, "known_hosts": settings.known_hosts})
+            return {
+                "keyfile": str(directory / "key"),
+                "known_hosts": str(directory / "known_hosts"),
+                "known_hosts_verify": "normal",
+                "sshauth": "privkey",
+            }
+        return {}
+
+    def _write(self, files: dict[str, str]) -> Path:
+        """Key material in a directory that only we can read; empty files are left out."""
+        with self._lock:
+            if self._files is not None:
+                return self._files
+            if self._is_closed:
+                raise Unreachable(f"{self.name}: the connector was closed.")
+            directory = self._files = Path(tempfile.mkdtemp(prefix="kvm-", dir=self._workdir))
+        for name, text in files.items():
+            if text.strip():
+                descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(text.replace("\r\n", "\n").rstrip("\n") + "\n")
+        return directory
+
+    def _answer(self, questions: list[list[Any]], _: object) -> int:
+        """libvirt asks for credentials: [type, prompt, challenge, default, answer] each."""
+        for question in questions:
+            if question[0] == libvirt.VIR_CRED_AUTHNAME:
+                question[4] = self._settings.user
+            elif question[0] in (libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT):
+                question[4] = self._settings.password
+            else:
+                return -1
+        return 0
+
+
+_CREDENTIALS = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
+
+
+class _Attempt:
+    """One try to open, in a daemon thread: the caller may stop waiting, and a second caller joins instead of doubling."""
+
+    def __init__(self, open_it: Any, deadline: float) -> None:
+        self.ended = threading.Event()
+        self.connection: Connection = None
+        self.error: ConnectorError | None = None
+        self._open_it = open_it
+        self._deadline = deadline
+        threading.Thread(target=self._run, name="libvirt-open", daemon=True).start()
+
+    @property
+    def has_failed(self) -> bool:
+        return self.ended.is_set() and self.connection is None
+
+    def _run(self) -> None:
+        try:
+            self.connection = self._open_it(self._deadline)
+        except ConnectorError as error:
+            self.error = error
+        except OSError as error:
+            self.error = Unreachable("Key files for the connection cannot be written.", platform_words=str(error))
+        finally:
+            self.ended.set()
+
+
+def _close_quietly(connection: Connection) -> None:
+    try:
+        connection.close()
+    except libvirt.libvirtError:
+        return

@@ -1,0 +1,274 @@
+"""KVM through libvirt: the contract of `connectors.base`, kept.
+
+Orders run as jobs of a small thread pool, since libvirt's calls block; `submit` and `poll` start the jobs, wait a moment and
+answer with what is known. Every order is a function that looks at the platform and takes the steps not yet taken, so it does
+not matter which process calls it, how often, or after what crash.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+from uuid import uuid4
+
+import libvirt
+
+from connectors.base import (
+    CloneMachine,
+    Cursor,
+    DeleteMachine,
+    DeleteSnapshot,
+    Inventory,
+    OpenScreen,
+    Order,
+    Outcome,
+    Platform,
+    ProbeAcceleration,
+    Receipt,
+    Reconfigure,
+    RecycleMachine,
+    RevertSnapshot,
+    SetPower,
+    Settings,
+    Stage,
+    Surroundings,
+    TakeSnapshot,
+)
+from connectors.errors import ConnectorError, Unreachable, Unsupported
+from connectors.kvm import copies, faults, machines, mapping, power, probe, screens, snapshots
+from connectors.kvm.client import Endpoint
+from connectors.kvm.inventory import Changes, Reading, listen
+from connectors.kvm.jobs import Crew, Job
+from connectors.kvm.settings import KvmSettings
+from connectors.kvm.work import OutOfTime, Usage, Work
+
+T = TypeVar("T")
+
+PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
+    CloneMachine: machines.clone,
+    RecycleMachine: machines.recycle,
+    DeleteMachine: machines.delete,
+    Reconfigure: machines.reconfigure,
+    SetPower: power.set_power,
+    TakeSnapshot: snapshots.take,
+    RevertSnapshot: snapshots.revert,
+    DeleteSnapshot: snapshots.delete,
+    OpenScreen: screens.open_screen,
+    ProbeAcceleration: probe.probe,
+}
+
+PATIENCE_S = 0.25
+"""How long `submit` and `poll` wait for jobs in all: quick orders are answered at once, long ones hold up nobody."""
+
+
+class KvmConnector:
+    """One libvirt, reached over a socket, TLS, SSH or (laboratories) plain TCP."""
+
+    kind: ClassVar[str] = "kvm"
+    version: ClassVar[str] = "1"
+    label: ClassVar[str] = "KVM (libvirt)"
+    takes: ClassVar[frozenset[type[Order]]] = frozenset(PROCEDURES)
+    settings: ClassVar[type[Settings]] = KvmSettings
+
+    def __init__(self, settings: KvmSettings, surroundings: Surroundings) -> None:
+        self._settings = settings
+        self._surroundings = surroundings
+        self._endpoint = Endpoint(settings, surroundings.workdir)
+        self._crew = Crew()
+        self._jobs: dict[str, _Going] = {}
+        self._usage = Usage()
+        self._host_id = ""
+        self._lock = threading.Lock()
+        self._name = uuid4().hex
+        self._changes = Changes()
+        self._listening_on = 0
+        self._verified: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<KvmConnector {self._endpoint.name}>"
+
+    # --- looking ---
+
+    def check(self, deadline: float) -> Platform:
+        connection = self._connect(deadline)
+        return self._by(deadline, "looking at the host", connection, lambda: self._platform(connection))
+
+    def inventory(self, since: Cursor | None, deadline: float) -> Inventory:
+        connection = self._connect(deadline)
+        return self._by(deadline, "reading the inventory", connection, lambda: self._read(connection, since, deadline))
+
+    def _platform(self, connection: Any) -> Platform:
+        number = connection.getVersion()
+        version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+        library = connection.getLibVersion()
+        warnings = [] if connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE) else [
+            "No storage pool is active: machines cannot be made here."
+        ]  # fmt: skip
+        if not connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
+            warnings.append("No libvirt network is active: machines need one, or a bridge in their template.")
+        if self._settings.transport == "tcp" or self._settings.uri.startswith("qemu+tcp"):
+            warnings.append("Unencrypted TCP: anybody on the way can read and change everything. For laboratories only.")
+        takes = self.takes if self._surroundings.probe_image else self.takes - {ProbeAcceleration}
+        return Platform(
+            product=f"{connection.getType()} through libvirt {library // 1_000_000}.{library // 1000 % 1000}.{library % 1000}",
+            version=version, takes=takes, warnings=tuple(warnings),
+        )  # fmt: skip
+
+    def _read(self, connection: Any, since: Cursor | None, deadline: float) -> Inventory:
+        generation = self._endpoint.generation
+        if self._listening_on != generation:
+            self._changes = Changes()
+            listen(connection, self._changes)
+            self._listening_on = generation
+            self._verified.clear()
+        # Taken before anything is read: what changes while we read is read again the next time.
+        here = self._changes.counter
+        cursor = Cursor(f"{self._name}/{generation}/{here}")
+        reading = Reading(connection, self._host(connection), deadline, self._verified, self._changes)
+        counted = self._counter_of(since, generation)
+        if counted is not None:
+            inventory = reading.changed(self._changes.since(counted))
+        else:
+            inventory = reading.complete()
+        return _with_cursor(inventory, cursor)
+
+    def _counter_of(self, cursor: Cursor | None, generation: int) -> int | None:
+        """Where that cursor's reading ended, None if it is not of this object and this connection."""
+        if cursor is None:
+            return None
+        name, _, rest = cursor.value.partition("/")
+        of_generation, _, counter = rest.partition("/")
+        is_ours = name == self._name and of_generation == str(generation) and counter.isdigit()
+        return int(counter) if is_ours else None
+
+    # --- orders ---
+
+    def submit(self, orders: Sequence[Order], deadline: float) -> Iterator[Outcome]:
+        return self._go([Receipt(order) for order in orders], deadline)
+
+    def poll(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
+        return self._go(receipts, deadline)
+
+    def close(self) -> None:
+        self._crew.close()
+        self._endpoint.close()
+
+    def _go(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
+        """Go on with each order and say how far it is. Raises, after all that is known, if the endpoint was lost."""
+        connection = self._connect(deadline)
+        going = [self._started(connection, receipt, deadline) for receipt in receipts]
+        patience = min(deadline, time.monotonic() + PATIENCE_S)
+        lost: ConnectorError | None = None
+        for job in going:
+            job.job.ended.wait(max(0.0, patience - time.monotonic()))
+            try:
+                yield self._told(job)
+            except ConnectorError as error:
+                self._endpoint.lose(connection)
+                lost = error
+        if lost is not None:
+            raise lost
+
+    def _started(self, connection: Any, receipt: Receipt, deadline: float) -> _Going:
+        """The order's job: the one under way, a finished one that nobody has asked after, or a new one."""
+        key = receipt.order.key
+        there = self._jobs.get(key)
+        if there is not None and (not there.job.ended.is_set() or there.is_final):
+            return there
+        data = dict(there.work.receipt if there is not None else receipt.data)
+        work = Work(
+            order=receipt.order, connection=connection, settings=self._settings, surroundings=self._surroundings,
+            usage=self._usage, host_id=self._host_id, deadline=deadline, receipt=data,
+        )  # fmt: skip
+        going = self._jobs[key] = _Going(work, self._crew.start(lambda: self._advance(work)))
+        return going
+
+    def _advance(self, work: Work[Any]) -> Outcome:
+        """One go at an order, in a thread of the pool. Endpoint losses are raised, all else is told as an outcome."""
+        procedure = PROCEDURES.get(type(work.order))
+        try:
+            if procedure is None:
+                raise Unsupported(f"KVM knows no order {type(work.order).__name__}.")
+            work.begin("Starting")
+            work.host_id = self._host(work.connection)
+            return procedure(work)
+        except OutOfTime:
+            return work.running(poll_after_s=0.5)
+        except copies.StillCopying:
+            return work.running(poll_after_s=2.0)
+        except libvirt.libvirtError as error:
+            return self._failed(work, faults.ours(error, work.step.lower(), self._endpoint.name))
+        except ConnectorError as error:
+            return self._failed(work, error)
+
+    def _failed(self, work: Work[Any], error: ConnectorError) -> Outcome:
+        if error.loses_endpoint:
+            raise error
+        return Outcome(key=work.order.key, stage=Stage.FAILED, step=work.step, error=error)
+
+    def _told(self, going: _Going) -> Outcome:
+        if not going.job.ended.is_set():
+            return going.work.running(poll_after_s=0.5)
+        if going.job.fault is not None:
+            del self._jobs[going.work.order.key]
+            if isinstance(going.job.fault, ConnectorError):
+                raise going.job.fault
+            raise going.job.fault
+        outcome = going.job.result
+        assert outcome is not None
+        if outcome.stage is not Stage.RUNNING:
+            del self._jobs[going.work.order.key]
+        return outcome
+
+    # --- the connection ---
+
+    def _connect(self, deadline: float) -> Any:
+        return self._endpoint.connection(deadline)
+
+    def _host(self, connection: Any) -> str:
+        with self._lock:
+            if not self._host_id:
+                self._host_id = mapping.host_uuid(connection.getCapabilities()) or connection.getHostname()
+            return self._host_id
+
+    def _by(self, deadline: float, doing: str, connection: Any, call: Callable[[], T]) -> T:
+        """The call's result by the deadline, in a thread of its own that is left behind if the line is dead."""
+        job: Job[T] = Job(call)
+        threading.Thread(target=job.run, name="libvirt-read", daemon=True).start()
+        if not job.ended.wait(max(0.0, deadline - time.monotonic())):
+            self._endpoint.lose(connection)
+            raise Unreachable(f"{self._endpoint.name} did not answer in time while {doing}. {faults.ADVICE[Unreachable]}")
+        if isinstance(job.fault, libvirt.libvirtError):
+            error = faults.ours(job.fault, doing, self._endpoint.name)
+            if error.loses_endpoint:
+                self._endpoint.lose(connection)
+            raise error from job.fault
+        if isinstance(job.fault, OutOfTime):
+            raise Unreachable(f"{self._endpoint.name} did not answer in time while {doing}.") from job.fault
+        if job.fault is not None:
+            raise job.fault
+        result: T = job.result  # type: ignore[assignment]
+        return result
+
+
+class _Going:
+    """An order under way: its work and the job that does it."""
+
+    def __init__(self, work: Work[Any], job: Job[Outcome]) -> None:
+        self.work = work
+        self.job = job
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it ended with something to tell that has not been told."""
+        return self.job.fault is not None or (self.job.result is not None and self.job.result.stage is not Stage.RUNNING)
+
+
+def _with_cursor(inventory: Inventory, cursor: Cursor) -> Inventory:
+    from dataclasses import replace
+
+    # A partial complete-listing has no cursor: what it did not read would never be read by increments.
+    is_whole = inventory.complete or not inventory.partial
+    return replace(inventory, cursor=cursor if is_whole else None)

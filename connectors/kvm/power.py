@@ -1,0 +1,178 @@
+"""SetPower, and the power steps that other orders take."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import libvirt
+
+from connectors.base import Outcome, Power, PowerAction, PowerSet, SetPower
+from connectors.errors import Conflict
+from connectors.kvm import mapping
+from connectors.kvm.work import Domain, Work, number
+
+_PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
+_ON = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN)
+_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+AGENT_ALONE_S = 10
+"""How long the guest's agent has to begin a shutdown before the power button is pressed too."""
+
+
+def power_of(state: int, has_saved_memory: bool) -> Power:
+    """libvirt's domain state in our words. A saved memory image makes an inactive domain a suspended machine."""
+    if state in _ON:
+        return Power.ON
+    if state in _PAUSED:
+        return Power.SUSPENDED
+    if state in _OFF:
+        return Power.SUSPENDED if has_saved_memory else Power.OFF
+    return Power.UNKNOWN
+
+
+def seen_power(domain: Domain) -> Power:
+    return power_of(domain.state()[0], bool(domain.hasManagedSaveImage()))
+
+
+def set_power(work: Work[SetPower]) -> Outcome:
+    """Bring the power state about. SHUTDOWN asks the guest, then cuts the power once the receipt's `cut_at` has passed."""
+    work.begin("Looking at the machine")
+    domain, _ = work.ours(work.order.machine)
+    match work.order.action:
+        case PowerAction.ON:
+            switch_on(work, domain)
+        case PowerAction.OFF:
+            cut_power(work, domain)
+        case PowerAction.SHUTDOWN:
+            return _shut_down(work, domain)
+        case PowerAction.REBOOT:
+            _require_on(domain)
+            work.begin("Asking the guest to restart")
+            _ask(domain, domain.reboot, libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT, libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
+        case PowerAction.RESET:
+            _require_on(domain)
+            work.begin("Pressing the reset button")
+            domain.reset(0)
+        case PowerAction.SUSPEND:
+            _suspend(work, domain)
+        case PowerAction.RESUME:
+            _resume(work, domain)
+    return work.done(PowerSet(seen_power(domain)))
+
+
+def switch_on(work: Work[Any], domain: Domain) -> None:
+    """Running already is fine; a suspended machine goes on where it was."""
+    power = seen_power(domain)
+    if power is Power.ON:
+        return
+    work.begin("Switching on")
+    if domain.isActive():
+        _wake(domain)
+        return
+    try:
+        domain.create()
+    except libvirt.libvirtError:
+        if not domain.isActive():  # else another attempt was quicker
+            raise
+
+
+def cut_power(work: Work[Any], domain: Domain) -> None:
+    """Off now, without asking the guest; memory saved to disk is thrown away. Off already is fine."""
+    if domain.isActive():
+        work.begin("Cutting the power")
+        try:
+            domain.destroy()
+        except libvirt.libvirtError:
+            if _is_active(domain):
+                raise
+    elif domain.hasManagedSaveImage():
+        work.begin("Throwing away the saved memory")
+        domain.managedSaveRemove()
+
+
+def _is_active(domain: Domain) -> bool:
+    try:
+        return bool(domain.isActive())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return False
+        raise
+
+
+def _require_on(domain: Domain) -> None:
+    if not domain.isActive():
+        raise Conflict(f"Machine {domain.name()!r} is off. Switch it on first.")
+
+
+def _shut_down(work: Work[SetPower], domain: Domain) -> Outcome:
+    """Wall-clock times in the receipt, since another process may go on with it."""
+    if seen_power(domain) is Power.OFF:
+        work.step = "Shutting down"
+        return work.done(PowerSet(Power.OFF))
+    now = time.time()
+    cut_at = number(work.receipt, "cut_at")
+    if cut_at is None:
+        cut_at = work.receipt["cut_at"] = now + work.order.grace_s
+    if now >= cut_at or not domain.isActive() or domain.state()[0] in _PAUSED:  # a stopped guest hears nothing
+        cut_power(work, domain)
+        return work.done(PowerSet(Power.OFF))
+    if "asked_at" not in work.receipt:
+        work.begin("Asking the guest to shut down")
+        by_agent = _ask(
+            domain, domain.shutdownFlags, libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT, libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+        )
+        work.receipt["asked_at"] = now
+        work.receipt["button"] = not by_agent
+    elif not work.receipt.get("button") and now >= (number(work.receipt, "asked_at") or 0) + AGENT_ALONE_S:
+        work.begin("Pressing the power button")
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+        work.receipt["button"] = True
+    work.step = "Waiting for the guest to shut down"
+    return work.running(poll_after_s=max(0.2, min(1.0, cut_at - now)))
+
+
+def _ask(domain: Domain, call: Any, by_agent: int, by_button: int) -> bool:
+    """Ask the guest's agent if it is there, else press the button. True if the agent was asked."""
+    if mapping.read_domain(domain.XMLDesc()).agent_channel == "connected":
+        try:
+            call(by_agent)
+            return True
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in _AGENT_SILENT:
+                raise
+    call(by_button)
+    return False
+
+
+_AGENT_SILENT = (
+    libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
+    libvirt.VIR_ERR_AGENT_UNSYNCED,
+)
+
+
+def _suspend(work: Work[Any], domain: Domain) -> None:
+    if seen_power(domain) is Power.SUSPENDED:
+        return
+    _require_on(domain)
+    work.begin("Suspending")
+    domain.suspend()
+
+
+def _resume(work: Work[Any], domain: Domain) -> None:
+    power = seen_power(domain)
+    if power is Power.ON:
+        return
+    if power is Power.OFF:
+        raise Conflict(f"Machine {domain.name()!r} is off, not suspended. Switch it on instead.")
+    work.begin("Resuming")
+    if domain.isActive():
+        _wake(domain)
+    else:
+        domain.create()
+
+
+def _wake(domain: Domain) -> None:
+    if domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        domain.pMWakeup()
+    else:
+        domain.resume()

@@ -1,0 +1,125 @@
+"""One order on its way: what a step of any order has at hand, and how it says how far it got."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import libvirt
+
+from connectors.base import MachineRef, Order, Outcome, Result, Stage, Stamp, Surroundings
+from connectors.errors import Conflict, NotFound
+from connectors.kvm import mapping
+from connectors.kvm.settings import KvmSettings
+
+O = TypeVar("O", bound=Order)  # noqa: E741
+Domain = Any
+"""libvirt.virDomain"""
+
+
+class OutOfTime(Exception):
+    """The deadline passed between two steps: the order goes on at the next poll."""
+
+
+class Usage:
+    """Which paths the host's domains and volumes name, remembered for some seconds so that a batch reads them once."""
+
+    FRESH_S = 10.0
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.read_at = 0.0
+        self.users: dict[str, set[str]] = {}
+        """Path -> who names it: uuids of domains, paths of overlays."""
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.read_at > 0 and time.monotonic() - self.read_at < self.FRESH_S
+
+    def touch(self) -> None:
+        self.read_at = time.monotonic()
+
+    def forget(self) -> None:
+        """To be called by whoever makes a new user of an old path."""
+        self.read_at = 0.0
+
+
+@dataclass
+class Work(Generic[O]):
+    """An order, the connection, and the receipt as it grows. Steps call `begin` before each thing they ask of libvirt."""
+
+    order: O
+    connection: Any
+    settings: KvmSettings
+    surroundings: Surroundings
+    usage: Usage
+    host_id: str
+    deadline: float
+    receipt: dict[str, object] = field(default_factory=dict)
+    step: str = ""
+
+    def begin(self, step: str) -> None:
+        """Name the step that comes. Raises `OutOfTime` if none may be taken any more."""
+        self.step = step
+        if time.monotonic() >= self.deadline:
+            raise OutOfTime
+
+    def running(self, poll_after_s: float = 1.0, percent: int | None = None) -> Outcome:
+        return Outcome(
+            key=self.order.key, stage=Stage.RUNNING, step=self.step, percent=percent,
+            receipt=dict(self.receipt), poll_after_s=poll_after_s,
+        )  # fmt: skip
+
+    def done(self, result: Result | None = None) -> Outcome:
+        return Outcome(key=self.order.key, stage=Stage.DONE, step=self.step, percent=100, result=result)
+
+    @property
+    def stamp(self) -> Stamp:
+        """What a machine made by this order bears."""
+        return Stamp(self.surroundings.installation, self.order.key)
+
+    # --- machines ---
+
+    def find(self, uuid: str) -> Domain | None:
+        """The domain of that uuid, or None."""
+        try:
+            return self.connection.lookupByUUIDString(uuid)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
+                return None
+            raise
+
+    def find_ours(self, ref: MachineRef) -> tuple[Domain, mapping.Domain] | None:
+        """The machine and its definition once its stamp has been compared; None if it is gone. Raises `Conflict`."""
+        domain = self.find(ref.id)
+        if domain is None:
+            return None
+        seen = mapping.read_domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        if seen.stamp != ref.stamp:
+            raise Conflict(
+                f"Machine {seen.name!r} bears {_words(seen.stamp)}, not {_words(ref.stamp)}. Nothing was done to it: "
+                "somebody else may own it. See the drift page."
+            )
+        if seen.role is mapping.Role.TEMPLATE:
+            raise Conflict(f"Machine {seen.name!r} is marked as a template. Nothing was done to it.")
+        return domain, seen
+
+    def ours(self, ref: MachineRef) -> tuple[Domain, mapping.Domain]:
+        """As `find_ours`. Raises `NotFound` if it is gone."""
+        found = self.find_ours(ref)
+        if found is None:
+            raise NotFound(f"Machine {ref.id} is not on {self.settings.endpoint} any more.")
+        return found
+
+
+def _words(stamp: Stamp | None) -> str:
+    return f"the stamp of installation {stamp.installation}, order {stamp.key}" if stamp else "no stamp"
+
+
+def number(receipt: Mapping[str, object], name: str) -> float | None:
+    """A number from a receipt, None if it holds none."""
+    value = receipt.get(name)
+    return float(value) if isinstance(value, (int, float)) else None
