@@ -25,7 +25,7 @@ def seal(secrets: Mapping[str, str | int]) -> bytes:
     return _keys().encrypt(json.dumps(dict(secrets)).encode())
 
 
-def unseal(sealed: bytes) -> dict[str, str]:
+def unseal(sealed: bytes | memoryview[int]) -> dict[str, str]:
     """The mapping again; an empty one for nothing. Raises `VaultLocked`."""
     if not sealed:
         return {}
@@ -36,6 +36,6 @@ def unseal(sealed: bytes) -> dict[str, str]:
     return opened
 
 
-def reseal(sealed: bytes) -> bytes:
+def reseal(sealed: bytes | memoryview[int]) -> bytes:
     """The same secrets under the newest key."""
     return _keys().rotate(bytes(sealed)) if sealed else b""

@@ -14,6 +14,7 @@ import structlog
 from celery import current_app
 from django.conf import settings
 from django.db import transaction
+from kombu.exceptions import OperationalError
 
 log = structlog.get_logger()
 
@@ -46,7 +47,7 @@ def _send(task: str, argument: str) -> None:
         pipeline.expire(key, 2)
         if pipeline.execute()[0] == 1:
             current_app.send_task(task, args=[argument], expires=30, retry=False, producer=None, ignore_result=True)
-    except (redis.RedisError, OSError, current_app.OperationalErrors) as error:
+    except (redis.RedisError, OSError, OperationalError) as error:
         log.warning("nudge.dropped", task=task, reason=type(error).__name__)
 
 

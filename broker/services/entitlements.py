@@ -1,0 +1,92 @@
+"""Who may have a desktop of a pool. What is taken away ends what rests on it: a place in the queue, open screens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from django.contrib.auth.models import Group, User
+from django.db import transaction
+
+from broker.models import Assignment, Entitlement, Pool
+from broker.services import audit, brokering, nudges
+from broker.services.errors import Invalid
+from broker.services.permissions import require_administrator
+from broker.services.rows import locked, refusing_duplicates
+
+WITHDRAWN = "You are no longer entitled to this pool. Ask your administrator."
+
+
+def entitle(
+    *, actor: User, pool_id: UUID, user_id: int | None = None, group_id: int | None = None
+) -> tuple[Entitlement, bool]:
+    """Entitle a user or a group (exactly one of them). Idempotent: the standing one and False if there is one.
+
+    Raises `Missing` for an unknown pool, `Forbidden`, `Invalid` for an unknown user or group.
+    """
+    require_administrator(actor)
+    if (user_id is None) == (group_id is None):
+        message = "Name either a user or a group."
+        raise Invalid("Nobody was entitled.", {"user": message, "group": message})
+    with transaction.atomic():
+        pool = locked(Pool.objects.all(), pool_id, "pool")
+        if standing := pool.entitlements.filter(user=user_id, group=group_id).select_related("user", "group").first():
+            return standing, False
+        user = User.objects.filter(pk=user_id).first() if user_id is not None else None
+        group = Group.objects.filter(pk=group_id).first() if group_id is not None else None
+        if user_id is not None and user is None:
+            raise Invalid("Nobody was entitled.", {"user": "There is no such user."})
+        if group_id is not None and group is None:
+            raise Invalid("Nobody was entitled.", {"group": "There is no such group."})
+        with refusing_duplicates("user", "Already entitled."):
+            entitlement = Entitlement.objects.create(pool=pool, user=user, group=group)
+        changes = {"user": [None, user and user.get_username()], "group": [None, group and group.name]}
+        audit.record(actor=actor, action="entitlement.grant", subject=entitlement, changes=changes)
+        nudges.announce("pools")
+    return entitlement, True
+
+
+def withdraw(*, actor: User, entitlement_id: UUID) -> None:
+    """Take an entitlement away.
+
+    Whoever has no other one for the pool loses the place in the queue, and open screens close. An assigned desktop
+    stays assigned with its data until it is released or reclaimed, but can't be opened meanwhile.
+    """
+    require_administrator(actor)
+    with transaction.atomic():
+        rows = Entitlement.objects.select_related("pool", "user", "group")
+        entitlement = locked(rows, entitlement_id, "entitlement")
+        people = _people(entitlement)
+        who = str(entitlement.user or entitlement.group)
+        audit.record(actor=actor, action="entitlement.withdraw", subject=entitlement, changes={"who": [who, None]})
+        entitlement.delete()
+        end_what_rested(actor=actor, people=people, pool_ids=[entitlement.pool_id])
+        nudges.announce("pools")
+
+
+def end_what_rested(*, actor: User, people: Iterable[User], pool_ids: Iterable[UUID]) -> None:
+    """End the queue places and screens of those who are no longer entitled. Call inside the change's transaction."""
+    people = list(people)
+    for pool_id in pool_ids:
+        for user in people:
+            if brokering.is_entitled(user, pool_id):
+                continue
+            brokering.end_requests_of(actor=actor, user=user, pool_id=pool_id, reason=WITHDRAWN)
+            _close_screens(user, pool_id)
+            nudges.announce("requests", user=str(user.pk))
+
+
+def _close_screens(user: User, pool_id: UUID) -> None:
+    held = Assignment.objects.filter(user=user, pool_id=pool_id, until=None)
+    for desktop_id in held.values_list("desktop_id", flat=True):
+        nudges.announce("screens", desktop=str(desktop_id), close="entitlement")
+
+
+def _people(entitlement: Entitlement) -> list[User]:
+    """Those whom the entitlement serves and who have something in the pool that could end."""
+    if entitlement.user:
+        return [entitlement.user]
+    members = User.objects.filter(groups=entitlement.group_id)
+    waiting = members.filter(desktop_requests__pool=entitlement.pool_id)
+    served = members.filter(assignments__pool=entitlement.pool_id, assignments__until=None)
+    return list((waiting | served).distinct())

@@ -1,0 +1,321 @@
+"""Pools: what shall exist and where it may be built. A change writes rows; the reconciler carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from broker.domain import naming
+from broker.domain.lifecycle import LIVE
+from broker.models import Assignment, Desktop, Hypervisor, Network, Pool, PoolMember, Request, TemplateCopy
+from broker.services import audit, history, nudges
+from broker.services.errors import Clash
+from broker.services.intake import Intake
+from broker.services.permissions import require_administrator
+from broker.services.rows import alter, locked, refusing_duplicates
+
+NAME_TAKEN = "There is already a pool of that name."
+NAMING_LENGTH = 60
+POOL_LIMIT = 100_000
+"""Desktops of one pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberWish:
+    """Where a pool shall be able to build. `networks`: platform ids, one a NIC; empty: as the template has them."""
+
+    copy_id: UUID
+    weight: int = 100
+    maximum: int | None = None
+    networks: tuple[str, ...] = ()
+
+
+class PoolFields(TypedDict, total=False):
+    """What a pool's page lets people set, all optional. `vcpus` and `memory_mib` None: as the template has them."""
+
+    name: str
+    description: str
+    naming: str
+    kind: str
+    minimum: int
+    spare: int
+    maximum: int
+    vcpus: int | None
+    memory_mib: int | None
+    is_linked: bool
+    preparation: str
+    prepare_timeout_s: int
+    gives_seed: bool
+    starts_powered_off: bool
+    priority: int
+    is_enabled: bool
+    delete_budget_per_hour: int
+
+
+class MemberFields(TypedDict, total=False):
+    """What can be changed of a member, all optional. `copy_id` must lie on the member's own hypervisor."""
+
+    copy_id: UUID
+    weight: int
+    maximum: int | None
+    networks: Sequence[str]
+    is_enabled: bool
+
+
+def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Unpack[PoolFields]) -> Pool:
+    """A pool with its members; the reconciler begins to fill it within moments.
+
+    Needs `name` and `naming`; what is left out has the model's default. Raises `Forbidden`, `Invalid`.
+    """
+    require_administrator(actor)
+    intake = Intake()
+    pool = Pool()
+    values = _cleaned(intake, pool, {"name": "", "naming": "", **fields})
+    copies = _copies(intake, members)
+    intake.refuse_faults("The pool was not created.")
+    with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
+        for field, value in values.items():
+            setattr(pool, field, value)
+        pool.next_reconcile_at = timezone.now()
+        pool.save(force_insert=True)
+        changes = {field: [None, value] for field, value in values.items()}
+        audit.record(actor=actor, action="pool.create", subject=pool, changes=changes)
+        for wish in members:
+            _add(actor, pool, copies[wish.copy_id], wish)
+        _reconcile(pool)
+    return pool
+
+
+def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> Pool:
+    """Change what is named; the rest stays. Raises `Missing`, `Forbidden`, `Invalid`."""
+    require_administrator(actor)
+    with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
+        pool = locked(Pool.objects.all(), pool_id, "pool")
+        intake = Intake()
+        values = _cleaned(intake, pool, fields)
+        intake.refuse_faults("The pool was not changed.")
+        if changes := alter(pool, values):
+            audit.record(actor=actor, action="pool.change", subject=pool, changes=changes)
+            _reconcile(pool)
+    return pool
+
+
+def enable_pool(*, actor: User, pool_id: UUID, on: bool) -> Pool:
+    """Off: nothing new is built and nothing is given out; what is in use stays."""
+    return change_pool(actor=actor, pool_id=pool_id, is_enabled=on)
+
+
+def resume_pool(*, actor: User, pool_id: UUID) -> Pool:
+    """Let the reconciler go on after it stopped and asked, and forget the members' failed builds."""
+    require_administrator(actor)
+    with transaction.atomic():
+        pool = locked(Pool.objects.all(), pool_id, "pool")
+        changes = alter(pool, {"hold_reason": ""})
+        for member in pool.members.select_for_update():
+            held = alter(member, {"hold_until": None, "hold_reason": "", "failures": 0})
+            if "hold_reason" in held:
+                changes[f"hold on {member.hypervisor}"] = held["hold_reason"]
+        if changes:
+            audit.record(actor=actor, action="pool.resume", subject=pool, changes=changes)
+        _reconcile(pool)
+    return pool
+
+
+def delete_pool(*, actor: User, pool_id: UUID) -> None:
+    """Delete a pool with its members, entitlements and history; the audit is kept.
+
+    Raises `Clash` while it has live desktops or people wait for one.
+    """
+    require_administrator(actor)
+    with transaction.atomic():
+        pool = locked(Pool.objects.all(), pool_id, "pool")
+        if live := Desktop.objects.filter(pool=pool, state__in=LIVE).count():
+            raise Clash(
+                f"{pool} still has {live} desktops. Set minimum, spare and maximum to 0, or retire them, first."
+            )
+        if waiting := Request.objects.filter(pool=pool, state__in=Request.OPEN).count():
+            raise Clash(f"{waiting} requests for {pool} are open. Cancel them or withdraw the entitlements first.")
+        audit.record(actor=actor, action="pool.delete", subject=pool)
+        history.forget_gone_desktops(Desktop.objects.filter(pool=pool))
+        if Desktop.objects.filter(pool=pool).exists() or Assignment.objects.filter(pool=pool, until=None).exists():
+            raise Clash(f"The last desktop of {pool} is just being cleared away. Try again in a moment.")
+        Assignment.objects.filter(pool=pool).delete()
+        Request.objects.filter(pool=pool).delete()
+        pool.delete()
+        nudges.announce("pools")
+
+
+def add_member(
+    *,
+    actor: User,
+    pool_id: UUID,
+    copy_id: UUID,
+    weight: int = 100,
+    maximum: int | None = None,
+    networks: Sequence[str] = (),
+) -> PoolMember:
+    """Let the pool build on the copy's hypervisor too; one member a hypervisor.
+
+    Raises `Missing`, `Forbidden`, `Invalid`.
+    """
+    require_administrator(actor)
+    wish = MemberWish(copy_id, weight, maximum, tuple(networks))
+    with transaction.atomic():
+        pool = locked(Pool.objects.all(), pool_id, "pool")
+        intake = Intake()
+        copies = _copies(intake, [wish], pool=pool)
+        intake.refuse_faults("The member was not added.")
+        member = _add(actor, pool, copies[copy_id], wish)
+        _reconcile(pool)
+    return member
+
+
+def change_member(*, actor: User, member_id: UUID, **fields: Unpack[MemberFields]) -> PoolMember:
+    """Change what is named; the rest stays. A new copy holds for desktops built or recycled from now on."""
+    require_administrator(actor)
+    with transaction.atomic():
+        member = locked(PoolMember.objects.select_related("pool", "hypervisor", "copy"), member_id, "member")
+        wish = MemberWish(
+            fields.get("copy_id", member.copy_id),
+            fields.get("weight", member.weight),
+            fields.get("maximum", member.maximum),
+            tuple(fields.get("networks", member.networks)),
+        )
+        intake = Intake()
+        copy = _copies(intake, [wish]).get(wish.copy_id)
+        if copy and copy.hypervisor_id != member.hypervisor_id:
+            intake.faults["copy"] = f"This copy does not lie on {member.hypervisor}."
+        intake.refuse_faults("The member was not changed.")
+        wanted = {
+            "copy_id": wish.copy_id, "weight": wish.weight, "maximum": wish.maximum, "networks": list(wish.networks),
+            "is_enabled": fields.get("is_enabled", member.is_enabled),
+        }  # fmt: skip
+        if changes := alter(member, wanted):
+            shown = {field: [_plain(before), _plain(after)] for field, (before, after) in changes.items()}
+            audit.record(actor=actor, action="pool.change_member", subject=member, changes=shown)
+            _reconcile(member.pool)
+    return member
+
+
+def remove_member(*, actor: User, member_id: UUID) -> None:
+    """The pool builds nothing more there; its desktops there stay until they are released or retired."""
+    require_administrator(actor)
+    with transaction.atomic():
+        member = locked(PoolMember.objects.select_related("pool", "hypervisor"), member_id, "member")
+        pool = member.pool
+        audit.record(actor=actor, action="pool.remove_member", subject=member)
+        member.delete()
+        _reconcile(pool)
+
+
+def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
+    """The named fields as they shall be stored; what contradicts the pool's other values is a fault."""
+    values: dict[str, Any] = dict(fields)
+    others = Pool.objects.exclude(pk=pool.pk)
+    if "name" in fields:
+        values["name"] = intake.free_name("name", intake.name("name", fields["name"]), others, "pool")
+    if "naming" in fields or "maximum" in fields:
+        values["naming"] = _naming(intake, pool, values, others)
+    if "description" in fields:
+        values["description"] = intake.text("description", fields["description"])
+    if "kind" in fields:
+        intake.choice("kind", fields["kind"], Pool.Kind)
+    if "preparation" in fields:
+        intake.choice("preparation", fields["preparation"], Pool.Preparation)
+    _whole_numbers(intake, values)
+    _sizes(intake, pool, values)
+    return values
+
+
+def _naming(intake: Intake, pool: Pool, values: dict[str, Any], others: QuerySet[Pool]) -> str:
+    pattern: str = values.get("naming", pool.naming).strip()
+    if fault := naming.validate(pattern, values.get("maximum", pool.maximum)):
+        intake.faults["naming"] = fault
+    elif len(pattern) > NAMING_LENGTH:
+        intake.faults["naming"] = f"At most {NAMING_LENGTH} characters; these are {len(pattern)}."
+    elif other := others.filter(naming__iexact=pattern).first():
+        # Two pools that count in one pattern would forever take each other's names.
+        intake.faults["naming"] = f"The pool {other} already names its desktops so."
+    return pattern
+
+
+LIMITS = {
+    "minimum": (0, POOL_LIMIT),
+    "spare": (0, POOL_LIMIT),
+    "maximum": (0, POOL_LIMIT),
+    "vcpus": (1, 1024),
+    "memory_mib": (16, 64 * 1024 * 1024),
+    "prepare_timeout_s": (10, 24 * 3600),
+    "priority": (1, 100),
+    "delete_budget_per_hour": (0, POOL_LIMIT),
+}
+
+
+def _whole_numbers(intake: Intake, values: dict[str, Any]) -> None:
+    for field, (lowest, highest) in LIMITS.items():
+        if values.get(field) is not None:
+            intake.whole(field, values[field], lowest=lowest, highest=highest)
+
+
+def _sizes(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
+    if not values.keys() & {"minimum", "spare", "maximum"}:
+        return
+    maximum = values.get("maximum", pool.maximum)
+    for field in ("minimum", "spare"):
+        if values.get(field, getattr(pool, field)) > maximum:
+            intake.faults.setdefault(field, f"Not more than the maximum ({maximum}).")
+
+
+def _copies(intake: Intake, wishes: Sequence[MemberWish], *, pool: Pool | None = None) -> dict[UUID, TemplateCopy]:
+    """The copies that are wished for; unknown ones, two on one hypervisor and wrong numbers are faults."""
+    ids = [wish.copy_id for wish in wishes]
+    copies = TemplateCopy.objects.select_related("hypervisor", "version__template").in_bulk(ids)
+    taken = set(pool.members.values_list("hypervisor_id", flat=True)) if pool else set()
+    for wish in wishes:
+        copy = copies.get(wish.copy_id)
+        if copy is None:
+            intake.faults["copy"] = "There is no such template copy."
+            continue
+        if copy.hypervisor_id in taken:
+            intake.faults["copy"] = f"{copy.hypervisor} is already a member. Change that member instead."
+        taken.add(copy.hypervisor_id)
+        intake.whole("weight", wish.weight, lowest=1, highest=10_000)
+        if wish.maximum is not None:
+            intake.whole("member_maximum", wish.maximum, highest=POOL_LIMIT)
+        _known_networks(intake, copy.hypervisor, wish.networks)
+    return copies
+
+
+def _known_networks(intake: Intake, hypervisor: Hypervisor, networks: Sequence[str]) -> None:
+    known = set(
+        Network.objects.filter(hypervisor=hypervisor, platform_id__in=networks).values_list("platform_id", flat=True)
+    )
+    if unknown := [network for network in networks if network not in known]:
+        intake.faults["networks"] = f"{hypervisor} has no network {unknown[0][:100]!r}."
+
+
+def _add(actor: User, pool: Pool, copy: TemplateCopy, wish: MemberWish) -> PoolMember:
+    with refusing_duplicates("copy", f"{copy.hypervisor} is already a member. Change that member instead."):
+        member = PoolMember.objects.create(
+            pool=pool, hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, maximum=wish.maximum,
+            networks=list(wish.networks),
+        )  # fmt: skip
+    changes = {"copy": [None, str(copy)], "weight": [None, wish.weight], "maximum": [None, wish.maximum]}
+    audit.record(actor=actor, action="pool.add_member", subject=member, changes=changes)
+    return member
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _reconcile(pool: Pool) -> None:
+    nudges.nudge(nudges.RECONCILE, pool.pk)
+    nudges.announce("pools")

@@ -1,0 +1,48 @@
+"""Fetching the row that a verb is about, changing it, and saying what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db import IntegrityError, models, transaction
+
+from broker.services.errors import Invalid, Missing
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+def locked(rows: models.QuerySet[Row], pk: UUID | int, what: str) -> Row:
+    """The row, locked until the transaction ends. Raises `Missing`. Call inside a transaction."""
+    row = rows.select_for_update(of=("self",)).filter(pk=pk).first()
+    if row is None:
+        raise Missing(f"There is no such {what}.")
+    return row
+
+
+def alter(row: models.Model, values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Set and save what differs, nothing else (workers write other columns of the same rows).
+
+    Returns field -> [before, after] for the audit; empty if nothing changed.
+    """
+    changes: dict[str, list[Any]] = {}
+    for field, after in values.items():
+        before = getattr(row, field)
+        if before != after:
+            setattr(row, field, after)
+            changes[field] = [before, after]
+    if changes:
+        row.save(update_fields=list(changes))
+    return changes
+
+
+@contextmanager
+def refusing_duplicates(field: str, message: str) -> Iterator[None]:
+    """Two people saved the same name in the same moment: the constraint decides, and the second is told."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        raise Invalid(message, {field: message}) from error
