@@ -53,7 +53,9 @@ def validate(pattern: str, maximum: int | None = None) -> str | None:
         return "A naming pattern holds letters (a to z), digits, hyphens and one run of #, nothing else."
     runs = re.findall(r"#+", pattern)
     if len(runs) != 1:
-        return f"A naming pattern has exactly one run of # for the number, such as office-###; this one has {len(runs)}."
+        return (
+            f"A naming pattern has exactly one run of # for the number, such as office-###; this one has {len(runs)}."
+        )
     if len(pattern) > LONGEST:
         return f"Names may have {LONGEST} characters; this pattern makes names of {len(pattern)}."
     if pattern.startswith("-") or pattern.endswith("-"):

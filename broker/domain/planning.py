@@ -1,0 +1,380 @@
+"""What a pool needs next: `plan(pool, members, desktops, now)` compares what shall be with what is.
+
+Level-triggered and idempotent: it looks only at the present, so a plan that was half carried out before a crash is
+simply made again. The reconciler carries actions out; between two plans it lets each action show in the facts (a built
+desktop is PLANNED, a retired one RETIRING).
+
+What shall be: `clamp(assigned + waiting + spare, minimum, maximum)` desktops. Spare counts desktops that are ready,
+whether their guest answers at this moment or not; those in maintenance, missing, or for more than a minute on a
+hypervisor that is not up do not count, but everything that is not gone counts against the maximum.
+
+What keeps a broken template or host from building for ever:
+- A member with failures in a row is built on one desktop at a time, and not at all while on hold; who records the
+  failure puts the hold there, longer each time (`backoff`).
+- A failed desktop that has a machine is recycled at most `RECYCLE_TRIES` times, later each time.
+- The newest `KEPT_FAILED` failed desktops stay a day for the administrator to look at; older ones are deleted. They
+  give way earlier if the pool needs their room.
+- Deletions have a budget an hour. When it is spent the plan deletes nothing more and asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from broker.domain.backoff import delay_s
+from broker.domain.lifecycle import COMING, LIVE, State
+
+KEPT_FAILED = 3
+KEPT_FAILED_FOR = timedelta(hours=24)
+RECYCLE_TRIES = 3
+RECYCLE_BASE_S = 60.0
+GRACE = timedelta(seconds=60)
+"""A hypervisor that is away for less is still counted on: a restarted daemon shall not cause a wave of builds."""
+GRADUAL = 4
+"""One of so many free desktops is replaced at a time (at least one)."""
+
+# --- facts -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFacts:
+    minimum: int
+    spare: int
+    maximum: int
+    waiting: int = 0
+    """Requests in the queue that have no desktop yet."""
+    is_enabled: bool = True
+    """Off: nothing is built or tried again; what is too many still goes."""
+    is_cramped: bool = False
+    """The last build found no host or storage with room for it."""
+    prepare_timeout_s: int = 900
+    delete_budget_per_hour: int = 30
+    deletes_last_hour: int = 0
+    hold_reason: str = ""
+    """Not empty: it stopped deleting and waits for an administrator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberFacts:
+    id: str
+    status: str = "up"
+    """Of its hypervisor: new, up, down, refused, doubt."""
+    status_since: datetime | None = None
+    is_draining: bool = False
+    """It or its hypervisor."""
+    is_enabled: bool = True
+    hold_until: datetime | None = None
+    failures: int = 0
+    """Failed builds in a row."""
+    maximum: int | None = None
+
+    @property
+    def is_up(self) -> bool:
+        return self.status == "up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesktopFacts:
+    id: str
+    state: State
+    state_since: datetime
+    epoch: int = 1
+    is_answering: bool = False
+    power: str = "unknown"
+    member_id: str | None = None
+    """None: its member was removed from the pool, so it shall go."""
+    copy_current: bool = True
+    """Whether it hangs from the copy its member names now."""
+    in_maintenance: bool = False
+    attempts: int = 0
+    """Failed tries since it was last ready."""
+    has_machine: bool = True
+    is_assigned: bool = False
+    """It has an open assignment."""
+    is_draining: bool = False
+    """Its host is to be emptied."""
+    is_reachable: bool = True
+    """Its hypervisor is up; says so for desktops whose member was removed."""
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    desktop: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    desktop: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    desktop: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Nothing more is deleted until an administrator has looked."""
+
+    reason: str
+
+
+Action = Build | Retire | Recycle | Fail | Hold
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def plan(
+    pool: PoolFacts, members: Sequence[MemberFacts], desktops: Sequence[DesktopFacts], now: datetime
+) -> list[Action]:
+    """What to do now: failures first, then recycles, builds, and deletions with the least wanted desktop first."""
+    view = _View.of(pool, members, desktops, now)
+    failing = [Fail(d.id, _overdue(pool, d)) for d in view.live if view.is_overdue(d)]
+    recycling = view.recycles()
+    build = view.build_count(len(recycling))
+    retiring, hold = _within_budget(pool, [*view.worn_out(build, recycling), *view.surplus()])
+    return [*failing, *recycling, *([Build(build)] if build else []), *retiring, *hold]
+
+
+def wanted(pool: PoolFacts, assigned: int) -> int:
+    """How many desktops shall stand."""
+    return max(pool.minimum, min(assigned + pool.waiting + pool.spare, pool.maximum))
+
+
+def _overdue(pool: PoolFacts, desktop: DesktopFacts) -> str:
+    state = ", and it is switched off" if desktop.power == "off" else ""
+    return (
+        f"The guest has not answered within {pool.prepare_timeout_s} s of the machine standing{state}. "
+        "Look at its screen; see whether the template starts its agent."
+    )
+
+
+def _within_budget(pool: PoolFacts, wishes: list[Retire]) -> tuple[list[Retire], list[Hold]]:
+    if not wishes or pool.hold_reason:
+        return [], []
+    left = max(0, pool.delete_budget_per_hour - pool.deletes_last_hour)
+    if len(wishes) <= left:
+        return wishes, []
+    reason = (
+        f"{len(wishes)} desktops should be deleted now, {pool.deletes_last_hour} were in the last hour, and the pool's "
+        f"budget is {pool.delete_budget_per_hour} an hour. Check why, then resume the pool."
+    )
+    return wishes[:left], [Hold(reason)]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The facts, sorted into what the rules ask for."""
+
+    pool: PoolFacts
+    members: dict[str, MemberFacts]
+    live: list[DesktopFacts]
+    now: datetime
+    coming: list[DesktopFacts] = field(default_factory=list)
+    ready: list[DesktopFacts] = field(default_factory=list)
+    """Free ones that may be given out."""
+    assigned: int = 0
+
+    @classmethod
+    def of(
+        cls, pool: PoolFacts, members: Sequence[MemberFacts], desktops: Sequence[DesktopFacts], now: datetime
+    ) -> _View:
+        live = [d for d in desktops if d.state in LIVE]
+        view = cls(
+            pool=pool,
+            members={m.id: m for m in members},
+            live=live,
+            now=now,
+            assigned=sum(d.state == State.ASSIGNED or d.is_assigned for d in live),
+        )
+        counted = [d for d in live if not d.is_assigned and not d.in_maintenance and view.is_counted_on(d)]
+        view.coming.extend(d for d in counted if d.state in COMING and not view.is_overdue(d))
+        view.ready.extend(d for d in counted if d.state == State.READY)
+        return view
+
+    # Questions about one desktop or member.
+
+    def is_reachable(self, desktop: DesktopFacts) -> bool:
+        member = self.members.get(desktop.member_id or "")
+        return desktop.is_reachable and (member is None or member.is_up)
+
+    def is_counted_on(self, desktop: DesktopFacts) -> bool:
+        member = self.members.get(desktop.member_id or "")
+        if member is None or member.is_up or member.status_since is None:
+            return self.is_reachable(desktop)
+        return self.now - member.status_since < GRACE
+
+    def is_leaving(self, desktop: DesktopFacts) -> bool:
+        """Whether another shall take its place."""
+        member = self.members.get(desktop.member_id or "")
+        return member is None or member.is_draining or desktop.is_draining or not desktop.copy_current
+
+    def is_deletable(self, desktop: DesktopFacts) -> bool:
+        return (
+            desktop.state in {State.READY, State.FAILED}
+            and not desktop.is_assigned
+            and not desktop.in_maintenance
+            and self.is_reachable(desktop)
+        )
+
+    def is_overdue(self, desktop: DesktopFacts) -> bool:
+        if desktop.state != State.PREPARING or desktop.in_maintenance or not self.is_reachable(desktop):
+            return False
+        member = self.members.get(desktop.member_id or "")
+        # Nobody could hear its guest while the hypervisor was away: that time is not held against it.
+        since = max(desktop.state_since, (member and member.status_since) or desktop.state_since)
+        return self.now - since >= timedelta(seconds=self.pool.prepare_timeout_s)
+
+    def is_open(self, member: MemberFacts) -> bool:
+        """Whether anything may be built there at all."""
+        on_hold = member.hold_until is not None and member.hold_until > self.now
+        return member.is_up and member.is_enabled and not member.is_draining and not on_hold
+
+    def slots(self, member: MemberFacts, *, without: frozenset[str] = frozenset()) -> int:
+        """How many more may be built there now, or could be `without` those desktops."""
+        if not self.is_open(member):
+            return 0
+        own = [d for d in self.live if d.member_id == member.id and d.id not in without]
+        left = self.pool.maximum if member.maximum is None else member.maximum - len(own)
+        if member.failures:
+            left = min(left, 1 - sum(d.state in COMING for d in own))
+        return max(0, left)
+
+    def all_slots(self, *, without: frozenset[str] = frozenset()) -> int:
+        if not self.pool.is_enabled:
+            return 0
+        return sum(self.slots(member, without=without) for member in self.members.values())
+
+    # Counts.
+
+    @property
+    def wanted(self) -> int:
+        return wanted(self.pool, self.assigned)
+
+    @property
+    def wanted_free(self) -> int:
+        return max(0, self.wanted - self.assigned)
+
+    @property
+    def room(self) -> int:
+        return max(0, self.pool.maximum - len(self.live))
+
+    @property
+    def shortage(self) -> int:
+        return max(0, self.wanted_free - len(self.coming) - len(self.ready))
+
+    @property
+    def batch(self) -> int:
+        """How many leaving desktops are replaced at a time."""
+        return max(1, self.wanted_free // GRADUAL)
+
+    def leaving(self) -> list[DesktopFacts]:
+        return [d for d in _oldest_first(self.ready) if self.is_leaving(d) and self.is_deletable(d)]
+
+    # Rules.
+
+    def recycles(self) -> list[Recycle]:
+        """Failed desktops whose machine stands get another try where the pool is short of desktops."""
+        slots = {member.id: 1 if member.failures else self.pool.maximum for member in self.members.values()}
+        for desktop in self.coming:
+            if desktop.member_id in slots:
+                slots[desktop.member_id] -= 1
+        found: list[Recycle] = []
+        for desktop in _newest_first(d for d in self.live if d.state == State.FAILED):
+            member = self.members.get(desktop.member_id or "")
+            if len(found) >= self.shortage or not self.pool.is_enabled:
+                break
+            if member is None or not self.is_open(member) or slots[member.id] < 1 or not self.may_recycle(desktop):
+                continue
+            slots[member.id] -= 1
+            found.append(Recycle(desktop.id, f"Try {desktop.attempts + 1} of {RECYCLE_TRIES} after a failure."))
+        return found
+
+    def may_recycle(self, desktop: DesktopFacts) -> bool:
+        after = timedelta(seconds=delay_s(desktop.attempts, desktop.id, base_s=RECYCLE_BASE_S))
+        return (
+            self.is_deletable(desktop)
+            and desktop.has_machine
+            and not self.is_leaving(desktop)
+            and desktop.attempts < RECYCLE_TRIES
+            and self.now - desktop.state_since >= after
+        )
+
+    def build_count(self, recycled: int) -> int:
+        """What is short, and replacements for a batch of those that shall leave, within room and slots."""
+        short = self.wanted_free + min(self.batch, len(self.leaving())) - len(self.coming) - len(self.ready) - recycled
+        return max(0, min(short, self.room, self.all_slots()))
+
+    def worn_out(self, build: int, recycling: list[Recycle]) -> list[Retire]:
+        """Failed desktops beyond those kept, those kept long enough, and those whose room is needed."""
+        again = {action.desktop for action in recycling}
+        failed = [d for d in self.live if d.state == State.FAILED and d.id not in again and self.is_deletable(d)]
+        failed = _newest_first(failed)
+        kept = max(0, min(KEPT_FAILED, len(failed) - self.cramped(failed, build, len(recycling))))
+        reason = "It failed; newer failures are kept to be looked at, or the pool needs its room."
+        beyond = [Retire(d.id, reason) for d in failed[kept:]]
+        old = [d for d in failed[:kept] if self.now - d.state_since >= KEPT_FAILED_FOR]
+        return [*beyond, *(Retire(d.id, "It failed a day ago.") for d in old)]
+
+    def cramped(self, failed: list[DesktopFacts], build: int, recycled: int) -> int:
+        """How many desktops could be built now if failed ones did not take up the room."""
+        if build and not self.pool.is_cramped:
+            return 0
+        slots = self.all_slots(without=frozenset(d.id for d in failed))
+        has_room = self.room > 0 and self.all_slots() > 0 and not self.pool.is_cramped
+        going = sum(d.state == State.RETIRING for d in self.live)
+        return 0 if has_room else max(0, min(self.shortage - recycled, slots) - going)
+
+    def surplus(self) -> list[Retire]:
+        """Ready desktops beyond what shall be free: leaving ones first, then the newest.
+
+        Where nothing can be built beside them (the pool's or a member's maximum), a batch of leaving ones goes first.
+        """
+        leaving = self.leaving()
+        ids = {d.id for d in leaving}
+        count = max(0, len(self.ready) - self.wanted_free)
+        staying = [d for d in _newest_first(self.ready) if d.id not in ids and self.is_deletable(d)]
+        first = leaving[:count] or leaving[: self.swaps(leaving)]
+        then = staying[: max(0, count - len(first))]
+        return [
+            *(Retire(d.id, self.why_leaving(d)) for d in first),
+            *(Retire(d.id, "More desktops are ready than the pool wants.") for d in then),
+        ]
+
+    def swaps(self, leaving: list[DesktopFacts]) -> int:
+        """How many leaving desktops go before their replacements are built, because there is no other way.
+
+        None while building fails anywhere: what works is not given up for what may not.
+        """
+        if not leaving or (self.room and self.all_slots()) or any(m.failures for m in self.members.values()):
+            return 0
+        in_motion = len(self.coming) + sum(d.state == State.RETIRING for d in self.live) + self.shortage
+        return max(0, min(self.batch - in_motion, self.all_slots(without=frozenset(d.id for d in leaving))))
+
+    def why_leaving(self, desktop: DesktopFacts) -> str:
+        if desktop.member_id not in self.members:
+            return "Its hypervisor no longer belongs to the pool."
+        if not desktop.copy_current:
+            return "The pool has a newer template version."
+        return "Its host or hypervisor is to be emptied."
+
+
+def _newest_first(desktops: Iterable[DesktopFacts]) -> list[DesktopFacts]:
+    return sorted(desktops, key=lambda d: (d.state_since, d.id), reverse=True)
+
+
+def _oldest_first(desktops: Sequence[DesktopFacts]) -> list[DesktopFacts]:
+    return sorted(desktops, key=lambda d: (d.state_since, d.id))
