@@ -26,7 +26,7 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_transport_options={"socket_keepalive": True, "socket_connect_timeout": 5},
     timezone="UTC",
-    imports=["broker.tasks.clock", "broker.tasks.pumps"],
+    imports=["broker.tasks.clock", "broker.tasks.heartbeat", "broker.tasks.pumps"],
     beat_max_loop_interval=1,
     beat_schedule={
         "tick": {"task": "deskyard.tick", "schedule": 1.0, "options": {"expires": 2}},

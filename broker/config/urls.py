@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from django.urls import include, path
 
+from broker.api.health import healthz
+
 urlpatterns = [
+    path("healthz", healthz, name="healthz"),
     path("", include("broker.portal.urls")),
     path("console/", include("broker.console.urls")),
     path("api/v1/", include("broker.api.urls")),

@@ -1,0 +1,1 @@
+"""Questions: what every door reads. Nothing here writes."""

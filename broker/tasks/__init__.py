@@ -1,0 +1,1 @@
+"""The worker's door: thin Celery tasks that call one service each."""

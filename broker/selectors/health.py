@@ -1,0 +1,79 @@
+"""Is everything that a desktop needs up, and if not, which part and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+from django.core.cache import cache
+from django.db import DatabaseError, connection
+
+from broker.domain.lifecycle import State
+from broker.models import Desktop, Hypervisor, Pool
+from broker.services import alive, nudges
+
+DEMO_POOL = "Tiny Linux"
+"""The pool that `make run` makes; health asks that it has a ready desktop as long as it exists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    is_up: bool
+    words: str
+
+
+def parts() -> list[Part]:
+    """Every part with its state in words, cheapest first; asks no hypervisor, only what is known of them."""
+    database = _database()
+    if not database.is_up:
+        return [database, *_processes()]
+    return [database, *_processes(), *_hypervisors(), *_demo_pool()]
+
+
+def processes() -> list[Part]:
+    """Redis, worker and beat, remembered for three seconds: what every console page asks."""
+    known: list[Part] | None = cache.get("health.processes")
+    if known is None:
+        known = _processes()
+        cache.set("health.processes", known, 3)
+    return known
+
+
+def _database() -> Part:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        return Part("database", False, f"The database does not answer: {str(error).strip()[:200]}")
+    return Part("database", True, "It answers.")
+
+
+def _processes() -> list[Part]:
+    try:
+        signs = nudges.connection().mget([alive.KEY.format(part=part) for part in ("worker", "beat")])
+    except redis.RedisError as error:
+        words = f"Redis does not answer ({type(error).__name__}): nothing is carried out until it does."
+        unknown = "Unknown while Redis is away."
+        return [Part("redis", False, words), Part("worker", False, unknown), Part("beat", False, unknown)]
+    worker, beat = signs
+    return [
+        Part("redis", True, "It answers."),
+        Part("worker", bool(worker), "At work." if worker else "No worker is running: nothing is carried out. Start one."),
+        Part("beat", bool(beat), "Ticking." if beat else "The clock is not running: schedules and repairs stand still."),
+    ]
+
+
+def _hypervisors() -> list[Part]:
+    return [
+        Part(f"hypervisor {h.name}", h.status == Hypervisor.Status.UP, h.status_reason or h.get_status_display())
+        for h in Hypervisor.objects.only("name", "status", "status_reason")
+    ]
+
+
+def _demo_pool() -> list[Part]:
+    pool = Pool.objects.filter(name=DEMO_POOL).first()
+    if pool is None:
+        return []
+    ready = Desktop.objects.filter(pool=pool, state=State.READY).count()
+    return [Part("demo pool", ready > 0, f"{ready} ready." if ready else "No desktop is ready yet.")]

@@ -1,0 +1,36 @@
+"""What the clock does each second: find what is due by looking at rows, and nudge it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+
+from broker.models import Pool
+from broker.services import inventory, nudges, pump
+
+RECONCILE_EVERY_S = 10
+
+
+def tick() -> None:
+    """Nudge every pump, inventory and pool that is due. Any number of clocks may run."""
+    for hypervisor_id in pump.backlog():
+        nudges.nudge(nudges.PUMP, hypervisor_id)
+    for hypervisor_id in inventory.due():
+        nudges.nudge(nudges.INVENTORY, hypervisor_id)
+    for pool_id in pools_due():
+        nudges.nudge(nudges.RECONCILE, pool_id)
+
+
+def pools_due() -> list[UUID]:
+    """Pools to reconcile, claimed by moving their time: the hint may be lost, the next turn comes anyway."""
+    now = timezone.now()
+    due = Pool.objects.filter(Q(next_reconcile_at=None) | Q(next_reconcile_at__lte=now))
+    found = []
+    for pool_id, before in due.values_list("pk", "next_reconcile_at"):
+        later = now + timedelta(seconds=RECONCILE_EVERY_S)
+        if Pool.objects.filter(pk=pool_id, next_reconcile_at=before).update(next_reconcile_at=later):
+            found.append(pool_id)
+    return found

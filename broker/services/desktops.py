@@ -1,0 +1,94 @@
+"""What administrators do to single desktops, and who may use one."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from broker.domain.lifecycle import Event as Move
+from broker.domain.lifecycle import State, sources
+from broker.models import Assignment, Desktop, Operation
+from broker.services import audit, nudges, operations
+from broker.services.errors import Clash, Forbidden, Missing
+
+
+def may_use(user: User, desktop_id: UUID) -> Desktop:
+    """The desktop, for its user and for administrators; `Missing` for everybody else, whether it exists or not."""
+    mine = Assignment.objects.filter(desktop_id=desktop_id, user=user, until=None).exists()
+    desktop = Desktop.objects.select_related("pool", "hypervisor", "copy").filter(pk=desktop_id).first()
+    if desktop is None or not (mine or user.is_staff):
+        raise Missing("There is no such desktop.")
+    return desktop
+
+
+def _for_staff(actor: User, desktop_id: UUID) -> Desktop:
+    if not actor.is_staff:
+        raise Forbidden("Only administrators do that.")
+    return may_use(actor, desktop_id)
+
+
+def retire_desktop(*, actor: User, desktop_id: UUID) -> Desktop:
+    """Delete a desktop with its machine. Refused while somebody uses it: reclaim it first."""
+    desktop = _for_staff(actor, desktop_id)
+    if desktop.state == State.ASSIGNED or desktop.assignments.filter(until=None).exists():
+        raise Clash(f"{desktop} is assigned. Reclaim it before you delete it.")
+    if not retire(desktop, reason=f"Deleted by {actor.get_username()}.", actor=actor):
+        raise Clash(f"{desktop} is {desktop.state} and cannot be deleted now.")
+    desktop.refresh_from_db()
+    return desktop
+
+
+def retire(desktop: Desktop, *, reason: str, actor: User | None = None) -> bool:
+    """Move a desktop towards gone by compare-and-swap. False if it moved elsewhere meanwhile. Its pool's reconciler
+    writes the delete order as soon as nothing else is in flight."""
+    now = timezone.now()
+    with transaction.atomic():
+        moved = Desktop.objects.filter(
+            pk=desktop.pk, epoch=desktop.epoch, state__in=sources(Move.RETIRED) - {State.RETIRING}
+        ).update(state=State.RETIRING, state_since=now, is_answering=False, ready_at=None, attempts=0)
+        if not moved:
+            return False
+        Operation.objects.filter(desktop=desktop, state=Operation.State.QUEUED).update(
+            state=Operation.State.CANCELLED, finished_at=now, error="The desktop is being deleted."
+        )
+        operations.event("desktop.retired", reason, desktop=desktop).save(force_insert=True)
+        audit.record(actor=actor, action="desktop.retire", subject=desktop, changes={"reason": [None, reason]})
+        nudges.nudge(nudges.RECONCILE, desktop.pool_id)
+        nudges.announce("desktops", desktop=str(desktop.pk))
+    return True
+
+
+def recycle_desktop(*, actor: User, desktop_id: UUID) -> Desktop:
+    """Give a failed desktop that is nobody's a fresh disk. Assigned ones are released instead."""
+    desktop = _for_staff(actor, desktop_id)
+    if not desktop.machine_id:
+        raise Clash(f"{desktop} has no machine to recycle. Delete it; the pool builds another one.")
+    now = timezone.now()
+    with transaction.atomic():
+        moved = Desktop.objects.filter(pk=desktop.pk, state__in=sources(Move.RETRIED)).update(
+            state=State.RECYCLING, state_since=now, attempts=0, failure=""
+        )
+        if not moved:
+            raise Clash(f"Only failed desktops are recycled by hand; {desktop} is {desktop.state}.")
+        audit.record(actor=actor, action="desktop.recycle", subject=desktop)
+        nudges.nudge(nudges.RECONCILE, desktop.pool_id)
+        nudges.announce("desktops", desktop=str(desktop.pk))
+    desktop.refresh_from_db()
+    return desktop
+
+
+def set_maintenance(*, actor: User, desktop_id: UUID, on: bool) -> Desktop:
+    """In maintenance a desktop is neither given out nor retired."""
+    desktop = _for_staff(actor, desktop_id)
+    with transaction.atomic():
+        if Desktop.objects.filter(pk=desktop.pk, is_in_maintenance=not on).update(is_in_maintenance=on):
+            audit.record(
+                actor=actor, action="desktop.maintenance", subject=desktop, changes={"maintenance": [not on, on]}
+            )
+            nudges.nudge(nudges.RECONCILE, desktop.pool_id)
+            nudges.announce("desktops", desktop=str(desktop.pk))
+    desktop.refresh_from_db()
+    return desktop

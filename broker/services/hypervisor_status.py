@@ -1,0 +1,86 @@
+"""What the broker believes about a hypervisor's reachability. Logged once when lost and once when back."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+from django.utils import timezone
+
+from broker.domain.backoff import delay_s
+from broker.domain.lifecycle import State
+from broker.models import Desktop, Hypervisor
+from broker.services import nudges, operations
+from connectors.errors import CertificateRejected, ConnectorError, CredentialsRejected
+
+log = structlog.get_logger()
+
+RETRY_BASE_S = 2.0
+RETRY_CAP_S = 30.0
+
+
+def lost(hypervisor: Hypervisor, error: ConnectorError) -> None:
+    """The endpoint does not answer, or refuses us. Nothing more is sent before `retry_at`; refused: not at all."""
+    now = timezone.now()
+    refused = isinstance(error, (CredentialsRejected, CertificateRejected))
+    status = Hypervisor.Status.REFUSED if refused else Hypervisor.Status.DOWN
+    if hypervisor.status == Hypervisor.Status.DOUBT and not refused:
+        status = Hypervisor.Status.DOUBT
+    failures = hypervisor.failures + 1
+    pause = delay_s(failures, str(hypervisor.pk), base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
+    changed = hypervisor.status != status
+    hypervisor.failures = failures
+    hypervisor.retry_at = now + timedelta(seconds=max(pause, error.retry_after_s or 0))
+    hypervisor.status_reason = error.message
+    if changed:
+        hypervisor.status, hypervisor.status_since = status, now
+    hypervisor.save(update_fields=["failures", "retry_at", "status", "status_reason", "status_since"])
+    if not changed:
+        return
+    log.warning("hypervisor.lost", hypervisor=hypervisor.name, reason=error.message)
+    operations.event("hypervisor.lost", error.message, level="error", hypervisor_id=hypervisor.pk).save()
+    # Nobody is given a desktop that can't be reached.
+    Desktop.objects.filter(hypervisor=hypervisor, is_answering=True).exclude(state=State.GONE).update(
+        is_answering=False
+    )
+    _wake_pools(hypervisor)
+
+
+def back(hypervisor: Hypervisor) -> None:
+    """It answered. What inventory sees next brings its desktops back."""
+    if hypervisor.status == Hypervisor.Status.UP and not hypervisor.failures:
+        return
+    changed = hypervisor.status not in (Hypervisor.Status.UP, Hypervisor.Status.DOUBT)
+    hypervisor.failures, hypervisor.retry_at = 0, None
+    if changed:
+        hypervisor.status, hypervisor.status_since, hypervisor.status_reason = (
+            Hypervisor.Status.UP,
+            timezone.now(),
+            "",
+        )
+    hypervisor.save(update_fields=["failures", "retry_at", "status", "status_since", "status_reason"])
+    if changed:
+        log.info("hypervisor.back", hypervisor=hypervisor.name)
+        operations.event("hypervisor.back", "It answers.", hypervisor_id=hypervisor.pk).save()
+        Hypervisor.objects.filter(pk=hypervisor.pk).update(next_inventory_at=timezone.now())
+        nudges.nudge(nudges.INVENTORY, hypervisor.pk)
+        nudges.nudge(nudges.PUMP, hypervisor.pk)
+        _wake_pools(hypervisor)
+
+
+def doubt(hypervisor: Hypervisor, machine_ids: list[str], reason: str) -> None:
+    """Too much vanished at once: nothing is built, deleted or counted as gone here until an administrator confirms."""
+    Hypervisor.objects.filter(pk=hypervisor.pk).update(
+        status=Hypervisor.Status.DOUBT, status_reason=reason, status_since=timezone.now(), doubt=machine_ids
+    )
+    if hypervisor.status != Hypervisor.Status.DOUBT:
+        log.warning("hypervisor.doubted", hypervisor=hypervisor.name, machines=len(machine_ids))
+        operations.event("hypervisor.doubted", reason, level="error", hypervisor_id=hypervisor.pk).save()
+        _wake_pools(hypervisor)
+    hypervisor.status = Hypervisor.Status.DOUBT
+
+
+def _wake_pools(hypervisor: Hypervisor) -> None:
+    nudges.announce("hypervisors")
+    for pool_id in hypervisor.members.values_list("pool_id", flat=True):
+        nudges.nudge(nudges.RECONCILE, pool_id)

@@ -1,0 +1,500 @@
+"""Inventory: what the platforms show, into rows. Has its own lease and session beside the pump.
+
+An observation carries when its reading began and never overwrites what an operation learned later. Absence is believed
+only from two complete listings that began after the machine was last known, and never for many machines at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.db.models import F, Q, Sum
+from django.utils import timezone
+
+from broker.domain import absence
+from broker.domain.lifecycle import HOLDS_MACHINE, TRANSITIONS, State
+from broker.domain.lifecycle import Event as Move
+from broker.hypervisors import gate, sessions
+from broker.models import Assignment, Desktop, Event, Host, Hypervisor, Machine, Network, Operation, Pool, Storage
+from broker.models.operations import UNFINISHED
+from broker.services import hypervisor_status, nudges, operations
+from connectors.base import Agent, Inventory, Power, ProbeAcceleration
+from connectors.base import Machine as Seen
+from connectors.errors import ConnectorError
+
+log = structlog.get_logger()
+
+LEASE_S = 60.0
+CALL_S = 30.0
+COMPLETE_EVERY_S = 60.0
+QUICK_S, CALM_S = 1.0, 5.0
+"""Between readings: while desktops are on their way, and otherwise."""
+
+MACHINE_FIELDS = [
+    "name", "power", "vcpus", "memory_mib", "host", "stamp_installation", "stamp_key", "agent", "addresses", "cannot",
+    "is_template", "template_disk_mib", "template_storage", "template_cannot", "seen_at", "absences",
+]  # fmt: skip
+
+
+class LeaseLost(RuntimeError):
+    """Somebody else reads this hypervisor now."""
+
+
+def due() -> list[UUID]:
+    """Hypervisors whose inventory is due and that nobody reads."""
+    now = timezone.now()
+    return list(
+        Hypervisor.objects.filter(
+            Q(inventory_expires_at=None) | Q(inventory_expires_at__lt=now),
+            Q(next_inventory_at=None) | Q(next_inventory_at__lte=now),
+            Q(retry_at=None) | Q(retry_at__lte=now),
+        )
+        .exclude(status=Hypervisor.Status.REFUSED)
+        .values_list("pk", flat=True)
+    )
+
+
+def take(hypervisor_id: UUID) -> None:
+    """Read one hypervisor once and write what it shows. Returns at once if somebody else is at it."""
+    nudges.taken(nudges.INVENTORY, hypervisor_id)
+    epoch = _lease(hypervisor_id)
+    if epoch is None:
+        return
+    hypervisor = Hypervisor.objects.get(pk=hypervisor_id)
+    session = None
+    try:
+        session = sessions.borrow(hypervisor)
+        reading = _read(hypervisor, session)
+        with _under(hypervisor_id, epoch):
+            Writer(hypervisor, reading).write()
+    except ConnectorError as error:
+        if session:
+            sessions.discard(session)
+        with transaction.atomic():
+            hypervisor_status.lost(Hypervisor.objects.select_for_update(no_key=True).get(pk=hypervisor_id), error)
+    except LeaseLost:
+        if session:
+            sessions.discard(session)
+    else:
+        sessions.give_back(hypervisor_id, session)
+    finally:
+        _let_go(hypervisor_id, epoch)
+
+
+def _lease(hypervisor_id: UUID) -> int | None:
+    now = timezone.now()
+    taken = Hypervisor.objects.filter(
+        Q(inventory_expires_at=None) | Q(inventory_expires_at__lt=now), pk=hypervisor_id
+    ).update(inventory_epoch=F("inventory_epoch") + 1, inventory_expires_at=now + timedelta(seconds=LEASE_S))
+    return Hypervisor.objects.values_list("inventory_epoch", flat=True).get(pk=hypervisor_id) if taken else None
+
+
+def _let_go(hypervisor_id: UUID, epoch: int) -> None:
+    coming = Desktop.objects.filter(
+        hypervisor_id=hypervisor_id, state__in=[State.BUILDING, State.PREPARING, State.RECYCLING]
+    ).exists()
+    pause = QUICK_S if coming else CALM_S
+    Hypervisor.objects.filter(pk=hypervisor_id, inventory_epoch=epoch).update(
+        inventory_expires_at=None, next_inventory_at=timezone.now() + timedelta(seconds=pause)
+    )
+
+
+class _under(transaction.Atomic):
+    """A transaction that exists only while the inventory lease is ours."""
+
+    def __init__(self, hypervisor_id: UUID, epoch: int) -> None:
+        super().__init__(using=None, savepoint=True, durable=False)
+        self.hypervisor_id, self.epoch = hypervisor_id, epoch
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        held = Hypervisor.objects.select_for_update(no_key=True).filter(
+            pk=self.hypervisor_id, inventory_epoch=self.epoch
+        )
+        if not held.values_list("pk", flat=True).first():
+            super().__exit__(LeaseLost, LeaseLost(), None)
+            raise LeaseLost
+
+
+def _read(hypervisor: Hypervisor, session: sessions.Session) -> Inventory:
+    """One reading. The first of a session signs in and checks; a complete one follows at least every minute."""
+    if not session.is_checked:
+        _check(hypervisor, session)
+    wants_all = session.cursor is None or time.monotonic() - session.complete_at > COMPLETE_EVERY_S
+    began = time.monotonic()
+    reading = session.connector.inventory(None if wants_all else session.cursor, time.monotonic() + CALL_S)
+    session.cursor = None if reading.gone else reading.cursor
+    if reading.complete:
+        session.complete_at = began
+    return reading
+
+
+def _check(hypervisor: Hypervisor, session: sessions.Session) -> None:
+    platform = session.connector.check(time.monotonic() + CALL_S)
+    session.is_checked = True
+    with transaction.atomic():
+        Hypervisor.objects.filter(pk=hypervisor.pk).update(
+            product=f"{platform.product} {platform.version}"[:200],
+            takes=sorted(order.__name__ for order in platform.takes),
+            warnings=list(platform.warnings),
+        )
+        if ProbeAcceleration in platform.takes and not hypervisor.operations.filter(kind=Operation.Kind.PROBE).exists():
+            operations.order(
+                kind=Operation.Kind.PROBE, hypervisor_id=hypervisor.pk, parameters={}, rank=operations.RANK_SCREEN
+            )
+
+
+@dataclass
+class Writer:
+    """Writes one reading. Costs statements by kind of change, and rows by what changed."""
+
+    hypervisor: Hypervisor
+    reading: Inventory
+    now: datetime = field(default_factory=timezone.now)
+    events: list[Event] = field(default_factory=list)
+    pools: set[UUID] = field(default_factory=set)
+
+    def write(self) -> None:
+        self.hypervisor.refresh_from_db()
+        hypervisor_status.back(self.hypervisor)
+        hosts = self._hosts()
+        self._storages()
+        self._networks()
+        known = self._machines(hosts)
+        desktops = self._desktops()
+        self._observe(desktops)
+        if self.reading.complete:
+            self._absences(known, desktops)
+            self._leftovers(desktops)
+            Hypervisor.objects.filter(pk=self.hypervisor.pk).update(complete_at=self.reading.began_at)
+        self._usage()
+        Event.objects.bulk_create(self.events, batch_size=500)
+        for pool_id in self.pools:
+            nudges.nudge(nudges.RECONCILE, pool_id)
+        if self.pools or self.events:
+            nudges.announce("desktops")
+        if self.reading.complete:
+            nudges.announce("hypervisors")
+
+    # -- hosts, storages, networks --
+
+    def _hosts(self) -> dict[str, Host]:
+        rows = [
+            Host(
+                hypervisor=self.hypervisor,
+                platform_id=h.id,
+                name=h.name,
+                vcpus=h.vcpus,
+                memory_mib=h.memory_mib,
+                is_up=h.is_up,
+                seen_at=self.reading.began_at,
+            )
+            for h in self.reading.hosts
+        ]
+        if rows:
+            Host.objects.bulk_create(
+                rows,
+                update_conflicts=True,
+                unique_fields=["hypervisor", "platform_id"],
+                update_fields=["name", "vcpus", "memory_mib", "is_up", "seen_at"],
+            )
+        if self.reading.complete and rows:
+            # A host that a complete listing does not show takes nothing new; it is not forgotten.
+            Host.objects.filter(hypervisor=self.hypervisor, is_up=True).exclude(
+                platform_id__in=[h.id for h in self.reading.hosts]
+            ).update(is_up=False)
+        return {host.platform_id: host for host in Host.objects.filter(hypervisor=self.hypervisor)}
+
+    def _storages(self) -> None:
+        rows = [
+            Storage(
+                hypervisor=self.hypervisor,
+                platform_id=s.id,
+                name=s.name,
+                capacity_mib=s.capacity_mib,
+                free_mib=s.free_mib,
+                is_up=s.is_up,
+                seen_at=self.reading.began_at,
+            )
+            for s in self.reading.storages
+        ]
+        if rows:
+            Storage.objects.bulk_create(
+                rows,
+                update_conflicts=True,
+                unique_fields=["hypervisor", "platform_id"],
+                update_fields=["name", "capacity_mib", "free_mib", "is_up", "seen_at"],
+            )
+
+    def _networks(self) -> None:
+        rows = [
+            Network(
+                hypervisor=self.hypervisor, platform_id=n.id, name=n.name, kind=n.kind, seen_at=self.reading.began_at
+            )
+            for n in self.reading.networks
+        ]
+        if rows:
+            Network.objects.bulk_create(
+                rows,
+                update_conflicts=True,
+                unique_fields=["hypervisor", "platform_id"],
+                update_fields=["name", "kind", "seen_at"],
+            )
+
+    # -- machines --
+
+    def _machines(self, hosts: dict[str, Host]) -> dict[str, Machine]:
+        """Write what changed; returns the rows known before this reading."""
+        rows = Machine.objects.filter(hypervisor=self.hypervisor)
+        if not self.reading.complete:
+            rows = rows.filter(platform_id__in=[m.id for m in self.reading.machines])
+        known = {row.platform_id: row for row in rows}
+        fresh = {m.id: self._row(m, hosts) for m in self.reading.machines}
+        for template in self.reading.templates:
+            row = fresh.get(template.id)
+            if row is None:
+                row = fresh[template.id] = Machine(
+                    hypervisor=self.hypervisor,
+                    platform_id=template.id,
+                    name=template.name[:300],
+                    power=Power.OFF,
+                    vcpus=template.vcpus,
+                    memory_mib=template.memory_mib,
+                    seen_at=self.reading.began_at,
+                )
+            row.is_template, row.template_disk_mib = True, template.disk_mib
+            row.template_storage, row.template_cannot = template.storage, template.cannot
+        changed = [row for key, row in fresh.items() if key not in known or _differs(row, known[key])]
+        if changed:
+            Machine.objects.bulk_create(
+                changed,
+                update_conflicts=True,
+                unique_fields=["hypervisor", "platform_id"],
+                update_fields=MACHINE_FIELDS,
+                batch_size=500,
+            )
+        if self.reading.complete:
+            unseen = [row.pk for key, row in known.items() if key not in fresh]
+            Machine.objects.filter(hypervisor=self.hypervisor).exclude(pk__in=unseen).update(
+                seen_at=self.reading.began_at, absences=0
+            )
+        return known
+
+    def _row(self, seen: Seen, hosts: dict[str, Host]) -> Machine:
+        return Machine(
+            hypervisor=self.hypervisor,
+            platform_id=seen.id,
+            name=seen.name[:300],
+            power=seen.power,
+            vcpus=seen.vcpus,
+            memory_mib=seen.memory_mib,
+            host=hosts.get(seen.host or ""),
+            stamp_installation=seen.stamp.installation if seen.stamp else "",
+            stamp_key=seen.stamp.key if seen.stamp else "",
+            agent=seen.agent,
+            addresses=list(seen.addresses),
+            cannot=dict(seen.cannot),
+            seen_at=self.reading.began_at,
+        )
+
+    def _desktops(self) -> dict[str, Desktop]:
+        """Live desktops by machine id: all of this hypervisor, or those whose machines this reading names."""
+        rows = Desktop.objects.filter(hypervisor=self.hypervisor).exclude(state=State.GONE).exclude(machine_id="")
+        if not self.reading.complete:
+            rows = rows.filter(machine_id__in=[m.id for m in self.reading.machines])
+        return {d.machine_id: d for d in rows.select_for_update(no_key=True)}
+
+    # -- desktops --
+
+    def _observe(self, desktops: dict[str, Desktop]) -> None:
+        owned = set(
+            Assignment.objects.filter(
+                until=None, desktop__in=[d.pk for d in desktops.values() if d.state == State.MISSING]
+            ).values_list("desktop_id", flat=True)
+        )
+        unprepared = {d.pool_id for d in desktops.values() if d.state == State.PREPARING}
+        waits = dict(Pool.objects.filter(pk__in=unprepared).values_list("pk", "preparation")) if unprepared else {}
+        changed = []
+        handed: dict[UUID, list[Desktop]] = {}
+        for machine in self.reading.machines:
+            desktop = desktops.get(machine.id)
+            if desktop is None:
+                continue
+            if desktop.reserved_memory_mib or desktop.reserved_vcpus:
+                handed.setdefault(desktop.target_host_id or UUID(int=0), []).append(desktop)
+            if desktop.learned_at and self.reading.began_at <= desktop.learned_at:
+                continue
+            if self._see(desktop, machine, desktop.pk in owned, waits.get(desktop.pool_id, "")):
+                changed.append(desktop)
+        if changed:
+            Desktop.objects.bulk_update(
+                changed,
+                ["power", "is_answering", "addresses", "observed_at", "state", "state_since", "ready_at"],
+                batch_size=200,
+            )
+        self._hand_over(handed)
+
+    def _see(self, desktop: Desktop, machine: Seen, is_owned: bool, preparation: str) -> bool:
+        """Take one machine's facts over. True if anything of the desktop changed."""
+        was = (desktop.power, desktop.is_answering, desktop.addresses, desktop.state)
+        desktop.power, desktop.addresses = machine.power, list(machine.addresses)
+        desktop.is_answering = machine.power == Power.ON and machine.agent == Agent.ANSWERING
+        if desktop.state == State.MISSING:
+            self._move(desktop, Move.FOUND_OWNED if is_owned else Move.FOUND_FREE, "Its machine is back.")
+        elif desktop.state == State.PREPARING and desktop.clean_epoch == desktop.epoch:
+            if desktop.is_answering or preparation == Pool.Preparation.NONE:
+                self._move(desktop, Move.PREPARED, "The guest answers: ready.")
+                desktop.ready_at = self.now
+        if was == (desktop.power, desktop.is_answering, desktop.addresses, desktop.state):
+            return False
+        desktop.observed_at = self.reading.began_at
+        self.pools.add(desktop.pool_id)
+        return True
+
+    def _move(self, desktop: Desktop, move: Move, words: str, level: str = "info") -> None:
+        after = TRANSITIONS.get((State(desktop.state), move))
+        if after is None:
+            return
+        desktop.state, desktop.state_since = after, self.now
+        self.pools.add(desktop.pool_id)
+        self.events.append(
+            operations.event(
+                f"desktop.{move.value}", words, level=level, desktop=desktop, hypervisor_id=self.hypervisor.pk
+            )
+        )
+
+    def _hand_over(self, handed: dict[UUID, list[Desktop]]) -> None:
+        """The listing shows the machines: they are counted as used from here on, no longer as promised."""
+        for host_id, desktops in handed.items():
+            Host.objects.filter(pk=host_id).update(
+                reserved_memory_mib=F("reserved_memory_mib") - sum(d.reserved_memory_mib for d in desktops),
+                reserved_vcpus=F("reserved_vcpus") - sum(d.reserved_vcpus for d in desktops),
+            )
+            Desktop.objects.filter(pk__in=[d.pk for d in desktops]).update(reserved_memory_mib=0, reserved_vcpus=0)
+
+    # -- absence --
+
+    def _absences(self, known: dict[str, Machine], desktops: dict[str, Desktop]) -> None:
+        shown = {m.id for m in self.reading.machines} | {t.id for t in self.reading.templates}
+        silences = []
+        for key, row in known.items():
+            if key in shown:
+                continue
+            desktop = desktops.get(key)
+            known_at = max(filter(None, [row.seen_at, desktop.learned_at if desktop else None]))
+            if absence.is_evidence(complete=True, began_at=self.reading.began_at, known_at=known_at):
+                silences.append(absence.Silence(key, known_at, row.absences + 1))
+        if not silences:
+            self._end_doubt()
+            return
+        Machine.objects.filter(pk__in=[known[s.machine].pk for s in silences]).update(absences=F("absences") + 1)
+        verdict = absence.judge(silences, total=len(known), confirmed_at=self.hypervisor.absence_confirmed_at)
+        if verdict.doubted:
+            words = (
+                f"{len(verdict.doubted)} of {len(known)} machines vanished from the listing at once. Nothing is built, "
+                "deleted or counted as gone here until an administrator confirms. Check storage and rights."
+            )
+            hypervisor_status.doubt(self.hypervisor, list(verdict.doubted), words)
+        else:
+            self._end_doubt()
+        self._believe_gone(verdict.gone, desktops)
+
+    def _end_doubt(self) -> None:
+        if self.hypervisor.status == Hypervisor.Status.DOUBT:
+            Hypervisor.objects.filter(pk=self.hypervisor.pk).update(
+                status=Hypervisor.Status.UP, status_reason="", status_since=self.now, doubt=[]
+            )
+            self.events.append(
+                operations.event("hypervisor.trusted", "No longer in doubt.", hypervisor_id=self.hypervisor.pk)
+            )
+            self.pools |= set(self.hypervisor.members.values_list("pool_id", flat=True))
+
+    def _believe_gone(self, gone: Iterable[str], desktops: dict[str, Desktop]) -> None:
+        gone = list(gone)
+        Machine.objects.filter(hypervisor=self.hypervisor, platform_id__in=gone).delete()
+        lost = []
+        for key in gone:
+            desktop = desktops.get(key)
+            if desktop and desktop.state in HOLDS_MACHINE:
+                words = "Its machine is gone from the hypervisor: two complete listings did not show it."
+                self._move(desktop, Move.LOST, words, level="error")
+                desktop.is_answering, desktop.ready_at, desktop.power = False, None, Power.UNKNOWN
+                lost.append(desktop)
+        if lost:
+            fields = ["state", "state_since", "is_answering", "ready_at", "power"]
+            Desktop.objects.bulk_update(lost, fields, batch_size=200)
+
+    def _leftovers(self, desktops: dict[str, Desktop]) -> None:
+        """Delete machines that we made, whose operation has ended, and that nobody ever had or waits for."""
+        if self.hypervisor.status == Hypervisor.Status.DOUBT:
+            return
+        ours = gate.installation_id()
+        strays = {
+            m.stamp.key: m.id
+            for m in self.reading.machines
+            if m.stamp and m.stamp.installation == ours and m.id not in desktops
+        }
+        if not strays:
+            return
+        ended = Operation.objects.filter(
+            pk__in=[key for key in strays if _is_uuid(key)],
+            kind__in=[Operation.Kind.CLONE, Operation.Kind.RECYCLE],
+            finished_at__lt=self.reading.began_at,
+            hypervisor=self.hypervisor,
+        ).exclude(desktop__assignments__isnull=False)
+        asked = set(
+            Operation.objects.filter(
+                hypervisor=self.hypervisor, kind=Operation.Kind.DELETE, state__in=UNFINISHED, desktop=None
+            ).values_list("parameters__machine", flat=True)
+        )
+        for operation in ended:
+            machine = strays[str(operation.pk)]
+            if machine in asked:
+                continue
+            delete = operations.order(
+                kind=Operation.Kind.DELETE,
+                hypervisor_id=self.hypervisor.pk,
+                parameters={"machine": machine, "stamp_key": str(operation.pk)},
+            )
+            words = "A machine left over by an operation that had ended is removed."
+            self.events.append(operations.event("machine.leftover", words, operation=delete))
+
+    # -- usage --
+
+    def _usage(self) -> None:
+        """What listed machines hold on each host: running ones, and all of ours."""
+        ours = Q(power=Power.ON) | Q(stamp_installation=gate.installation_id())
+        sums: dict[UUID, dict[str, Any]] = {
+            row["host"]: row
+            for row in Machine.objects.filter(ours, hypervisor=self.hypervisor, absences=0, host__isnull=False)
+            .values("host")
+            .annotate(memory=Sum("memory_mib"), cpus=Sum("vcpus"))
+            .order_by()
+        }
+        for host in Host.objects.filter(hypervisor=self.hypervisor):
+            held = sums.get(host.pk, {"memory": 0, "cpus": 0})
+            if (host.used_memory_mib, host.used_vcpus) != (held["memory"], held["cpus"]):
+                Host.objects.filter(pk=host.pk).update(used_memory_mib=held["memory"], used_vcpus=held["cpus"])
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _differs(row: Machine, known: Machine) -> bool:
+    return any(
+        getattr(row, f"{name}_id" if name == "host" else name) != getattr(known, f"{name}_id" if name == "host" else name)
+        for name in MACHINE_FIELDS
+        if name not in ("seen_at", "absences")
+    )

@@ -1,0 +1,189 @@
+"""Operations: written with the decision that needs them, cancelled and retried by people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from broker.models import Desktop, Event, Operation
+from broker.models.operations import UNFINISHED
+from broker.services import audit, nudges
+from broker.services.errors import Clash, Forbidden, Missing
+
+RANK_SCREEN = 0
+RANK_PERSON = 10
+"""What a person waits for goes before the pool's own priority (1 to 100)."""
+
+DEADLINE_S = {
+    Operation.Kind.CLONE: 3600,
+    Operation.Kind.RECYCLE: 3600,
+    Operation.Kind.DELETE: 1800,
+    Operation.Kind.POWER: 600,
+    Operation.Kind.SCREEN: 30,
+    Operation.Kind.PROBE: 300,
+}
+
+
+def draft(
+    *,
+    kind: str,
+    hypervisor_id: UUID,
+    desktop: Desktop | None = None,
+    parameters: Mapping[str, Any],
+    requested_by: User | None = None,
+    rank: int = 50,
+    deadline_s: int | None = None,
+    changes: bool = True,
+    retry_of: Operation | None = None,
+) -> Operation:
+    """An unsaved operation, for callers that write many at once. They nudge the pump themselves."""
+    now = timezone.now()
+    limit = deadline_s if deadline_s is not None else DEADLINE_S.get(Operation.Kind(kind), 900)
+    return Operation(
+        kind=kind,
+        hypervisor_id=hypervisor_id,
+        desktop=desktop,
+        epoch=desktop.epoch if desktop else 0,
+        changes=changes and desktop is not None,
+        parameters=dict(parameters),
+        requested_by=requested_by,
+        rank=rank,
+        deadline_at=now + timedelta(seconds=limit),
+        created_at=now,
+        retry_of=retry_of,
+    )
+
+
+def order(
+    *,
+    kind: str,
+    hypervisor_id: UUID,
+    desktop: Desktop | None = None,
+    parameters: Mapping[str, Any],
+    requested_by: User | None = None,
+    rank: int = 50,
+    deadline_s: int | None = None,
+    changes: bool = True,
+    retry_of: Operation | None = None,
+) -> Operation:
+    """Write an operation in the caller's transaction and hint to its pump after the commit.
+
+    Raises `Clash` with the operation that stands in the way if the desktop already has an unfinished change.
+    """
+    operation = draft(
+        kind=kind,
+        hypervisor_id=hypervisor_id,
+        desktop=desktop,
+        parameters=parameters,
+        requested_by=requested_by,
+        rank=rank,
+        deadline_s=deadline_s,
+        changes=changes,
+        retry_of=retry_of,
+    )
+    try:
+        with transaction.atomic():
+            operation.save(force_insert=True)
+    except IntegrityError:
+        standing = unfinished_change(desktop) if desktop else None
+        if standing is None:
+            raise
+        message = f"{desktop} is busy: {standing.get_kind_display().lower()} is under way. Try again when it is done."
+        raise Clash(message, standing) from None
+    nudges.nudge(nudges.PUMP, hypervisor_id)
+    nudges.announce("operations")
+    return operation
+
+
+def unfinished_change(desktop: Desktop) -> Operation | None:
+    """The one unfinished changing operation of a desktop, if there is one."""
+    return Operation.objects.filter(desktop=desktop, changes=True, state__in=UNFINISHED).first()
+
+
+def event(
+    kind: str,
+    message: str,
+    *,
+    level: str = "info",
+    operation: Operation | None = None,
+    desktop: Desktop | None = None,
+    hypervisor_id: UUID | None = None,
+    pool_id: UUID | None = None,
+) -> Event:
+    """An unsaved event row."""
+    return Event(
+        at=timezone.now(),
+        kind=kind,
+        message=message,
+        level=level,
+        operation=operation,
+        desktop=desktop,
+        hypervisor_id=hypervisor_id or (operation.hypervisor_id if operation else None),
+        pool_id=pool_id or (desktop.pool_id if desktop else None),
+    )
+
+
+def machine_parameters(desktop: Desktop) -> dict[str, Any]:
+    """What every order about an existing machine names: its id and the stamp it was made with."""
+    return {"machine": desktop.machine_id, "stamp_key": desktop.stamp_key}
+
+
+def _for_people(actor: User, operation_id: UUID) -> Operation:
+    """The operation, if this person may act on it: administrators any, others those they asked for themselves."""
+    operation = Operation.objects.select_related("desktop", "hypervisor").filter(pk=operation_id).first()
+    if operation is None or not (actor.is_staff or operation.requested_by_id == actor.pk):
+        raise Missing("There is no such operation.")
+    return operation
+
+
+def cancel_operation(*, actor: User, operation_id: UUID) -> Operation:
+    """Cancel an operation that has not been sent. Raises `Clash` in words when it is too late."""
+    operation = _for_people(actor, operation_id)
+    with transaction.atomic():
+        now = timezone.now()
+        cancelled = Operation.objects.filter(pk=operation.pk, state=Operation.State.QUEUED).update(
+            state=Operation.State.CANCELLED, finished_at=now, error=f"Cancelled by {actor.get_username()}."
+        )
+        if not cancelled:
+            operation.refresh_from_db()
+            state = operation.get_state_display().lower()
+            raise Clash(f"It is too late to cancel: the operation is {state}. What was sent will finish.", operation)
+        audit.record(actor=actor, action="operation.cancel", subject=operation)
+        event("operation.cancelled", f"Cancelled by {actor.get_username()}.", operation=operation).save()
+        if operation.desktop:
+            nudges.nudge(nudges.RECONCILE, operation.desktop.pool_id)
+        nudges.announce("operations")
+    operation.refresh_from_db()
+    return operation
+
+
+def retry_operation(*, actor: User, operation_id: UUID) -> Operation:
+    """Order the same again as a new operation. Raises `Clash` if it has not ended or no longer fits its desktop."""
+    if not actor.is_staff:
+        raise Forbidden("Only administrators retry operations.")
+    old = _for_people(actor, operation_id)
+    if not old.is_finished or old.state == Operation.State.DONE:
+        raise Clash("Only failed or cancelled operations can be retried.", old)
+    if old.kind in (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.DELETE, Operation.Kind.SCREEN):
+        raise Clash("The broker repeats this by itself when it is still needed; see the desktop's page.", old)
+    if old.desktop and old.epoch != old.desktop.epoch:
+        raise Clash(f"{old.desktop} has changed hands since; the old order no longer holds.", old)
+    with transaction.atomic():
+        operation = order(
+            kind=old.kind,
+            hypervisor_id=old.hypervisor_id,
+            desktop=old.desktop,
+            parameters=old.parameters,
+            requested_by=actor,
+            rank=RANK_PERSON,
+            changes=old.changes,
+            retry_of=old,
+        )
+        audit.record(actor=actor, action="operation.retry", subject=old)
+    return operation

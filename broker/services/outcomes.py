@@ -1,0 +1,384 @@
+"""What follows from an operation's outcome: rows move through their tables, in sets, with one event each.
+
+Called by the pump inside its transaction, under its lease. A batch costs a fixed number of statements whatever its
+size: lock the operations, lock their desktops, write both, write events and follow-ups.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+
+from broker.domain.backoff import delay_s
+from broker.domain.lifecycle import TRANSITIONS, State
+from broker.domain.lifecycle import Event as Move
+from broker.models import Desktop, Event, Hypervisor, Machine, Operation, Pool, PoolMember
+from broker.services import nudges, operations
+from connectors.base import MachineMade, Outcome, PowerSet, Probed, ScreenOpened, Stage
+from connectors.errors import CapacityExhausted, ConnectorError, Unsupported
+
+Kind = Operation.Kind
+
+OPERATION_FIELDS = [
+    "state", "receipt", "percent", "step", "next_poll_at", "not_before", "finished_at", "error_kind", "error",
+    "platform_words",
+]  # fmt: skip
+DESKTOP_FIELDS = [
+    "state", "state_since", "clean_epoch", "machine_id", "stamp_key", "disks", "power", "is_answering", "addresses",
+    "learned_at", "failure", "attempts", "ready_at",
+]  # fmt: skip
+
+POLL_CAP_S = 15.0
+HOLD_BASE_S, HOLD_CAP_S = 15.0, 900.0
+CAPACITY_HOLD_S = 300.0
+
+
+@dataclass
+class Batch:
+    """What a set of outcomes will write."""
+
+    hypervisor: Hypervisor
+    now: datetime
+    operations: list[Operation] = field(default_factory=list)
+    desktops: dict[UUID, Desktop] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    machines: list[Machine] = field(default_factory=list)
+    removed_machines: list[str] = field(default_factory=list)
+    screens: list[tuple[Operation, ScreenOpened]] = field(default_factory=list)
+    held: dict[UUID, tuple[float | None, str]] = field(default_factory=dict)
+    """Pool member -> (seconds, or None for back-off; why)."""
+    proven: set[UUID] = field(default_factory=set)
+    """Pool members on which a build succeeded."""
+
+    def note(self, kind: str, message: str, operation: Operation, level: str = "info") -> None:
+        desktop = self.desktops.get(operation.desktop_id) if operation.desktop_id else None
+        self.events.append(operations.event(kind, message, level=level, operation=operation, desktop=desktop))
+
+
+def sent(chosen: Sequence[Operation], now: datetime) -> None:
+    """Desktops whose build goes out are building from here on."""
+    building = [o.desktop_id for o in chosen if o.kind == Kind.CLONE]
+    if building:
+        Desktop.objects.filter(pk__in=building, state=State.PLANNED).update(state=State.BUILDING, state_since=now)
+
+
+def apply(hypervisor: Hypervisor, pump_epoch: int, answers: Sequence[Outcome]) -> None:
+    """Write what the connector said. Outcomes of operations that are no longer in flight under this epoch are dropped."""
+    now = timezone.now()
+    quiet, telling = _split(answers)
+    _still_running(quiet, pump_epoch, now)
+    if not telling:
+        return
+    rows = {
+        str(o.pk): o
+        for o in Operation.objects.select_for_update().filter(
+            pk__in=[a.key for a in telling],
+            pump_epoch=pump_epoch,
+            state__in=[Operation.State.SENT, Operation.State.RUNNING],
+        )
+    }
+    batch = Batch(hypervisor, now)
+    subjects = [o.desktop_id for o in rows.values() if o.desktop_id]
+    if subjects:
+        batch.desktops = Desktop.objects.select_for_update(no_key=True).in_bulk(subjects)
+    for answer in telling:
+        if operation := rows.get(answer.key):
+            _take(batch, operation, answer)
+    _save(batch)
+
+
+def _split(answers: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    """Plain "still running" answers, which need one statement together, and those that tell something."""
+    quiet = [a for a in answers if a.stage == Stage.RUNNING and a.receipt is None]
+    return quiet, [a for a in answers if not (a.stage == Stage.RUNNING and a.receipt is None)]
+
+
+def _still_running(quiet: Sequence[Outcome], pump_epoch: int, now: datetime) -> None:
+    groups: dict[tuple[str, int | None, float], list[str]] = defaultdict(list)
+    for answer in quiet:
+        groups[answer.step, answer.percent, answer.poll_after_s].append(answer.key)
+    for (step, percent, pause), keys in groups.items():
+        changes: dict[str, Any] = {"next_poll_at": now + timedelta(seconds=pause)}
+        changes |= {"step": step[:200]} if step else {}
+        changes |= {"percent": percent} if percent is not None else {}
+        Operation.objects.filter(pk__in=keys, pump_epoch=pump_epoch, state=Operation.State.RUNNING).update(**changes)
+
+
+def _take(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    batch.operations.append(operation)
+    operation.step = answer.step[:200] or operation.step
+    operation.percent = answer.percent if answer.percent is not None else operation.percent
+    if answer.receipt is not None:
+        operation.receipt = dict(answer.receipt)
+    if answer.stage == Stage.RUNNING:
+        operation.state = Operation.State.RUNNING
+        operation.next_poll_at = batch.now + timedelta(seconds=min(answer.poll_after_s, POLL_CAP_S))
+    elif answer.stage == Stage.DONE:
+        _finish(batch, operation, Operation.State.DONE)
+        operation.percent = 100
+        DONE[Kind(operation.kind)](batch, operation, answer)
+    else:
+        _failed(batch, operation, answer.error or ConnectorError("The connector gave no reason."))
+
+
+def _finish(batch: Batch, operation: Operation, state: str) -> None:
+    operation.state, operation.finished_at, operation.next_poll_at = state, batch.now, None
+
+
+def _subject(batch: Batch, operation: Operation, move: Move) -> Desktop | None:
+    """The operation's desktop if it is still the same owner's and the move is legal for it; moved already."""
+    desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
+    if desktop is None or desktop.epoch != operation.epoch:
+        return None
+    after = TRANSITIONS.get((State(desktop.state), move))
+    if after is None:
+        return None
+    if after != desktop.state:
+        desktop.state, desktop.state_since = after, batch.now
+    return desktop
+
+
+# --- done ------------------------------------------------------------------------------------------------------------
+
+
+def _cloned(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
+    made = answer.result
+    if desktop is None or not isinstance(made, MachineMade):
+        return
+    _remember_machine(batch, desktop, operation, made)
+    if desktop.member_id:
+        batch.proven.add(desktop.member_id)
+    if _subject(batch, operation, Move.BUILT):
+        desktop.clean_epoch = desktop.epoch
+        batch.note("desktop.built", f"Built on {batch.hypervisor}.", operation)
+        _prepared_at_once(batch, desktop, operation)
+
+
+def _remember_machine(batch: Batch, desktop: Desktop, operation: Operation, made: MachineMade) -> None:
+    desktop.machine_id, desktop.stamp_key, desktop.disks = made.machine_id, str(operation.pk), list(made.disks)
+    desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
+    desktop.attempts, desktop.failure = 0, ""
+    batch.machines.append(
+        Machine(
+            hypervisor=batch.hypervisor,
+            platform_id=made.machine_id,
+            name=made.name,
+            power=made.power,
+            vcpus=desktop.vcpus,
+            memory_mib=desktop.memory_mib,
+            stamp_installation=_installation(),
+            stamp_key=desktop.stamp_key,
+            seen_at=batch.now,
+        )
+    )
+
+
+def _installation() -> str:
+    from broker.hypervisors.gate import installation_id
+
+    return installation_id()
+
+
+def _prepared_at_once(batch: Batch, desktop: Desktop, operation: Operation) -> None:
+    """Pools that don't wait for a guest call a machine ready as soon as it stands."""
+    if _preparation(desktop.pool_id) != Pool.Preparation.NONE:
+        return
+    if _subject(batch, operation, Move.PREPARED):
+        desktop.ready_at = batch.now
+        batch.note("desktop.ready", "Ready.", operation)
+
+
+def _preparation(pool_id: UUID) -> str:
+    return Pool.objects.values_list("preparation", flat=True).get(pk=pool_id)
+
+
+def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
+    made = answer.result
+    if desktop is None or not isinstance(made, MachineMade):
+        return
+    fresh = bool(made.disks) and (made.machine_id != desktop.machine_id or not set(made.disks) & set(desktop.disks))
+    if not fresh:
+        _fault(batch, operation, "Recycling gave no evidence of a fresh disk; the desktop is kept from everybody.")
+        return
+    stamp_key, disks = desktop.stamp_key, list(made.disks)
+    if made.machine_id != desktop.machine_id:
+        stamp_key = str(operation.pk)
+    if _subject(batch, operation, Move.RECYCLED):
+        desktop.machine_id, desktop.stamp_key, desktop.disks = made.machine_id, stamp_key, disks
+        desktop.clean_epoch = desktop.epoch
+        desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
+        desktop.attempts, desktop.failure, desktop.addresses = 0, "", []
+        batch.note("desktop.recycled", "Fresh disk in place.", operation)
+        _prepared_at_once(batch, desktop, operation)
+
+
+def _deleted(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    batch.removed_machines.append(operation.parameters["machine"])
+    desktop = _subject(batch, operation, Move.DELETED)
+    if desktop:
+        desktop.is_answering, desktop.power, desktop.learned_at = False, "unknown", batch.now
+        batch.note("desktop.gone", "Deleted with its disks.", operation)
+
+
+def _powered(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
+    if desktop is None or not isinstance(answer.result, PowerSet):
+        return
+    action = operation.parameters.get("action", "")
+    desktop.power, desktop.learned_at = answer.result.power, batch.now
+    if action in ("off", "shutdown", "reboot", "reset", "suspend"):
+        desktop.is_answering = False
+    batch.note("desktop.powered", f"Power: {answer.result.power}.", operation)
+
+
+def _screen_opened(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    if isinstance(answer.result, ScreenOpened):
+        batch.screens.append((operation, answer.result))
+
+
+def _probed(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    if not isinstance(answer.result, Probed):
+        return
+    found = answer.result
+    hypervisor = Hypervisor.objects.select_for_update(no_key=True).get(pk=batch.hypervisor.pk)
+    hypervisor.settings = {**hypervisor.settings, "acceleration": found.acceleration}
+    hypervisor.save(update_fields=["settings"])
+    batch.hypervisor.settings = hypervisor.settings
+    batch.note("hypervisor.probed", f"Virtualisation type set to {found.acceleration}: {found.reason}", operation)
+
+
+def _noted(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    batch.note("operation.done", f"{operation.get_kind_display()} done.", operation)
+
+
+DONE: dict[Operation.Kind, Callable[[Batch, Operation, Outcome], None]] = {
+    Kind.CLONE: _cloned,
+    Kind.RECYCLE: _recycled,
+    Kind.DELETE: _deleted,
+    Kind.POWER: _powered,
+    Kind.SCREEN: _screen_opened,
+    Kind.PROBE: _probed,
+    Kind.SNAPSHOT: _noted,
+    Kind.REVERT: _noted,
+    Kind.UNSNAPSHOT: _noted,
+    Kind.RECONFIGURE: _noted,
+}
+
+
+# --- failed ----------------------------------------------------------------------------------------------------------
+
+
+def _failed(batch: Batch, operation: Operation, error: ConnectorError) -> None:
+    """Again later if that may help and there is time; otherwise for good, in words."""
+    operation.error_kind, operation.error = error.kind, error.message
+    operation.platform_words = error.platform_words
+    pause = delay_s(operation.attempt, str(operation.pk), cap_s=60)
+    again_at = batch.now + timedelta(seconds=max(pause, error.retry_after_s or 0))
+    if error.retry and again_at < operation.deadline_at:
+        operation.state, operation.not_before, operation.next_poll_at = Operation.State.QUEUED, again_at, None
+        batch.note("operation.delayed", f"{error.message} Tried again in {pause:.0f} s.", operation, "warning")
+        return
+    _finish(batch, operation, Operation.State.FAILED)
+    batch.note("operation.failed", error.message, operation, "error")
+    _follow_failure(batch, operation, error)
+
+
+def _follow_failure(batch: Batch, operation: Operation, error: ConnectorError) -> None:
+    if operation.kind in (Kind.CLONE, Kind.RECYCLE):
+        desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
+        _fault(batch, operation, error.message)
+        if operation.kind == Kind.CLONE and desktop and desktop.member_id:
+            pause = CAPACITY_HOLD_S if isinstance(error, CapacityExhausted) else None
+            batch.held[desktop.member_id] = (pause, error.message)
+    elif operation.kind == Kind.DELETE and operation.desktop_id:
+        desktop = batch.desktops.get(operation.desktop_id)
+        if desktop and desktop.state == State.RETIRING:
+            desktop.attempts, desktop.failure = desktop.attempts + 1, error.message
+
+
+def _fault(batch: Batch, operation: Operation, reason: str) -> None:
+    desktop = _subject(batch, operation, Move.FAULTED)
+    if desktop:
+        desktop.failure, desktop.ready_at, desktop.is_answering = reason, None, False
+        desktop.attempts += 1
+
+
+def unsupported(hypervisor: Hypervisor, operation: Operation) -> Outcome:
+    """The answer to an order that this kind of hypervisor does not take."""
+    words = f"{hypervisor} cannot do this: {operation.get_kind_display().lower()}."
+    return Outcome(key=str(operation.pk), stage=Stage.FAILED, error=Unsupported(words))
+
+
+def time_out(late: Sequence[Operation], now: datetime) -> None:
+    """Operations past their deadline fail in words; what they were for follows as from any failure."""
+    if not late:
+        return
+    batch = Batch(late[0].hypervisor, now)
+    subjects = [o.desktop_id for o in late if o.desktop_id]
+    batch.desktops = Desktop.objects.select_for_update(no_key=True).in_bulk(subjects)
+    for operation in late:
+        batch.operations.append(operation)
+        last = f" Last: {operation.error}" if operation.error else ""
+        waited = (now - operation.created_at).total_seconds()
+        step = f" It stood at: {operation.step}." if operation.step else ""
+        words = f"{operation.get_kind_display()} was not done within {waited:.0f} s on {batch.hypervisor}.{step}{last}"
+        operation.error_kind = operation.error_kind or "timeout"
+        operation.error = words
+        _finish(batch, operation, Operation.State.FAILED)
+        batch.note("operation.failed", words, operation, "error")
+        _follow_failure(batch, operation, ConnectorError(words))
+    _save(batch)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _save(batch: Batch) -> None:
+    Operation.objects.bulk_update(batch.operations, OPERATION_FIELDS, batch_size=200)
+    if batch.desktops:
+        Desktop.objects.bulk_update(list(batch.desktops.values()), DESKTOP_FIELDS, batch_size=200)
+    if batch.machines:
+        Machine.objects.bulk_create(
+            batch.machines,
+            update_conflicts=True,
+            unique_fields=["hypervisor", "platform_id"],
+            update_fields=["name", "power", "stamp_installation", "stamp_key"],
+        )
+    if batch.removed_machines:
+        Machine.objects.filter(hypervisor=batch.hypervisor, platform_id__in=batch.removed_machines).delete()
+    Event.objects.bulk_create(batch.events, batch_size=500)
+    if batch.screens:
+        from broker.services import screens
+
+        for operation, opened in batch.screens:
+            screens.store_target(operation=operation, opened=opened)
+    _hold_members(batch)
+    pools = {desktop.pool_id for desktop in batch.desktops.values()}
+    for pool_id in pools:
+        nudges.nudge(nudges.RECONCILE, pool_id)
+    if any(d.state == State.PREPARING for d in batch.desktops.values()):
+        nudges.nudge(nudges.INVENTORY, batch.hypervisor.pk)
+    for noun in ("operations", "desktops") if batch.desktops else ("operations",):
+        nudges.announce(noun)
+
+
+def _hold_members(batch: Batch) -> None:
+    """After a failed build a member rests, longer each time; a success forgives it."""
+    if batch.proven - batch.held.keys():
+        PoolMember.objects.filter(pk__in=batch.proven - batch.held.keys()).exclude(failures=0).update(
+            failures=0, hold_until=None, hold_reason=""
+        )
+    for member in PoolMember.objects.filter(pk__in=batch.held):
+        pause, reason = batch.held[member.pk]
+        member.failures += 1
+        seconds = pause or delay_s(member.failures, str(member.pk), base_s=HOLD_BASE_S, cap_s=HOLD_CAP_S)
+        member.hold_until, member.hold_reason = batch.now + timedelta(seconds=seconds), reason
+        member.save(update_fields=["failures", "hold_until", "hold_reason"])

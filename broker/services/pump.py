@@ -1,0 +1,344 @@
+"""The pump: carries the operations of one hypervisor to its connector and the answers back into rows.
+
+1. Take the hypervisor's lease (an epoch and an expiry on its row); somebody else has it: go away.
+2. Round: renew the lease; adopt what a predecessor left; poll what is due; send what is queued, up to the budgets.
+3. Sleep until the earliest next poll or a hint; after a slice let go and look once more.
+
+A *sent* operation is committed before the call. Every call's deadline is shorter than what is left of the lease, and
+every write happens under a row lock that holds only while the epoch is still ours, so a pump that was frozen beyond
+its lease and thawed changes nothing. Orders are idempotent under their key, so it makes nothing twice either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import redis
+import structlog
+from django.db import transaction
+from django.db.models import F, Min, Q
+from django.utils import timezone
+
+from broker.hypervisors import gate
+from broker.hypervisors.orders import to_order, to_receipt
+from broker.models import Hypervisor, Operation
+from broker.services import hypervisor_status, nudges, outcomes
+from connectors.base import Connector, Outcome
+from connectors.errors import ConnectorError
+
+log = structlog.get_logger()
+
+SLICE_S = 30.0
+LEASE_S = 20.0
+CALL_S = 8.0
+"""Shorter than the lease by more than a round's own writes take."""
+BATCH = 500
+"""Operations in one poll or one set of writes: bounds memory whatever is in flight."""
+IDLE_S = 5.0
+
+FLIGHT = (Operation.State.SENT, Operation.State.RUNNING)
+
+
+class LeaseLost(RuntimeError):
+    """Another pump has taken over: stop at once and write nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    hypervisor_id: UUID
+    epoch: int
+
+
+def take_lease(hypervisor_id: UUID) -> Lease | None:
+    """The lease, if nobody holds it. Raises the epoch, which shuts out whoever held it before."""
+    now = timezone.now()
+    free = Q(pump_expires_at=None) | Q(pump_expires_at__lt=now)
+    taken = Hypervisor.objects.filter(free, pk=hypervisor_id).update(
+        pump_epoch=F("pump_epoch") + 1, pump_expires_at=now + timedelta(seconds=LEASE_S)
+    )
+    if not taken:
+        return None
+    epoch = Hypervisor.objects.values_list("pump_epoch", flat=True).get(pk=hypervisor_id)
+    return Lease(hypervisor_id, epoch)
+
+
+def renew(lease: Lease) -> None:
+    """Raises `LeaseLost` if it has expired or is another's: an expired lease is not revived."""
+    now = timezone.now()
+    kept = Hypervisor.objects.filter(
+        pk=lease.hypervisor_id, pump_epoch=lease.epoch, pump_expires_at__gt=now
+    ).update(pump_expires_at=now + timedelta(seconds=LEASE_S))
+    if not kept:
+        raise LeaseLost
+
+
+def let_go(lease: Lease) -> None:
+    Hypervisor.objects.filter(pk=lease.hypervisor_id, pump_epoch=lease.epoch).update(pump_expires_at=None)
+
+
+@contextmanager
+def under(lease: Lease) -> Iterator[None]:
+    """A transaction that exists only while the lease is ours. Raises `LeaseLost` before anything is written."""
+    with transaction.atomic():
+        held = Hypervisor.objects.select_for_update(no_key=True).filter(
+            pk=lease.hypervisor_id, pump_epoch=lease.epoch
+        )
+        if not held.values_list("pk", flat=True).first():
+            raise LeaseLost
+        yield
+
+
+def run(hypervisor_id: UUID) -> None:
+    """Pump for at most one slice. Returns at once if another pump is at work or there is nothing to do."""
+    nudges.taken(nudges.PUMP, hypervisor_id)
+    if not has_work(hypervisor_id):
+        return
+    lease = take_lease(hypervisor_id)
+    if lease is None:
+        return
+    try:
+        _slice(lease)
+    except LeaseLost:
+        log.warning("pump.lease_lost", hypervisor=str(hypervisor_id))
+        return
+    let_go(lease)
+    if has_work(hypervisor_id):
+        nudges.nudge(nudges.PUMP, hypervisor_id)
+
+
+def has_work(hypervisor_id: UUID) -> bool:
+    """Whether anything of this hypervisor is in flight or may be sent now."""
+    now = timezone.now()
+    queued = Q(state=Operation.State.QUEUED) & (Q(not_before=None) | Q(not_before__lte=now))
+    return (
+        Operation.objects.filter(hypervisor_id=hypervisor_id)
+        .filter(queued | Q(state__in=FLIGHT))
+        .filter(Q(hypervisor__retry_at=None) | Q(hypervisor__retry_at__lte=now))
+        .exclude(hypervisor__status=Hypervisor.Status.REFUSED)
+        .exists()
+    )
+
+
+def _slice(lease: Lease) -> None:
+    hypervisor = Hypervisor.objects.get(pk=lease.hypervisor_id)
+    end = time.monotonic() + SLICE_S
+    adopt(lease)
+    with gate.opened(hypervisor) as connector:
+        while True:
+            hypervisor.refresh_from_db()
+            more = _round(lease, hypervisor, connector)
+            if not more or time.monotonic() >= end:
+                return
+            if not _sleep(lease, end):
+                return
+
+
+def _sleep(lease: Lease, end: float) -> bool:
+    """Sleep until the next poll or a hint. False if nothing is in flight and nothing queued."""
+    due = next_due(lease.hypervisor_id)
+    if due is None:
+        return False
+    left = min((due - timezone.now()).total_seconds(), end - time.monotonic(), LEASE_S / 3)
+    if left <= 0:
+        return True
+    try:
+        nudges.wait(nudges.PUMP, lease.hypervisor_id, left)
+    except redis.RedisError:
+        time.sleep(min(left, 0.5))
+    return True
+
+
+def next_due(hypervisor_id: UUID) -> datetime | None:
+    """When the next poll or retry is due; None if nothing is unfinished."""
+    rows = Operation.objects.filter(hypervisor_id=hypervisor_id)
+    found = [
+        rows.filter(state__in=FLIGHT).aggregate(at=Min("next_poll_at"))["at"],
+        rows.filter(state=Operation.State.QUEUED, not_before=None).aggregate(at=Min("created_at"))["at"],
+        rows.filter(state=Operation.State.QUEUED).aggregate(at=Min("not_before"))["at"],
+    ]
+    moments = [moment for moment in found if moment]
+    # A queue that waits for its budget is looked at when something in flight moves, not in a busy loop.
+    return max(min(moments), timezone.now() + timedelta(seconds=0.05)) if moments else None
+
+
+def adopt(lease: Lease) -> None:
+    """Take over what a predecessor left in flight: running operations at once, sent ones once their call is over."""
+    with under(lease):
+        now = timezone.now()
+        mine = Operation.objects.filter(hypervisor_id=lease.hypervisor_id)
+        mine.filter(state=Operation.State.RUNNING).exclude(pump_epoch=lease.epoch).update(
+            pump_epoch=lease.epoch, next_poll_at=now
+        )
+        _requeue_unknown(lease, now)
+
+
+def _requeue_unknown(lease: Lease, now: datetime) -> int:
+    """Sent orders whose call is over without an answer go back to the queue: a higher attempt looks before it acts."""
+    return Operation.objects.filter(
+        hypervisor_id=lease.hypervisor_id, state=Operation.State.SENT, call_deadline__lt=now
+    ).update(state=Operation.State.QUEUED, not_before=None, pump_epoch=lease.epoch)
+
+
+def _round(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> bool:
+    """Poll, then send. False when the endpoint is lost or refuses us: the slice is over."""
+    renew(lease)
+    try:
+        _expire(lease, hypervisor)
+        _poll(lease, hypervisor, connector)
+        _submit(lease, hypervisor, connector)
+    except ConnectorError as error:
+        with under(lease):
+            hypervisor_status.lost(hypervisor, error)
+        return False
+    return True
+
+
+def _expire(lease: Lease, hypervisor: Hypervisor) -> None:
+    """Fail what is past its deadline and cancel what belongs to a desktop's past."""
+    now = timezone.now()
+    with under(lease):
+        _requeue_unknown(lease, now)
+        rows = Operation.objects.filter(hypervisor=hypervisor)
+        late = list(
+            rows.filter(deadline_at__lt=now, state__in=[Operation.State.QUEUED, Operation.State.RUNNING])[:BATCH]
+        )
+        if late:
+            outcomes.time_out(late, now)
+        stale = rows.filter(state=Operation.State.QUEUED, desktop__isnull=False).exclude(epoch=F("desktop__epoch"))
+        ids = list(stale.values_list("pk", flat=True)[:BATCH])
+        if ids:
+            Operation.objects.filter(pk__in=ids, state=Operation.State.QUEUED).update(
+                state=Operation.State.CANCELLED, finished_at=now, error="The desktop changed hands before it was sent."
+            )
+
+
+def _poll(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
+    """Ask after everything due, in batches."""
+    before = timezone.now()
+    while True:
+        deadline = time.monotonic() + CALL_S
+        due = list(
+            Operation.objects.filter(
+                hypervisor=hypervisor, state=Operation.State.RUNNING, next_poll_at__lte=before
+            ).order_by("next_poll_at")[:BATCH]
+        )
+        if not due:
+            return
+        installation = gate.installation_id()
+        receipts = [to_receipt(operation, installation) for operation in due]
+        _carry(lease, hypervisor, due, connector.poll(receipts, deadline))
+        if len(due) < BATCH:
+            return
+        renew(lease)
+
+
+def _submit(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
+    """Send queued operations within the budgets, batch by batch, until none may go."""
+    while True:
+        # Taken before the orders are marked: a pump frozen in between finds its call already over when it thaws.
+        deadline = time.monotonic() + CALL_S
+        chosen = _choose(lease, hypervisor)
+        if not chosen:
+            return
+        installation = gate.installation_id()
+        orders = [to_order(operation, installation) for operation in chosen]
+        unsupported = [o for o, order in zip(chosen, orders, strict=True) if type(order) not in connector.takes]
+        if unsupported:
+            _carry(lease, hypervisor, unsupported, (outcomes.unsupported(hypervisor, o) for o in unsupported))
+        sendable = [order for order in orders if type(order) in connector.takes]
+        if sendable:
+            ours = [o for o in chosen if o not in unsupported]
+            _carry(lease, hypervisor, ours, connector.submit(sendable, deadline))
+        renew(lease)
+
+
+def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
+    """Mark the next operations as sent and return them: what a person waits for first, then by rank, then oldest."""
+    now = timezone.now()
+    with under(lease):
+        room = _room(hypervisor)
+        queue = (
+            Operation.objects.filter(hypervisor=hypervisor, state=Operation.State.QUEUED)
+            .filter(Q(not_before=None) | Q(not_before__lte=now))
+            .order_by("rank", "created_at")
+        )
+        chosen: list[Operation] = []
+        builds, others = Q(kind__in=Operation.BUILDS), ~Q(kind__in=Operation.BUILDS)
+        if room["build"] > 0 and hypervisor.status != Hypervisor.Status.DOUBT:
+            chosen += queue.filter(builds)[: min(room["build"], BATCH)]
+        if room["other"] > 0:
+            chosen += queue.filter(others)[: min(room["other"], BATCH)]
+        if not chosen:
+            return []
+        deadline = now + timedelta(seconds=CALL_S)
+        Operation.objects.filter(pk__in=[o.pk for o in chosen]).update(
+            state=Operation.State.SENT,
+            attempt=F("attempt") + 1,
+            pump_epoch=lease.epoch,
+            call_deadline=deadline,
+            next_poll_at=deadline,
+            sent_at=now,
+        )
+        outcomes.sent(chosen, now)
+    for operation in chosen:
+        operation.attempt += 1
+        operation.state = Operation.State.SENT
+    nudges.announce("operations")
+    return chosen
+
+
+def _room(hypervisor: Hypervisor) -> dict[str, int]:
+    """How many more builds and other operations may be in flight."""
+    flying = Operation.objects.filter(hypervisor=hypervisor, state__in=FLIGHT)
+    builds = flying.filter(kind__in=Operation.BUILDS).count()
+    others = flying.exclude(kind__in=Operation.BUILDS).exclude(kind=Operation.Kind.SCREEN).count()
+    return {"build": hypervisor.build_budget - builds, "other": hypervisor.power_budget - others}
+
+
+def _carry(
+    lease: Lease, hypervisor: Hypervisor, asked: Sequence[Operation], answers: Iterable[Outcome]
+) -> None:
+    """Write outcomes as they come, in sets. An endpoint lost in mid-batch leaves what was answered written."""
+    waiting: list[Outcome] = []
+    lost: ConnectorError | None = None
+    try:
+        for outcome in answers:
+            waiting.append(outcome)
+            if len(waiting) >= BATCH:
+                _write(lease, hypervisor, waiting)
+                waiting = []
+    except ConnectorError as error:
+        lost = error
+    if waiting:
+        _write(lease, hypervisor, waiting)
+    if lost is not None:
+        raise lost
+    if hypervisor.status in (Hypervisor.Status.DOWN, Hypervisor.Status.NEW):
+        with under(lease):
+            hypervisor_status.back(hypervisor)
+
+
+def _write(lease: Lease, hypervisor: Hypervisor, answers: Sequence[Outcome]) -> None:
+    with under(lease):
+        outcomes.apply(hypervisor, lease.epoch, answers)
+
+
+def backlog() -> list[UUID]:
+    """Hypervisors whose pump is due and that nobody pumps: what the clock nudges."""
+    now = timezone.now()
+    due = Q(state=Operation.State.QUEUED) & (Q(not_before=None) | Q(not_before__lte=now))
+    due |= Q(state__in=FLIGHT, next_poll_at__lte=now)
+    return list(
+        Hypervisor.objects.filter(
+            Q(pump_expires_at=None) | Q(pump_expires_at__lt=now),
+            Q(retry_at=None) | Q(retry_at__lte=now),
+            pk__in=Operation.objects.filter(due).values("hypervisor"),
+        )
+        .exclude(status=Hypervisor.Status.REFUSED)
+        .values_list("pk", flat=True)
+    )

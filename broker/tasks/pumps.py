@@ -1,0 +1,28 @@
+"""Tasks about one hypervisor or one pool."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from celery import shared_task
+
+from broker.services import inventory, nudges, pump, reconcile
+from broker.tasks.database import with_database
+
+
+@shared_task(name=nudges.PUMP)
+@with_database
+def run_pump(hypervisor_id: str) -> None:
+    pump.run(UUID(hypervisor_id))
+
+
+@shared_task(name=nudges.INVENTORY)
+@with_database
+def take_inventory(hypervisor_id: str) -> None:
+    inventory.take(UUID(hypervisor_id))
+
+
+@shared_task(name=nudges.RECONCILE)
+@with_database
+def reconcile_pool(pool_id: str) -> None:
+    reconcile.run(UUID(pool_id))
