@@ -25,7 +25,7 @@ class Label:
     text: str
     tone: Tone
     icon: str
-    """Name of an icon: check, user, screen, clock, spinner, power, pause, wrench, question, warning, cross, trash, lock."""
+    """check, user, screen, clock, spinner, power, pause, wrench, question, warning, cross, trash, lock"""
 
 
 _STATES: dict[State, Label] = {
@@ -57,8 +57,12 @@ def label(
     is_answering: bool,
     in_maintenance: bool,
     has_operation: str = "",
+    *,
+    has_agent: bool = True,
 ) -> Label:
     """A desktop, in one label. `has_operation` is the kind of an unfinished changing operation, or empty.
+
+    `has_agent` is False for pools that do not wait for a guest's agent: silence is then nothing to look at.
 
     The order of the questions is the order of what a person must know first: that it is broken, that it is being worked
     on, that it is in maintenance, and then how it is.
@@ -72,7 +76,7 @@ def label(
         return Label("Maintenance", Tone.ATTENTION, "wrench")
     if state == State.ASSIGNED and has_session:
         return Label("In use", Tone.GOOD, "screen")
-    return _standing(_STATES[state], power, is_answering)
+    return _standing(_STATES[state], power, is_answering or not has_agent)
 
 
 def _standing(base: Label, power: str, is_answering: bool) -> Label:

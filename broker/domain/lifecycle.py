@@ -6,6 +6,7 @@ The diagram in `docs/lifecycle.md` is drawn from this table by `diagram` and che
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -56,7 +57,7 @@ class Event(StrEnum):
     FOUND_OWNED = "found_owned"
     """A missing machine came back and is still assigned."""
     RETRIED = "retried"
-    """Somebody asked to recycle a failed desktop again."""
+    """A fresh disk is wanted though nobody gave it back: a failed desktop's next try, or an administrator's word."""
 
 
 S, E = State, Event
@@ -73,9 +74,11 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (S.PREPARING, E.PREPARED): S.READY,
     (S.PREPARING, E.FAULTED): S.FAILED,
     (S.PREPARING, E.RETIRED): S.RETIRING,
+    (S.PREPARING, E.RETRIED): S.RECYCLING,
     (S.PREPARING, E.LOST): S.MISSING,
     (S.READY, E.CLAIMED): S.ASSIGNED,
     (S.READY, E.RETIRED): S.RETIRING,
+    (S.READY, E.RETRIED): S.RECYCLING,
     (S.READY, E.LOST): S.MISSING,
     (S.ASSIGNED, E.RELEASED): S.RECYCLING,
     (S.ASSIGNED, E.LOST): S.MISSING,
@@ -107,6 +110,13 @@ NEEDS_ORDER = {S.PLANNED: "clone", S.BUILDING: "clone", S.RECYCLING: "recycle", 
 """States that only an operation can end: the reconciler writes it where none is unfinished."""
 
 
+RAISES_EPOCH = frozenset({E.CLAIMED, E.RELEASED})
+"""What was asked, ticketed or opened before one of these dies with the old epoch."""
+
+CLEANS = frozenset({E.BUILT, E.RECYCLED})
+"""There is evidence of a disk that no user ever had: `clean_epoch` becomes the epoch."""
+
+
 class IllegalMove(ValueError):
     """The event does not happen in that state."""
 
@@ -121,6 +131,22 @@ def move(state: State | str, event: Event) -> State:
         return TRANSITIONS[State(state), event]
     except KeyError:
         raise IllegalMove(State(state), event) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a desktop's row says of whose it may be. Ready means that `clean_epoch` is the epoch, always."""
+
+    state: State = State.PLANNED
+    epoch: int = 1
+    clean_epoch: int = 0
+
+
+def step(standing: Standing, event: Event) -> Standing:
+    """The standing after the event. Raises `IllegalMove`."""
+    state = move(standing.state, event)
+    epoch = standing.epoch + (event in RAISES_EPOCH)
+    return Standing(state, epoch, epoch if event in CLEANS else standing.clean_epoch)
 
 
 def sources(event: Event) -> frozenset[State]:

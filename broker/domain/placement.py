@@ -176,7 +176,8 @@ def _full(needs: Needs, target: Target) -> Iterable[str]:
         yield f"Storage {target.storage} is not available."
     elif target.storage_id and needs.disk_mib > target.storage_free_mib:
         yield (
-            f"Storage {target.storage}: {needs.disk_mib} MiB wanted for the disk, {max(target.storage_free_mib, 0)} MiB free."
+            f"Storage {target.storage}: {needs.disk_mib} MiB wanted for the disk, "
+            f"{max(target.storage_free_mib, 0)} MiB free."
         )
 
 
@@ -215,7 +216,10 @@ def place(wish: Wish, targets: Sequence[Target], now: datetime) -> Placement:
 def _praise(wish: Wish, target: Target, points: float) -> str:
     share = round(100 * _free_share(target.needs(wish), target))
     here = "1 desktop" if target.host_desktops == 1 else f"{target.host_desktops} desktops"
-    return f"Host {target.host}: weight {target.weight}, {share} % free after it, {here} of this pool there: score {points:.1f}."
+    return (
+        f"Host {target.host}: weight {target.weight}, {share} % free after it, {here} of this pool there: "
+        f"score {points:.1f}."
+    )
 
 
 def place_many(wish: Wish, count: int, targets: Sequence[Target], now: datetime) -> list[Placement]:
