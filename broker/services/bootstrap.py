@@ -1,4 +1,4 @@
-"""The first accounts of an installation. For operators at the machine: no actor, no permission, the password as given."""
+"""The first accounts of an installation. For operators at the machine: no actor, no permission, any password."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def ensure_account(*, name: str, password: str, is_administrator: bool) -> tuple
         if user is not None:
             return user, False
         user = User.objects.create_user(name, password=password, is_staff=is_administrator)
-        audit.record(actor=None, action="user.create", subject=user, changes={"administrator": [None, is_administrator]})
+        shown = {"administrator": [None, is_administrator]}
+        audit.record(actor=None, action="user.create", subject=user, changes=shown)
     return user, True
 
 
@@ -26,4 +27,5 @@ def reset_password(*, user: User, password: str) -> None:
     with transaction.atomic():
         user.set_password(password)
         user.save(update_fields=["password"])
-        audit.record(actor=None, action="user.set_password", subject=user, changes={"password": ["(secret)", "(secret)"]})
+        shown = {"password": ["(secret)", "(secret)"]}
+        audit.record(actor=None, action="user.set_password", subject=user, changes=shown)

@@ -1,0 +1,118 @@
+"""Set up the demo: two people, this machine's libvirt, a tiny image, and a pool with two spare desktops."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from broker.management import demo
+from broker.models import Hypervisor, Installation, Machine, Pool, Template, TemplateCopy
+from broker.services import bootstrap, entitlements, hypervisors, pools, templates
+from broker.services.pools import MemberWish
+
+LOOK_LIMIT_S = 180
+"""How long a worker may take to sign in at this machine's libvirt and list the template."""
+SPARE, MAXIMUM = 2, 10
+
+
+class Command(BaseCommand):
+    help = "Sets up the demo; needs a running worker. Idempotent: what is there already is left as it is."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--people-only", action="store_true", help="only the accounts admin and demo")
+
+    def handle(self, *args: Any, people_only: bool, **options: Any) -> None:
+        done = Path(settings.DATA_DIR) / "demo.done"
+        administrator, user = people()
+        if people_only or done.exists():
+            return
+        try:
+            self._fill(administrator, user)
+        except (demo.NoLibvirt, subprocess.CalledProcessError) as reason:
+            raise CommandError(f"No demo desktops: {reason}") from None
+        # From now on the demo is the administrators': what they change or delete is not made again.
+        done.touch()
+
+    def _fill(self, administrator: User, user: User) -> None:
+        libvirt = demo.local_libvirt()
+        self._say("Building the image of the tiny guest (some 20 s, once) ...")
+        image = demo.build_image()
+        installation = str(Installation.objects.get().pk)
+        machine_id = demo.make_template(libvirt, installation, image)
+        hypervisor = register(administrator, libvirt)
+        self._say("Waiting until a worker has looked at this machine's libvirt ...")
+        copy = link(administrator, seen(hypervisor, machine_id))
+        pool = make_pool(administrator, copy)
+        entitlements.entitle(actor=administrator, pool_id=pool.pk, user_id=user.pk)
+        self._say(f"The pool {pool} is being filled with {pool.spare} desktops; the console shows how they get on.")
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(text)
+        self.stdout.flush()
+
+
+def people() -> tuple[User, User]:
+    """admin and demo. A password that the operator names is theirs from now on; otherwise what they have stays."""
+    password = demo.password()
+    found = []
+    for name, is_administrator in ((demo.ADMINISTRATOR, True), (demo.USER, False)):
+        user, _ = bootstrap.ensure_account(name=name, password=password, is_administrator=is_administrator)
+        if settings.DEMO_PASSWORD:
+            bootstrap.reset_password(user=user, password=password)
+        found.append(user)
+    return found[0], found[1]
+
+
+def register(administrator: User, libvirt: demo.Libvirt) -> Hypervisor:
+    """This machine's libvirt as a hypervisor. One that was refused or lost before is looked at again at once."""
+    hypervisor = Hypervisor.objects.filter(name=demo.HYPERVISOR).first()
+    if hypervisor is not None:
+        return hypervisors.recheck_hypervisor(actor=administrator, hypervisor_id=hypervisor.pk)
+    values = {"transport": "local", "socket": libvirt.socket}
+    return hypervisors.register_hypervisor(actor=administrator, name=demo.HYPERVISOR, kind="kvm", values=values)
+
+
+def seen(hypervisor: Hypervisor, machine_id: str) -> Machine:
+    """The template as a worker's inventory saw it. After a while raises CommandError with the hypervisor's reason."""
+    last = time.monotonic() + LOOK_LIMIT_S
+    while time.monotonic() < last:
+        machine = Machine.objects.filter(hypervisor=hypervisor, platform_id=machine_id, is_template=True).first()
+        hypervisor.refresh_from_db()
+        if machine is not None and hypervisor.status == Hypervisor.Status.UP:
+            return machine
+        time.sleep(0.5)
+    reason = hypervisor.status_reason or "no worker has looked at it. Is one running?"
+    raise CommandError(f"No demo desktops yet: {hypervisor} is {hypervisor.get_status_display().lower()}: {reason}")
+
+
+def link(administrator: User, machine: Machine) -> TemplateCopy:
+    """The demo's template with one version, whose copy is this machine."""
+    copy = TemplateCopy.objects.filter(hypervisor=machine.hypervisor, platform_id=machine.platform_id).first()
+    if copy is not None:
+        return copy
+    template = Template.objects.filter(name=demo.TEMPLATE).first() or templates.create_template(
+        actor=administrator,
+        name=demo.TEMPLATE,
+        description="A Linux with a shell that starts in seconds. Files in /mnt last as long as the desktop is yours.",
+        os="Linux",
+    )
+    version = template.versions.first() or templates.add_version(actor=administrator, template_id=template.pk)
+    return templates.link_copy(actor=administrator, version_id=version.pk, machine_id=machine.pk)
+
+
+def make_pool(administrator: User, copy: TemplateCopy) -> Pool:
+    return Pool.objects.filter(name=demo.POOL).first() or pools.create_pool(
+        actor=administrator,
+        members=[MemberWish(copy_id=copy.pk)],
+        name=demo.POOL,
+        description="Try it: request a desktop and type into it.",
+        naming="tiny-###",
+        spare=SPARE,
+        maximum=MAXIMUM,
+    )
