@@ -150,11 +150,11 @@ printf '\033[H\033[2JDeskyard tiny desktop %s. Files in /mnt stay with this desk
 sync; echo "TINY READY $(cut -d' ' -f1 /proc/uptime)" >/dev/console
 while :; do if [ -c /dev/ttyS0 ]; then setsid cttyhack sh -l; else sleep 3600; fi; sleep 1; done
 X
-# The agent calls /sbin/shutdown -P|-r|-H +0; the power button calls PWRF/00000080.
+# The agent calls /sbin/shutdown -h -P|-r|-H +0 (seen in qemu-ga 7.2); the power button calls PWRF/00000080.
 cat > r/sbin/shutdown <<'X'
 #!/bin/sh
 sync; umount /mnt 2>/dev/null || mount -o remount,ro /mnt 2>/dev/null
-case "$1" in -r) exec /bin/reboot -f;; *) exec /bin/poweroff -f;; esac
+case " $* " in *" -r "*) exec /bin/reboot -f;; *) exec /bin/poweroff -f;; esac
 X
 printf '#!/bin/sh\nexec /sbin/shutdown -P\n' > r/etc/acpi/PWRF/00000080
 printf '#!/bin/sh\nexec /sbin/shutdown -P\n' > r/sbin/poweroff
