@@ -20,8 +20,6 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from connectors.errors import ConnectorError
 
-
-
 # --- words shared by all platforms -----------------------------------------------------------------------------------
 
 
@@ -69,7 +67,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class MachineRef:
-    """A machine the broker means. Orders that destroy or overwrite re-read both and raise `Conflict` on a difference."""
+    """A machine the broker means. Orders that destroy or overwrite re-read both; `Conflict` on a difference."""
 
     id: str
     stamp: Stamp | None = None
@@ -123,7 +121,7 @@ class CloneMachine(Order):
 class RecycleMachine(Order):
     """Give the machine a fresh disk of the template under the same machine or a new one. Result: `MachineMade`.
 
-    Nothing that a user wrote is reachable afterwards. `MachineMade.disks` is the evidence: ids that did not exist before.
+    Nothing that a user wrote is reachable afterwards. `MachineMade.disks` is the evidence: new ids.
     """
 
     machine: MachineRef
@@ -245,7 +243,7 @@ class SnapshotTaken:
 
 @dataclass(frozen=True, slots=True)
 class ScreenOpened:
-    """Where the relay finds the screen. `password` is for this one viewing and must be stored encrypted or not at all."""
+    """Where the relay finds the screen. `password` is for this one viewing; store it encrypted or not at all."""
 
     protocol: str
     """"vnc" (others later)."""
@@ -423,7 +421,7 @@ class Surroundings:
 
 @runtime_checkable
 class Connector(Protocol):
-    """One registered hypervisor endpoint. No call waits for the platform to finish; none lasts longer than its deadline.
+    """One registered hypervisor endpoint. No call waits for the platform to finish; none outlasts its deadline.
 
     Made with `(settings, surroundings)`, which does no I/O. `submit` and `poll` may be called from one thread,
     `inventory` from another one on a connector object of its own.
@@ -441,7 +439,7 @@ class Connector(Protocol):
         ...
 
     def inventory(self, since: Cursor | None, deadline: float) -> Inventory:
-        """All there is, or what changed since the cursor if it can be honoured; else a complete listing that says so."""
+        """All there is, or what changed since the cursor if it can be honoured; else a complete listing, marked so."""
         ...
 
     def submit(self, orders: Sequence[Order], deadline: float) -> Iterator[Outcome]:
@@ -450,7 +448,7 @@ class Connector(Protocol):
         ...
 
     def poll(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
-        """Ask after running orders; may take an order's next step, each step checking first whether it is already done."""
+        """Ask after running orders; may take an order's next step, checking first whether it is already done."""
         ...
 
     def close(self) -> None:

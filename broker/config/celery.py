@@ -1,4 +1,4 @@
-"""The Celery app. Messages are hints, rows are the truth: no results, no late acks, no countdowns, ticks that expire."""
+"""The Celery app. Messages are hints, rows are the truth: no results, no late acks, no countdowns; ticks expire."""
 
 from __future__ import annotations
 

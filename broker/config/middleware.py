@@ -31,7 +31,11 @@ class SecurityHeaders:
 
     def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
         answer = self.get_response(request)
-        return self._later(answer) if not isinstance(answer, HttpResponse) and isinstance(answer, Awaitable) else self._sealed(answer)  # type: ignore[arg-type]
+        return (
+            self._later(answer)
+            if not isinstance(answer, HttpResponse) and isinstance(answer, Awaitable)
+            else self._sealed(answer)
+        )
 
     async def _later(self, answer: Awaitable[HttpResponse]) -> HttpResponse:
         return self._sealed(await answer)

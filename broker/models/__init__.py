@@ -1,4 +1,4 @@
-"""Tables, constraints, querysets: nothing here decides or acts. One file a noun; every model is importable from here."""
+"""Tables, constraints, querysets: nothing here decides or acts. One file a noun; each model is importable from here."""
 
 from broker.models.assignments import Assignment
 from broker.models.audit import AuditEntry, Event

@@ -74,7 +74,7 @@ class Hypervisor(models.Model):
 
 
 class Lease(models.Model):
-    """Who may do one thing at a time, beside the pump's and the inventory's own leases (which sit on the hypervisor)."""
+    """Who may do one thing at a time, beside the pump's and the inventory's own leases (on the hypervisor's row)."""
 
     name = models.CharField(primary_key=True, max_length=100)
     epoch = models.BigIntegerField(default=0)
@@ -104,7 +104,9 @@ class Host(models.Model):
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(fields=["hypervisor", "platform_id"], name="host_once"),
-            models.CheckConstraint(condition=Q(reserved_memory_mib__gte=0, reserved_vcpus__gte=0), name="host_reserved_positive"),
+            models.CheckConstraint(
+                condition=Q(reserved_memory_mib__gte=0, reserved_vcpus__gte=0), name="host_reserved_positive"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -180,5 +182,3 @@ class Machine(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-

@@ -8,7 +8,7 @@ from django.db import models
 
 
 class Installation(models.Model):
-    """The one row that names this installation. Two installations on one hypervisor never touch each other's machines."""
+    """The one row that names this installation. Two of them on one hypervisor never touch each other's machines."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     only = models.BooleanField(default=True, unique=True, editable=False)

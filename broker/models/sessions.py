@@ -34,7 +34,10 @@ class Ticket(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = [models.Index(fields=["operation"], name="ticket_of_operation"), models.Index(fields=["expires_at"], name="ticket_by_age")]
+        indexes = [
+            models.Index(fields=["operation"], name="ticket_of_operation"),
+            models.Index(fields=["expires_at"], name="ticket_by_age"),
+        ]
 
 
 class ScreenSession(models.Model):

@@ -32,7 +32,5 @@ def entry(
     )
 
 
-def record(
-    *, actor: User | None, action: str, subject: models.Model, changes: Mapping[str, Any] | None = None
-) -> None:
+def record(*, actor: User | None, action: str, subject: models.Model, changes: Mapping[str, Any] | None = None) -> None:
     entry(actor=actor, action=action, subject=subject, changes=changes).save(force_insert=True)

@@ -34,7 +34,9 @@ UPDATE broker_desktop
    AND id = (
        SELECT d.id FROM broker_desktop d
         WHERE d.pool_id = %(pool)s AND d.state = 'ready' AND NOT d.is_in_maintenance
-          AND (d.is_answering OR (d.power = 'off' AND (SELECT starts_powered_off FROM broker_pool WHERE id = %(pool)s)))
+          AND (d.is_answering
+               OR (SELECT p.preparation = 'none' OR (p.starts_powered_off AND d.power = 'off')
+                     FROM broker_pool p WHERE p.id = d.pool_id))
           AND d.hypervisor_id IN (SELECT id FROM broker_hypervisor WHERE status = 'up')
         ORDER BY d.is_answering DESC, d.ready_at, d.id
         LIMIT 1 {lock})
@@ -84,10 +86,8 @@ def _claim(*, pool_id: UUID, user_id: int, now: datetime, from_queue: bool) -> C
 
 
 def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, now: datetime) -> None:
-    """Write everything that follows from a claim: assignment, request, event, audit and, if it is off, the start order."""
-    Assignment(
-        pool_id=request.pool_id, user=user, slot=0, desktop_id=claimed.id, since=now
-    ).save(force_insert=True)
+    """Write what follows from a claim: assignment, request, event, audit and, if it is off, the start order."""
+    Assignment(pool_id=request.pool_id, user=user, slot=0, desktop_id=claimed.id, since=now).save(force_insert=True)
     request.state, request.desktop_id, request.served_at, request.reason = Request.State.READY, claimed.id, now, ""
     if is_new:
         request.save(force_insert=True)
@@ -209,9 +209,9 @@ def cancel_request(*, actor: User, request_id: UUID) -> Request:
     if request is None or not (actor.is_staff or request.user_id == actor.pk):
         raise Missing("There is no such request.")
     with transaction.atomic():
-        changed = Request.objects.filter(
-            pk=request.pk, state__in=[Request.State.WAITING, *Request.IN_QUEUE]
-        ).update(state=Request.State.CANCELLED, ended_at=timezone.now(), reason=f"Cancelled by {actor.get_username()}.")
+        changed = Request.objects.filter(pk=request.pk, state__in=[Request.State.WAITING, *Request.IN_QUEUE]).update(
+            state=Request.State.CANCELLED, ended_at=timezone.now(), reason=f"Cancelled by {actor.get_username()}."
+        )
         if not changed:
             raise Clash("This request is not waiting any more. Release the desktop instead.")
         audit.record(actor=actor, action="request.cancel", subject=request)

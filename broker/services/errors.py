@@ -1,4 +1,4 @@
-"""What a service may refuse, by what its caller does next. Doors turn these into pages, problems (RFC 9457) or words."""
+"""What a service may refuse, by what its caller does next. Doors make pages or problems (RFC 9457) of them."""
 
 from __future__ import annotations
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
 
 from broker.models import Event, Operation, ScreenSession, Ticket
+from broker.services import reconcile
 
 KEEP_OPERATIONS = timedelta(days=30)
 KEEP_EVENTS = timedelta(days=90)
@@ -19,6 +21,7 @@ BATCH = 1000
 def tidy() -> int:
     """Delete at most one batch of each kind. Returns how many rows went."""
     now = timezone.now()
+    reconcile.recount_reservations()
     finished = Operation.objects.filter(finished_at__lt=now - KEEP_OPERATIONS)
     return (
         _drop(Ticket.objects.filter(expires_at__lt=now - KEEP_TICKETS))
@@ -28,6 +31,6 @@ def tidy() -> int:
     )
 
 
-def _drop(rows: QuerySet[Ticket] | QuerySet[Event] | QuerySet[ScreenSession] | QuerySet[Operation]) -> int:
+def _drop(rows: QuerySet[Any]) -> int:
     ids = list(rows.order_by().values_list("pk", flat=True)[:BATCH])
     return rows.model._default_manager.filter(pk__in=ids).delete()[0] if ids else 0

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -348,15 +347,19 @@ class Writer:
         desktop.is_answering = machine.power == Power.ON and machine.agent == Agent.ANSWERING
         if desktop.state == State.MISSING:
             self._move(desktop, Move.FOUND_OWNED if is_owned else Move.FOUND_FREE, "Its machine is back.")
-        elif desktop.state == State.PREPARING and desktop.clean_epoch == desktop.epoch:
-            if desktop.is_answering or preparation == Pool.Preparation.NONE:
-                self._move(desktop, Move.PREPARED, "The guest answers: ready.")
-                desktop.ready_at = self.now
+        elif self._is_prepared(desktop, preparation):
+            self._move(desktop, Move.PREPARED, "The guest answers: ready.")
+            desktop.ready_at = self.now
         if was == (desktop.power, desktop.is_answering, desktop.addresses, desktop.state):
             return False
         desktop.observed_at = self.reading.began_at
         self.pools.add(desktop.pool_id)
         return True
+
+    def _is_prepared(self, desktop: Desktop, preparation: str) -> bool:
+        is_clean = desktop.clean_epoch == desktop.epoch
+        answers = desktop.is_answering or preparation == Pool.Preparation.NONE
+        return desktop.state == State.PREPARING and is_clean and answers
 
     def _move(self, desktop: Desktop, move: Move, words: str, level: str = "info") -> None:
         after = TRANSITIONS.get((State(desktop.state), move))
@@ -471,17 +474,17 @@ class Writer:
     def _usage(self) -> None:
         """What listed machines hold on each host: running ones, and all of ours."""
         ours = Q(power=Power.ON) | Q(stamp_installation=gate.installation_id())
-        sums: dict[UUID, dict[str, Any]] = {
-            row["host"]: row
+        sums = {
+            row["host"]: (row["memory"], row["cpus"])
             for row in Machine.objects.filter(ours, hypervisor=self.hypervisor, absences=0, host__isnull=False)
             .values("host")
             .annotate(memory=Sum("memory_mib"), cpus=Sum("vcpus"))
             .order_by()
         }
         for host in Host.objects.filter(hypervisor=self.hypervisor):
-            held = sums.get(host.pk, {"memory": 0, "cpus": 0})
-            if (host.used_memory_mib, host.used_vcpus) != (held["memory"], held["cpus"]):
-                Host.objects.filter(pk=host.pk).update(used_memory_mib=held["memory"], used_vcpus=held["cpus"])
+            memory, cpus = sums.get(host.pk, (0, 0))
+            if (host.used_memory_mib, host.used_vcpus) != (memory, cpus):
+                Host.objects.filter(pk=host.pk).update(used_memory_mib=memory, used_vcpus=cpus)
 
 
 def _is_uuid(text: str) -> bool:
@@ -494,7 +497,8 @@ def _is_uuid(text: str) -> bool:
 
 def _differs(row: Machine, known: Machine) -> bool:
     return any(
-        getattr(row, f"{name}_id" if name == "host" else name) != getattr(known, f"{name}_id" if name == "host" else name)
+        getattr(row, f"{name}_id" if name == "host" else name)
+        != getattr(known, f"{name}_id" if name == "host" else name)
         for name in MACHINE_FIELDS
         if name not in ("seen_at", "absences")
     )

@@ -65,7 +65,7 @@ def taken(task: str, argument: UUID | str) -> None:
 
 
 def wait(task: str, argument: UUID | str, timeout_s: float) -> bool:
-    """Sleep until the next hint, at most `timeout_s`. True if there was one. Raises redis.RedisError when Redis is away."""
+    """Sleep until the next hint, at most `timeout_s`. True if there was one. Raises redis.RedisError."""
     return waiting_connection().blpop([f"deskyard:nudge:{task}:{argument}"], timeout=max(timeout_s, 0.05)) is not None
 
 

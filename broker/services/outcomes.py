@@ -63,13 +63,13 @@ class Batch:
 
 def sent(chosen: Sequence[Operation], now: datetime) -> None:
     """Desktops whose build goes out are building from here on."""
-    building = [o.desktop_id for o in chosen if o.kind == Kind.CLONE]
+    building = [o.desktop_id for o in chosen if o.kind == Kind.CLONE and o.desktop_id]
     if building:
         Desktop.objects.filter(pk__in=building, state=State.PLANNED).update(state=State.BUILDING, state_since=now)
 
 
 def apply(hypervisor: Hypervisor, pump_epoch: int, answers: Sequence[Outcome]) -> None:
-    """Write what the connector said. Outcomes of operations that are no longer in flight under this epoch are dropped."""
+    """Write what the connector said. Outcomes of operations no longer in flight under this epoch are dropped."""
     now = timezone.now()
     quiet, telling = _split(answers)
     _still_running(quiet, pump_epoch, now)

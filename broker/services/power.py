@@ -49,7 +49,10 @@ def _order(actor: User, desktop: Desktop, action: str) -> Operation:
         )
         audit.record(actor=actor, action=f"desktop.power_{action}", subject=desktop)
         operations.event(
-            "desktop.power", f"{ACTIONS[action]}, asked by {actor.get_username()}.", desktop=desktop, operation=operation
+            "desktop.power",
+            f"{ACTIONS[action]}, asked by {actor.get_username()}.",
+            desktop=desktop,
+            operation=operation,
         ).save(force_insert=True)
     return operation
 

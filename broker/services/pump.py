@@ -70,9 +70,9 @@ def take_lease(hypervisor_id: UUID) -> Lease | None:
 def renew(lease: Lease) -> None:
     """Raises `LeaseLost` if it has expired or is another's: an expired lease is not revived."""
     now = timezone.now()
-    kept = Hypervisor.objects.filter(
-        pk=lease.hypervisor_id, pump_epoch=lease.epoch, pump_expires_at__gt=now
-    ).update(pump_expires_at=now + timedelta(seconds=LEASE_S))
+    kept = Hypervisor.objects.filter(pk=lease.hypervisor_id, pump_epoch=lease.epoch, pump_expires_at__gt=now).update(
+        pump_expires_at=now + timedelta(seconds=LEASE_S)
+    )
     if not kept:
         raise LeaseLost
 
@@ -85,9 +85,7 @@ def let_go(lease: Lease) -> None:
 def under(lease: Lease) -> Iterator[None]:
     """A transaction that exists only while the lease is ours. Raises `LeaseLost` before anything is written."""
     with transaction.atomic():
-        held = Hypervisor.objects.select_for_update(no_key=True).filter(
-            pk=lease.hypervisor_id, pump_epoch=lease.epoch
-        )
+        held = Hypervisor.objects.select_for_update(no_key=True).filter(pk=lease.hypervisor_id, pump_epoch=lease.epoch)
         if not held.values_list("pk", flat=True).first():
             raise LeaseLost
         yield
@@ -300,9 +298,7 @@ def _room(hypervisor: Hypervisor) -> dict[str, int]:
     return {"build": hypervisor.build_budget - builds, "other": hypervisor.power_budget - others}
 
 
-def _carry(
-    lease: Lease, hypervisor: Hypervisor, asked: Sequence[Operation], answers: Iterable[Outcome]
-) -> None:
+def _carry(lease: Lease, hypervisor: Hypervisor, asked: Sequence[Operation], answers: Iterable[Outcome]) -> None:
     """Write outcomes as they come, in sets. An endpoint lost in mid-batch leaves what was answered written."""
     waiting: list[Outcome] = []
     lost: ConnectorError | None = None

@@ -1,0 +1,546 @@
+"""The reconciler: looks at a pool, asks `domain/planning` what to do, and carries it out.
+
+Level-triggered and idempotent: it repairs whatever a crash left, because it only looks at what is there. One pool at a
+time, under the pool's row lock; it never calls a hypervisor.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
+from django.utils import timezone
+
+from broker.domain import naming, placement, planning
+from broker.domain.backoff import delay_s
+from broker.domain.lifecycle import NEEDS_ORDER, State, sources
+from broker.domain.lifecycle import Event as Move
+from broker.models import (
+    AuditEntry,
+    Desktop,
+    Event,
+    Host,
+    Hypervisor,
+    Operation,
+    Pool,
+    PoolMember,
+    Request,
+    Storage,
+)
+from broker.models.operations import UNFINISHED
+from broker.services import audit, brokering, desktops, nudges, operations
+
+log = structlog.get_logger()
+
+SOON_S, CALM_S = 2.0, 10.0
+STRANDED_S = 5.0
+"""A planned desktop whose order could not be sent for so long because its hypervisor is down is planned anew."""
+MISSING_KEPT = timedelta(minutes=10)
+"""A missing desktop of nobody's is let go after this, if its hypervisor is up."""
+
+
+def run(pool_id: UUID) -> None:
+    """Reconcile one pool once. Returns at once if somebody else is at it."""
+    nudges.taken(nudges.RECONCILE, pool_id)
+    with transaction.atomic():
+        pool = Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(pk=pool_id).first()
+        if pool is None:
+            return
+        work = Work(pool, timezone.now())
+        work.strand()
+        work.carry_out()
+        work.fill_orders()
+        work.let_go_missing()
+        work.tell_waiting()
+        busy = bool(work.counts & {State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING, State.RETIRING})
+        pool.next_reconcile_at = timezone.now() + timedelta(seconds=SOON_S if busy else CALM_S)
+        pool.save(update_fields=["next_reconcile_at", "hold_reason", "last_number"])
+    brokering.serve_queue(pool_id=pool_id)
+
+
+@dataclass
+class Work:
+    """One reconciliation, inside one transaction."""
+
+    pool: Pool
+    now: datetime
+    reason: str = ""
+    """Why nothing could be placed, for those who wait."""
+
+    def __post_init__(self) -> None:
+        self.members = list(
+            PoolMember.objects.filter(pool=self.pool).select_related("hypervisor", "copy", "copy__version")
+        )
+        self.counts: set[str] = set()
+
+    # -- plan --
+
+    def carry_out(self) -> None:
+        rows = self._desktops()
+        self.counts = {d.state for d in rows}
+        facts = [self._facts(d) for d in rows]
+        by_id = {str(d.pk): d for d in rows}
+        for action in planning.plan(self._pool_facts(), [self._member_facts(m) for m in self.members], facts, self.now):
+            match action:
+                case planning.Build(count):
+                    self._build(count, rows)
+                case planning.Retire(desktop, reason):
+                    desktops.retire(by_id[desktop], reason=reason)
+                    self.counts.add(State.RETIRING)
+                case planning.Recycle(desktop, reason):
+                    self._recycle(by_id[desktop], reason)
+                case planning.Fail(desktop, reason):
+                    self._fail(by_id[desktop], reason)
+                case planning.Hold(reason):
+                    if not self.pool.hold_reason:
+                        self.pool.hold_reason = reason
+                        self._note("pool.held", reason, "warning")
+
+    def _desktops(self) -> list[Desktop]:
+        return list(
+            Desktop.objects.filter(pool=self.pool)
+            .exclude(state=State.GONE)
+            .only(
+                "id", "name", "state", "state_since", "epoch", "is_answering", "power", "member_id", "copy_id",
+                "is_in_maintenance", "attempts", "machine_id", "hypervisor_id", "target_host_id", "pool_id",
+                "reserved_memory_mib", "reserved_vcpus",
+            )
+            .annotate(open_assignments=Count("assignments", filter=Q(assignments__until=None)))
+        )  # fmt: skip
+
+    def _pool_facts(self) -> planning.PoolFacts:
+        pool = self.pool
+        hour_ago = self.now - timedelta(hours=1)
+        return planning.PoolFacts(
+            minimum=pool.minimum,
+            spare=pool.spare,
+            maximum=pool.maximum,
+            waiting=Request.objects.filter(pool=pool, state__in=Request.IN_QUEUE).count(),
+            is_enabled=pool.is_enabled,
+            is_cramped=self._is_cramped(),
+            prepare_timeout_s=pool.prepare_timeout_s,
+            delete_budget_per_hour=pool.delete_budget_per_hour,
+            deletes_last_hour=AuditEntry.objects.filter(
+                action="desktop.retire", at__gte=hour_ago, object_id__in=self._pool_desktop_ids(hour_ago)
+            ).count(),
+            hold_reason=pool.hold_reason,
+        )
+
+    def _pool_desktop_ids(self, since: datetime) -> list[str]:
+        """Desktops of this pool that were retired lately; few, and found by their state."""
+        retired = Desktop.objects.filter(pool=self.pool, state__in=[State.RETIRING, State.GONE], state_since__gte=since)
+        return [str(pk) for pk in retired.values_list("pk", flat=True)]
+
+    def _is_cramped(self) -> bool:
+        wish = self._wish()
+        targets = self._targets({})
+        return bool(targets) and placement.place(wish, targets, self.now).target is None
+
+    def _member_facts(self, member: PoolMember) -> planning.MemberFacts:
+        hypervisor = member.hypervisor
+        return planning.MemberFacts(
+            id=str(member.pk),
+            status=hypervisor.status,
+            status_since=hypervisor.status_since,
+            is_draining=hypervisor.is_draining,
+            is_enabled=member.is_enabled,
+            hold_until=member.hold_until,
+            failures=member.failures,
+            maximum=member.maximum,
+        )
+
+    def _facts(self, desktop: Desktop) -> planning.DesktopFacts:
+        member = next((m for m in self.members if m.pk == desktop.member_id), None)
+        return planning.DesktopFacts(
+            id=str(desktop.pk),
+            state=State(desktop.state),
+            state_since=desktop.state_since,
+            epoch=desktop.epoch,
+            is_answering=desktop.is_answering,
+            power=desktop.power,
+            member_id=str(member.pk) if member else None,
+            copy_current=member is None or member.copy_id == desktop.copy_id,
+            in_maintenance=desktop.is_in_maintenance,
+            attempts=desktop.attempts,
+            has_machine=bool(desktop.machine_id),
+            is_assigned=bool(desktop.open_assignments),  # type: ignore[attr-defined]
+        )
+
+    # -- build --
+
+    def _wish(self) -> placement.Wish:
+        return placement.Wish(vcpus=self.pool.vcpus, memory_mib=self.pool.memory_mib, is_linked=self.pool.is_linked)
+
+    def _targets(self, pool_on_host: Counter[UUID] | dict[UUID, int]) -> list[placement.Target]:
+        hypervisors = [m.hypervisor_id for m in self.members]
+        hosts: dict[UUID, list[Host]] = {}
+        for host in Host.objects.filter(hypervisor__in=hypervisors):
+            hosts.setdefault(host.hypervisor_id, []).append(host)
+        storages = {(s.hypervisor_id, s.platform_id): s for s in Storage.objects.filter(hypervisor__in=hypervisors)}
+        per_member = dict(
+            Desktop.objects.filter(pool=self.pool)
+            .exclude(state=State.GONE)
+            .values_list("member")
+            .annotate(n=Count("pk"))
+            .order_by()
+        )
+        return [
+            self._target(member, host, storages, per_member.get(member.pk, 0), pool_on_host.get(host.pk, 0))
+            for member in self.members
+            for host in hosts.get(member.hypervisor_id, [])
+        ]
+
+    def _target(
+        self,
+        member: PoolMember,
+        host: Host,
+        storages: dict[tuple[UUID, str], Storage],
+        member_desktops: int,
+        host_desktops: int,
+    ) -> placement.Target:
+        hypervisor, copy = member.hypervisor, member.copy
+        storage = storages.get((hypervisor.pk, copy.storage))
+        return placement.Target(
+            member_id=str(member.pk),
+            hypervisor_id=str(hypervisor.pk),
+            hypervisor=hypervisor.name,
+            host_id=str(host.pk),
+            host=host.name,
+            vcpus=host.vcpus,
+            memory_mib=host.memory_mib,
+            copy_vcpus=copy.vcpus,
+            copy_memory_mib=copy.memory_mib,
+            copy_disk_mib=copy.disk_mib,
+            used_vcpus=host.used_vcpus + host.reserved_vcpus,
+            used_memory_mib=host.used_memory_mib + host.reserved_memory_mib,
+            vcpu_ratio=hypervisor.vcpu_ratio,
+            memory_ratio=hypervisor.memory_ratio,
+            hypervisor_status=hypervisor.status,
+            hypervisor_reason=hypervisor.status_reason,
+            hypervisor_draining=hypervisor.is_draining,
+            host_up=host.is_up,
+            host_draining=host.is_draining,
+            member_enabled=member.is_enabled,
+            member_hold_until=member.hold_until,
+            member_hold_reason=member.hold_reason,
+            member_maximum=member.maximum,
+            member_desktops=member_desktops,
+            host_desktops=host_desktops,
+            weight=member.weight,
+            storage_id=str(storage.pk) if storage else "",
+            storage=storage.name if storage else "",
+            storage_up=storage.is_up if storage else True,
+            storage_free_mib=storage.free_mib if storage else 0,
+        )
+
+    def _build(self, count: int, rows: Sequence[Desktop]) -> None:
+        """Place, reserve and plan up to `count` desktops, with their clone orders."""
+        on_host = Counter(d.target_host_id for d in rows if d.target_host_id)
+        placements = placement.place_many(self._wish(), count, self._targets(on_host), self.now)
+        chosen = [p for p in placements if p.target is not None and p.needs is not None]
+        if len(chosen) < len(placements):
+            self.reason = placement.explain_none(placements[-1])
+        kept = self._reserve(chosen)
+        if not kept:
+            return
+        numbered = self._names(len(kept))
+        members = {str(m.pk): m for m in self.members}
+        built = [
+            self._planned(name, choice, members[choice.target.member_id])
+            for (_, name), choice in zip(numbered, kept, strict=True)
+            if choice.target is not None
+        ]
+        self.pool.last_number = max(number for number, _ in numbered)
+        Desktop.objects.bulk_create(built, batch_size=200)
+        self._order_clones(built)
+        Event.objects.bulk_create(
+            [
+                operations.event(
+                    "desktop.planned", f"Planned on {d.hypervisor}.", desktop=d, hypervisor_id=d.hypervisor_id
+                )
+                for d in built
+            ],
+            batch_size=200,
+        )
+        self.counts.add(State.PLANNED)
+        nudges.announce("desktops")
+
+    def _names(self, count: int) -> list[tuple[int, str]]:
+        """Free names by the pool's pattern; another pool of the same pattern may have taken some."""
+        prefix = self.pool.naming.split("#")[0]
+        taken = set(
+            Desktop.objects.filter(name__startswith=prefix).exclude(state=State.GONE).values_list("name", flat=True)
+        )
+        return naming.names(self.pool.naming, taken, self.pool.last_number, count)
+
+    def _reserve(self, chosen: Sequence[placement.Placement]) -> list[placement.Placement]:
+        """Take what the placements need, host by host, by guarded updates; who is too late is left out."""
+        kept: list[placement.Placement] = []
+        for choice in chosen:
+            target, needs = choice.target, choice.needs
+            if target is None or needs is None:
+                continue
+            kept += [choice] if self._reserve_one(target, needs) else []
+        return kept
+
+    def _reserve_one(self, target: placement.Target, needs: placement.Needs) -> bool:
+        memory_limit = target.memory_limit_mib - needs.memory_mib
+        vcpu_limit = target.vcpu_limit - needs.vcpus
+        return bool(
+            Host.objects.alias(
+                memory=F("reserved_memory_mib") + F("used_memory_mib"), cpus=F("reserved_vcpus") + F("used_vcpus")
+            )
+            .filter(pk=target.host_id, memory__lte=memory_limit, cpus__lte=vcpu_limit)
+            .update(
+                reserved_memory_mib=F("reserved_memory_mib") + needs.memory_mib,
+                reserved_vcpus=F("reserved_vcpus") + needs.vcpus,
+            )
+        )
+
+    def _planned(self, name: str, choice: placement.Placement, member: PoolMember) -> Desktop:
+        if choice.target is None or choice.needs is None:
+            raise ValueError("Only placed desktops can be planned.")
+        return Desktop(
+            name=name,
+            pool=self.pool,
+            member=member,
+            hypervisor=member.hypervisor,
+            copy=member.copy,
+            state_since=self.now,
+            vcpus=choice.needs.vcpus,
+            memory_mib=choice.needs.memory_mib,
+            target_host_id=UUID(choice.target.host_id),
+            reserved_memory_mib=choice.needs.memory_mib,
+            reserved_vcpus=choice.needs.vcpus,
+            why=choice.stored(),
+        )
+
+    # -- orders --
+
+    def fill_orders(self) -> None:
+        """Write the order that a state needs where none is unfinished: after a crash, a failure, a release."""
+        waiting = (
+            Desktop.objects.filter(pool=self.pool, state__in=list(NEEDS_ORDER))
+            .exclude(operations__in=Operation.objects.filter(changes=True, state__in=UNFINISHED))
+            .select_related("pool", "copy", "hypervisor", "member")
+        )
+        clones, deletes = [], []
+        for desktop in waiting:
+            if desktop.attempts and self.now < desktop.state_since + timedelta(
+                seconds=delay_s(desktop.attempts, str(desktop.pk), base_s=10, cap_s=600)
+            ):
+                continue
+            if desktop.state == State.RECYCLING:
+                self._order_recycle(desktop)
+            elif desktop.state == State.RETIRING:
+                deletes.append(desktop)
+            elif desktop.machine_id == "":
+                clones.append(desktop)
+        self._order_clones(clones)
+        self._order_deletes(deletes)
+
+    def _order_recycle(self, desktop: Desktop) -> None:
+        if desktop.machine_id:
+            # The member may name a newer copy by now: recycling is when a desktop moves to it.
+            if desktop.member and desktop.member.copy_id != desktop.copy_id:
+                desktop.copy = desktop.member.copy
+                desktop.save(update_fields=["copy"])
+            brokering.order_recycle(desktop)
+        else:
+            self._fail(desktop, "It has no machine to recycle.")
+
+    def _order_clones(self, planned: Sequence[Desktop]) -> None:
+        orders = []
+        for desktop in planned:
+            member = desktop.member
+            orders.append(
+                operations.draft(
+                    kind=Operation.Kind.CLONE,
+                    hypervisor_id=desktop.hypervisor_id,
+                    desktop=desktop,
+                    parameters={
+                        "name": desktop.name,
+                        "template": desktop.copy.platform_id,
+                        "linked": self.pool.is_linked,
+                        "storage": desktop.copy.storage or None,
+                        "host": self._host_platform_id(desktop),
+                        "vcpus": desktop.vcpus,
+                        "memory_mib": desktop.memory_mib,
+                        "networks": list(member.networks) if member else [],
+                        "seed": {"hostname": desktop.name} if self.pool.gives_seed else None,
+                    },
+                    rank=self.pool.priority,
+                )
+            )
+        self._write(orders)
+
+    def _host_platform_id(self, desktop: Desktop) -> str | None:
+        hosts: dict[UUID, str] = self.__dict__.setdefault("_hosts", {})
+        if not hosts:
+            hosts |= dict(
+                Host.objects.filter(hypervisor__in=[m.hypervisor_id for m in self.members]).values_list(
+                    "pk", "platform_id"
+                )
+            )
+        return hosts.get(desktop.target_host_id) if desktop.target_host_id else None
+
+    def _order_deletes(self, retiring: Sequence[Desktop]) -> None:
+        gone = [d for d in retiring if not d.machine_id]
+        if gone:
+            # No clone of theirs is in flight, and a failed clone leaves nothing behind: there is nothing to delete.
+            Desktop.objects.filter(pk__in=[d.pk for d in gone]).update(state=State.GONE, state_since=self.now)
+            release_reservations(gone)
+        self._write(
+            [
+                operations.draft(
+                    kind=Operation.Kind.DELETE,
+                    hypervisor_id=d.hypervisor_id,
+                    desktop=d,
+                    parameters=operations.machine_parameters(d),
+                    rank=self.pool.priority,
+                )
+                for d in retiring
+                if d.machine_id
+            ]
+        )
+
+    def _write(self, orders: Sequence[Operation]) -> None:
+        if not orders:
+            return
+        Operation.objects.bulk_create(orders, batch_size=200)
+        for hypervisor_id in {o.hypervisor_id for o in orders}:
+            nudges.nudge(nudges.PUMP, hypervisor_id)
+        nudges.announce("operations")
+
+    # -- single moves --
+
+    def _recycle(self, desktop: Desktop, reason: str) -> None:
+        moved = Desktop.objects.filter(pk=desktop.pk, state__in=sources(Move.RETRIED)).update(
+            state=State.RECYCLING, state_since=self.now
+        )
+        if moved:
+            operations.event("desktop.retried", reason, desktop=desktop).save(force_insert=True)
+            self.counts.add(State.RECYCLING)
+
+    def _fail(self, desktop: Desktop, reason: str) -> None:
+        moved = Desktop.objects.filter(pk=desktop.pk, state__in=sources(Move.FAULTED)).update(
+            state=State.FAILED, state_since=self.now, failure=reason, attempts=F("attempts") + 1, is_answering=False
+        )
+        if moved:
+            operations.event("desktop.failed", reason, level="error", desktop=desktop).save(force_insert=True)
+            nudges.announce("desktops")
+
+    def strand(self) -> None:
+        """Desktops that were planned for a hypervisor that went away before their order was sent are planned anew."""
+        since = self.now - timedelta(seconds=STRANDED_S)
+        down = [
+            m.hypervisor_id
+            for m in self.members
+            if m.hypervisor.status in (Hypervisor.Status.DOWN, Hypervisor.Status.REFUSED)
+            and (m.hypervisor.status_since or self.now) <= since
+        ]
+        if not down:
+            return
+        stranded = list(Desktop.objects.filter(pool=self.pool, state=State.PLANNED, hypervisor__in=down))
+        for desktop in stranded:
+            cancelled = Operation.objects.filter(
+                desktop=desktop, state=Operation.State.QUEUED, attempt=0, kind=Operation.Kind.CLONE
+            ).update(
+                state=Operation.State.CANCELLED,
+                finished_at=self.now,
+                error="Its hypervisor went away before it was sent; it is placed elsewhere.",
+            )
+            if cancelled:
+                Desktop.objects.filter(pk=desktop.pk, state=State.PLANNED).update(
+                    state=State.GONE, state_since=self.now
+                )
+                release_reservations([desktop])
+
+    def let_go_missing(self) -> None:
+        """Missing desktops of nobody's are retired after a while, so that orphan rows don't eat the pool's maximum."""
+        old = (
+            Desktop.objects.filter(
+                pool=self.pool,
+                state=State.MISSING,
+                state_since__lt=self.now - MISSING_KEPT,
+                hypervisor__status=Hypervisor.Status.UP,
+                is_in_maintenance=False,
+            )
+            .exclude(assignments__until=None, assignments__isnull=False)
+            .exclude(pool__kind=Pool.Kind.DEDICATED)
+        )
+        for desktop in old[:20]:
+            desktops.retire(desktop, reason="Its machine has been missing for long; nobody had it.")
+
+    # -- those who wait --
+
+    def tell_waiting(self) -> None:
+        """Keep the reasons of waiting requests true: being built, or why nothing can be built."""
+        queue = Request.objects.filter(pool=self.pool, state__in=Request.IN_QUEUE)
+        if not queue.exists():
+            return
+        coming = Desktop.objects.filter(
+            pool=self.pool, state__in=[State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING]
+        ).count()
+        if coming:
+            state, reason = Request.State.BUILDING, "Your desktop is being built."
+        else:
+            state, reason = Request.State.APPROVED, self.reason or self._why_none()
+        if queue.exclude(state=state, reason=reason).update(state=state, reason=reason):
+            nudges.announce("requests")
+
+    def _why_none(self) -> str:
+        live = Desktop.objects.filter(pool=self.pool).exclude(state=State.GONE).count()
+        if live >= self.pool.maximum:
+            return f"All {live} desktops of {self.pool} are in use; that is its maximum. You get the next one released."
+        if not self.pool.is_enabled:
+            return f"{self.pool} is closed at the moment."
+        return placement.explain_none(placement.place(self._wish(), self._targets({}), self.now)) or (
+            "You are in the queue and get the next one."
+        )
+
+    def _note(self, kind: str, words: str, level: str = "info") -> None:
+        operations.event(kind, words, level=level, pool_id=self.pool.pk).save(force_insert=True)
+        audit.record(actor=None, action=kind, subject=self.pool, changes={"reason": [None, words]})
+
+
+def release_reservations(gone: Sequence[Desktop]) -> None:
+    """Give back what was promised to desktops that will not stand."""
+    for desktop in gone:
+        if not (desktop.reserved_memory_mib or desktop.reserved_vcpus):
+            continue
+        kept = Desktop.objects.filter(pk=desktop.pk).exclude(reserved_memory_mib=0, reserved_vcpus=0)
+        if kept.update(reserved_memory_mib=0, reserved_vcpus=0):
+            Host.objects.filter(planned_desktops=desktop.pk).update(
+                reserved_memory_mib=_at_least_zero("reserved_memory_mib", desktop.reserved_memory_mib),
+                reserved_vcpus=_at_least_zero("reserved_vcpus", desktop.reserved_vcpus),
+            )
+
+
+def _at_least_zero(field: str, less: int) -> Case:
+    return Case(When(**{f"{field}__gte": less}, then=F(field) - less), default=Value(0), output_field=IntegerField())
+
+
+def recount_reservations() -> None:
+    """Set every host's reservation to what its desktops hold, should a crash have lost or doubled any."""
+    held = {
+        row["target_host"]: row
+        for row in Desktop.objects.exclude(state=State.GONE)
+        .filter(reserved_memory_mib__gt=0)
+        .values("target_host")
+        .annotate(memory=Sum("reserved_memory_mib"), cpus=Sum("reserved_vcpus"))
+        .order_by()
+    }
+    for host in Host.objects.all():
+        want = held.get(host.pk, {"memory": 0, "cpus": 0})
+        if (host.reserved_memory_mib, host.reserved_vcpus) != (want["memory"], want["cpus"]):
+            log.warning("host.reservations_recounted", host=host.name)
+            Host.objects.filter(
+                pk=host.pk, reserved_memory_mib=host.reserved_memory_mib, reserved_vcpus=host.reserved_vcpus
+            ).update(reserved_memory_mib=want["memory"], reserved_vcpus=want["cpus"])
