@@ -1,7 +1,201 @@
-"""Tags and filters that every template knows."""
+"""Tags and filters that every template knows. They show; they never ask the database."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
 from django import template
+from django.conf import settings
+from django.forms import BoundField
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from broker.domain.labels import Label, Tone, hypervisor_label, operation_label, request_label
 
 register = template.Library()
+
+THEMES = ("light", "dark")
+THEME_COOKIE = "deskyard_theme"
+
+
+@register.simple_tag
+def icon(name: str, size: str = "") -> SafeString:
+    """One picture of the sprite; decoration only, the word stands beside it. A spinner turns."""
+    classes = " ".join(
+        part
+        for part in ("icon", f"icon--{size}" if size else "", "icon--turning" if name == "spinner" else "")
+        if part
+    )
+    return format_html(
+        '<svg class="{}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
+        classes,
+        static("img/icons.svg"),
+        name,
+    )
+
+
+@register.simple_tag
+def picture(name: str) -> SafeString:
+    """The drawing of an empty state (`static/img/empty-NAME.svg`), in the colours of the page."""
+    return format_html(
+        '<svg class="empty__picture" viewBox="0 0 200 112" aria-hidden="true" focusable="false">'
+        '<use href="{}#picture"/></svg>',
+        static(f"img/empty-{name}.svg"),
+    )
+
+
+@register.inclusion_tag("components/chip.html")
+def chip(label: Label, *, wrap: bool = False) -> dict[str, object]:
+    """A state: icon, word and colour."""
+    return {"text": label.text, "tone": label.tone, "icon_name": label.icon, "wrap": wrap}
+
+
+@register.inclusion_tag("components/chip.html")
+def plain_chip(text: object, tone: str = "off", icon_name: str = "") -> dict[str, object]:
+    """A chip of one's own words."""
+    return {"text": text, "tone": tone, "icon_name": icon_name, "wrap": False}
+
+
+@register.filter
+def hypervisor_state(hypervisor: Any) -> Label:
+    return hypervisor_label(hypervisor.status, hypervisor.is_draining)
+
+
+@register.filter
+def operation_state(operation: Any) -> Label:
+    return operation_label(operation.state)
+
+
+@register.filter
+def request_state(request: Any) -> Label:
+    return request_label(request.state)
+
+
+TONE_ICONS = {
+    Tone.GOOD: "check", Tone.BUSY: "info", Tone.OFF: "info", Tone.ATTENTION: "warning", Tone.BAD: "cross",
+}  # fmt: skip
+_LEVELS = {"debug": "off", "info": "busy", "success": "good", "warning": "attention", "error": "bad"}
+
+
+@register.filter
+def level_tone(level: str) -> str:
+    """The tone of a message's or an event's level."""
+    return _LEVELS.get(level.split()[-1] if level else "", "busy")
+
+
+@register.filter
+def tone_icon(tone: str) -> str:
+    return TONE_ICONS.get(Tone(tone), "info")
+
+
+@register.inclusion_tag("components/field.html")
+def field(bound: BoundField) -> dict[str, object]:
+    """A form's field with label, help and error."""
+    attributes: dict[str, str] = {}
+    described = []
+    if bound.help_text:
+        described.append(f"{bound.auto_id}-help")
+    if bound.errors:
+        described.append(f"{bound.auto_id}-error")
+        attributes["aria-invalid"] = "true"
+    if described:
+        attributes["aria-describedby"] = " ".join(described)
+    return {
+        "bound": bound,
+        "control": bound.as_widget(attrs=attributes),
+        "is_check": getattr(bound.field.widget, "input_type", "") == "checkbox",
+    }
+
+
+@register.simple_tag(takes_context=True)
+def theme(context: template.Context) -> str:
+    """"light" or "dark" if the person chose one, else empty: the system's wish holds."""
+    request = context.get("request")
+    chosen = request.COOKIES.get(THEME_COOKIE, "") if request else ""
+    return chosen if chosen in THEMES else ""
+
+
+@register.filter
+def mib(value: int | None) -> str:
+    """2048 -> "2 GiB"; None -> a dash."""
+    if value is None:
+        return "–"
+    size: float = value
+    for unit in ("MiB", "GiB", "TiB", "PiB"):
+        if abs(size) < 1024 or unit == "PiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if size >= 100 or size == int(size) else f"{size:.1f} {unit}"
+
+
+@register.filter
+def share(part: float, whole: float) -> float:
+    """Per cent, 0 to 100, for bars."""
+    return round(min(max(100 * part / whole, 0), 100), 2) if whole else 0
+
+
+@register.filter
+def ago(moment: datetime | None) -> SafeString | str:
+    """How long ago (or how soon), with the exact time on hover; None: "never"."""
+    if moment is None:
+        return _("never")
+    seconds = int((timezone.now() - moment).total_seconds())
+    words = _span(abs(seconds))
+    if abs(seconds) < 5:
+        text = _("just now")
+    elif seconds > 0:
+        text = _("%(span)s ago") % {"span": words}
+    else:
+        text = _("in %(span)s") % {"span": words}
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S %Z}", text
+    )
+
+
+def _span(seconds: int) -> str:
+    if seconds < 60:
+        return _("%(n)d s") % {"n": seconds}
+    if seconds < 3600:
+        return _("%(n)d min") % {"n": seconds // 60}
+    if seconds < 86_400:
+        return _("%(n)d h") % {"n": seconds // 3600}
+    days = seconds // 86_400
+    return ngettext("%(n)d day", "%(n)d days", days) % {"n": days}
+
+
+@register.filter
+def lasted(since: datetime | None, until: datetime | None) -> str:
+    """How long from one moment to another (or until now): "1 min 12 s"."""
+    if since is None:
+        return "–"
+    seconds = ((until or timezone.now()) - since).total_seconds()
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 1:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+@register.filter
+def initials(name: str) -> str:
+    parts = [part for part in str(name).replace(".", " ").replace("-", " ").split() if part]
+    return "".join(part[0] for part in parts[:2]).upper() or "?"
+
+
+@register.filter
+def entry(mapping: Mapping[str, object], key: object) -> object:
+    """A value of a mapping by a key that is a variable; empty if there is none."""
+    return mapping.get(str(key), "")
+
+
+@register.simple_tag
+def product_version() -> str:
+    return str(getattr(settings, "VERSION", ""))

@@ -1,0 +1,28 @@
+// One dialog a page. A link with data-dialog loads its target into it by htmx; without JS the link opens a page of its own.
+export function startDialog() {
+  const dialog = document.getElementById("dialog");
+  if (!dialog) return;
+  let opener = null;
+
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.detail.elt.closest("[data-dialog]")) opener = event.detail.elt;
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id === "dialog-content" && !dialog.open) {
+      dialog.showModal();
+      dialog.querySelector("[autofocus], input:not([type=hidden]), .dialog__acts a")?.focus();
+    }
+  });
+  document.addEventListener("click", (event) => {
+    if (!dialog.open) return;
+    if (event.target.closest("[data-close-dialog]") && dialog.contains(event.target)) {
+      event.preventDefault();
+      dialog.close();
+    } else if (event.target === dialog) dialog.close();
+  });
+  document.addEventListener("close-dialog", () => dialog.close());
+  dialog.addEventListener("close", () => {
+    document.getElementById("dialog-content").replaceChildren();
+    if (opener?.isConnected) opener.focus();
+  });
+}
