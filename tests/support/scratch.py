@@ -1,7 +1,7 @@
-"""Folders of one test run, which also disappear when the run was killed: the next run removes what has no owner any more.
+"""Folders of one test run; those of a run that was killed are removed by the next one.
 
-A folder belongs to the process that holds the lock on the file `owner` in it. The kernel drops the lock however that process
-ends, so "no owner" is never a guess from process ids or times.
+A folder belongs to the process that holds the lock on the file `owner` in it. The kernel drops the lock however that
+process ends, so "no owner" is never a guess from process ids or times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def scratch_root() -> Path:
-    """Where all folders lie. Short, since a UNIX socket's path may have 107 characters; other users may pass through it."""
+    """Where all folders lie. Short: a UNIX socket's path may have 107 characters. Other users may pass through it."""
     root = Path(os.environ.get("DESKYARD_SCRATCH", f"/var/tmp/deskyard-{os.geteuid()}"))
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     return root
@@ -49,7 +49,8 @@ def remove_abandoned(kind: str) -> None:
 
 
 def _take_ownership(folder: Path, *, create: bool = True) -> int:
-    """The lock's descriptor; close-on-exec, so that no child keeps a dead run's folder alive. BlockingIOError: has an owner."""
+    """The lock's descriptor. BlockingIOError: the folder has an owner."""
+    # Close-on-exec: a child must not keep a dead run's folder alive.
     flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     lock = os.open(folder / "owner", flags, 0o600)
     try:

@@ -30,9 +30,7 @@ def test_a_killed_test_run_leaves_no_server_and_no_folder() -> None:
     assert run.stdout is not None
     url = run.stdout.readline().strip()
     psycopg.connect(url).close()
-    ours = {folder for folder in scratch_root().glob("postgres-*") if _server_pid(folder) and f":{_port(folder)}/" in url}
-    assert len(ours) == 1
-    folder = ours.pop()
+    (folder,) = (path for path in scratch_root().glob("postgres-*") if _server_pid(path) and f":{_port(path)}/" in url)
     server = _server_pid(folder)
 
     run.send_signal(signal.SIGKILL)
