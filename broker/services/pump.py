@@ -27,6 +27,7 @@ from django.utils import timezone
 from broker.hypervisors import gate
 from broker.hypervisors.orders import to_order, to_receipt
 from broker.models import Hypervisor, Operation
+from broker.models.operations import UNFINISHED
 from broker.services import hypervisor_status, nudges, outcomes
 from connectors.base import Connector, Outcome
 from connectors.errors import ConnectorError
@@ -267,7 +268,7 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
         )
         chosen: list[Operation] = []
         builds, others = Q(kind__in=Operation.BUILDS), ~Q(kind__in=Operation.BUILDS)
-        if room["build"] > 0 and hypervisor.status != Hypervisor.Status.DOUBT:
+        if room["build"] > 0 and _may_build(hypervisor):
             chosen += queue.filter(builds)[: min(room["build"], BATCH)]
         if room["other"] > 0:
             chosen += queue.filter(others)[: min(room["other"], BATCH)]
@@ -296,6 +297,13 @@ def _room(hypervisor: Hypervisor) -> dict[str, int]:
     builds = flying.filter(kind__in=Operation.BUILDS).count()
     others = flying.exclude(kind__in=Operation.BUILDS).exclude(kind=Operation.Kind.SCREEN).count()
     return {"build": hypervisor.build_budget - builds, "other": hypervisor.power_budget - others}
+
+
+def _may_build(hypervisor: Hypervisor) -> bool:
+    """Not while in doubt, and not before a probe has found out how machines run there at all."""
+    if hypervisor.status == Hypervisor.Status.DOUBT:
+        return False
+    return not hypervisor.operations.filter(kind=Operation.Kind.PROBE, state__in=UNFINISHED).exists()
 
 
 def _carry(lease: Lease, hypervisor: Hypervisor, asked: Sequence[Operation], answers: Iterable[Outcome]) -> None:

@@ -27,6 +27,7 @@ from broker.models import (
     Event,
     Host,
     Hypervisor,
+    Machine,
     Operation,
     Pool,
     PoolMember,
@@ -272,11 +273,13 @@ class Work:
         nudges.announce("desktops")
 
     def _names(self, count: int) -> list[tuple[int, str]]:
-        """Free names by the pool's pattern; another pool of the same pattern may have taken some."""
+        """Free names by the pool's pattern; another pool, or another owner of a machine there, may have taken some."""
         prefix = self.pool.naming.split("#")[0]
-        taken = set(
-            Desktop.objects.filter(name__startswith=prefix).exclude(state=State.GONE).values_list("name", flat=True)
+        live = Desktop.objects.filter(name__startswith=prefix).exclude(state=State.GONE)
+        machines = Machine.objects.filter(
+            name__startswith=prefix, hypervisor__in=[m.hypervisor_id for m in self.members]
         )
+        taken = set(live.values_list("name", flat=True)) | set(machines.values_list("name", flat=True))
         return naming.names(self.pool.naming, taken, self.pool.last_number, count)
 
     def _reserve(self, chosen: Sequence[placement.Placement]) -> list[placement.Placement]:
