@@ -6,6 +6,8 @@ The diagram in `docs/lifecycle.md` is drawn from this table by `diagram` and che
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -159,3 +161,34 @@ def diagram() -> str:
     lines = ["stateDiagram-v2", "    [*] --> planned"]
     lines += [f"    {state} --> {after}: {event}" for (state, event), after in TRANSITIONS.items() if state != after]
     return "\n".join([*lines, "    gone --> [*]"]) + "\n"
+
+
+def document() -> str:
+    """`docs/lifecycle.md`: the diagram and the table, for people."""
+    rows = "\n".join(f"| {state} | {event} | {after} |" for (state, event), after in TRANSITIONS.items())
+    return f"""# The life of a desktop
+
+Drawn from `broker/domain/lifecycle.py`, where the words are explained; do not edit. To draw it anew:
+`.venv/bin/python -m broker.domain.lifecycle > docs/lifecycle.md`
+
+Power, session and answering are observed beside it; maintenance and drain are flags. What is not in the table raises.
+
+```mermaid
+{diagram()}```
+
+| from | event | to |
+|---|---|---|
+{rows}
+
+The epoch of a desktop is raised when it is {_list(RAISES_EPOCH)}. It is clean for its epoch once it is {_list(CLEANS)};
+the database lets no desktop be ready that is not (`desktop_ready_is_clean`). On its way to ready: {_list(COMING)}.
+"""
+
+
+def _list(words: Iterable[StrEnum]) -> str:
+    *first, last = sorted(words)
+    return f"{', '.join(first)} or {last}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

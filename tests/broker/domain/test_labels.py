@@ -1,0 +1,75 @@
+"""Every combination of the axes has one label, and the worst news comes first."""
+
+from __future__ import annotations
+
+import itertools
+from enum import StrEnum
+
+import pytest
+
+from broker.domain import labels
+from broker.domain.labels import Tone, Wait, label, wait
+from broker.domain.lifecycle import State
+
+POWERS = ("on", "off", "suspended", "unknown")
+
+
+def test_every_combination_has_a_label() -> None:
+    both = (False, True)
+    operations = ("", "power", "clone", "recycle", "delete", "snapshot", "revert", "unsnapshot", "reconfigure")
+    for state, power, session, answering, maintenance, operation, agent in itertools.product(
+        State, POWERS, both, both, both, operations, both
+    ):
+        found = label(state, power, session, answering, maintenance, operation, has_agent=agent)
+        assert found.text
+        assert found.icon
+        assert isinstance(found.tone, Tone)
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.READY, State.ASSIGNED}))
+def test_a_desktop_that_cannot_be_used_says_so_whatever_else_is_true(state: State) -> None:
+    assert label(state, "on", True, True, True, "power") == label(state, "off", False, False, False)
+
+
+def test_work_on_it_comes_before_maintenance_and_maintenance_before_use() -> None:
+    assert label(State.ASSIGNED, "on", True, True, True, "power").text == "Changing power"
+    assert label(State.ASSIGNED, "on", True, True, True).text == "Maintenance"
+    assert label(State.ASSIGNED, "on", True, True, False).text == "In use"
+
+
+def test_a_silent_guest_needs_attention_unless_nobody_expects_it_to_answer() -> None:
+    assert label(State.READY, "on", False, False, False).tone == Tone.ATTENTION
+    assert label(State.READY, "on", False, False, False, has_agent=False).tone == Tone.GOOD
+
+
+def test_a_switched_off_desktop_is_not_alarming() -> None:
+    assert label("ready", "off", False, False, False).tone == Tone.OFF
+
+
+def test_texts_differ_where_things_differ() -> None:
+    texts = [label(state, "on", False, True, False).text for state in State]
+    assert len(set(texts)) == len(texts)
+
+
+def test_all_states_of_rows_have_labels() -> None:
+    from broker.models import Hypervisor, Operation, Request
+
+    assert all(labels.hypervisor_label(status.value) for status in Hypervisor.Status)
+    assert all(labels.operation_label(state.value) for state in Operation.State)
+    assert all(labels.request_label(state.value) for state in Request.State)
+
+
+def test_being_emptied_does_not_hide_that_a_hypervisor_is_down() -> None:
+    assert labels.hypervisor_label("up", is_draining=True).text == "Draining"
+    assert labels.hypervisor_label("down", is_draining=True).text == "Down"
+
+
+def test_a_wait_goes_through_its_four_words_in_order() -> None:
+    steps: list[StrEnum] = [
+        wait(has_desktop=False, power="unknown", is_answering=False),
+        wait(has_desktop=True, power="off", is_answering=False),
+        wait(has_desktop=True, power="on", is_answering=False),
+        wait(has_desktop=True, power="on", is_answering=True),
+    ]
+    assert tuple(steps) == labels.WAITS
+    assert wait(has_desktop=True, power="on", is_answering=False, waits_for_guest=False) == Wait.CONNECTING
