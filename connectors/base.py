@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from connectors.errors import ConnectorError
 
@@ -398,7 +398,7 @@ def setting(
     secret: bool = False,
     choices: tuple[tuple[str, str], ...] = (),
     multiline: bool = False,
-) -> object:
+) -> Any:
     """Declare a field of a connector's settings. `secret` fields are encrypted at rest and never shown again."""
     return field(
         default=default,

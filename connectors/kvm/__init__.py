@@ -1,1 +1,2 @@
-"""KVM through libvirt. `connector.py` is the contract, `client.py` the wire, `mapping.py` the XML; README.md says the rest."""
+"""KVM through libvirt. `connector.py` is the contract, `client.py` the wire, `mapping.py` the XML; README.md says the
+rest."""

@@ -1,7 +1,7 @@
 """The wire: opening libvirt over each transport, its event loop, and letting go of it.
 
-libvirt's calls block, and a call on a dead line blocks until keepalive cuts it. So everything here runs in daemon threads
-that a caller waits for only until its deadline, and at most one attempt to open is under way per endpoint.
+libvirt's calls block, and a call on a dead line blocks until keepalive cuts it. So everything here runs in daemon
+threads that a caller waits for only until its deadline, and at most one attempt to open is under way per endpoint.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -66,6 +67,7 @@ class Endpoint:
         self._connection: Connection = None
         self._attempt: _Attempt | None = None
         self._files: Path | None = None
+        self._callbacks: list[int] = []
         self._is_closed = False
         self.generation = 0
         """Raised with every new connection: what was registered on an earlier one is gone."""
@@ -75,11 +77,12 @@ class Endpoint:
         return self._settings.endpoint
 
     def connection(self, deadline: float) -> Connection:
-        """A live connection. Raises Unreachable, CertificateRejected, CredentialsRejected, Unsupported by the deadline."""
+        """A live connection. Raises Unreachable, CertificateRejected, CredentialsRejected, Unsupported by the
+        deadline."""
         with self._lock:
             if self._connection is not None and self._is_alive(self._connection):
                 return self._connection
-            self._connection = None
+            self._let_go()
             if self._is_closed:
                 raise Unreachable(f"{self.name}: the connector was closed.")
             self._settings.require_complete()
@@ -105,16 +108,29 @@ class Endpoint:
         """Forget a connection that proved dead; the next caller opens a new one."""
         with self._lock:
             if self._connection is connection:
-                self._connection = None
+                self._let_go()
+
+    def keep(self, connection: Connection, callbacks: list[int]) -> None:
+        """Remember event registrations of a connection: libvirt never closes one that still has some."""
+        with self._lock:
+            if self._connection is connection:
+                self._callbacks.extend(callbacks)
+
+    def _let_go(self) -> None:
+        """Close the connection in a thread of its own: that may take until keepalive finds the line dead."""
+        connection, self._connection = self._connection, None
+        callbacks, self._callbacks = self._callbacks, []
+        if connection is not None:
+            threading.Thread(
+                target=_close_quietly, args=(connection, callbacks), name="libvirt-close", daemon=True
+            ).start()
 
     def close(self) -> None:
         """Let go of the connection and remove key files. Idempotent; never raises; never waits for a dead line."""
         with self._lock:
             self._is_closed = True
-            connection, self._connection = self._connection, None
+            self._let_go()
             files, self._files = self._files, None
-        if connection is not None:
-            threading.Thread(target=_close_quietly, args=(connection,), name="libvirt-close", daemon=True).start()
         if files is not None:
             shutil.rmtree(files, ignore_errors=True)
 
@@ -159,8 +175,8 @@ class Endpoint:
             return settings.uri
         if settings.transport == "local":
             if settings.socket:
-                path = "session" if "session" in settings.socket or "/run/user/" in settings.socket else "system"
-                return f"qemu+unix:///{path}?{urlencode({'socket': settings.socket}, quote_via=quote, safe='/')}"
+                # A system's daemon answers to "session" too, a user's daemon to nothing else.
+                return f"qemu+unix:///session?{urlencode({'socket': settings.socket}, quote_via=quote, safe='/')}"
             return "qemu:///system"
         user = f"{quote(settings.user, safe='')}@" if settings.transport == "ssh" and settings.user else ""
         host = f"[{settings.address}]" if ":" in settings.address else settings.address
@@ -219,7 +235,8 @@ _CREDENTIALS = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
 
 
 class _Attempt:
-    """One try to open, in a daemon thread: the caller may stop waiting, and a second caller joins instead of doubling."""
+    """One try to open, in a daemon thread: the caller may stop waiting, and a second caller joins instead of
+    doubling."""
 
     def __init__(self, open_it: Any, deadline: float) -> None:
         self.ended = threading.Event()
@@ -244,8 +261,12 @@ class _Attempt:
             self.ended.set()
 
 
-def _close_quietly(connection: Connection) -> None:
-    try:
-        connection.close()
-    except libvirt.libvirtError:
-        return
+def _close_quietly(connection: Connection, callbacks: list[int]) -> None:
+    for close in (
+        *(partial(connection.domainEventDeregisterAny, callback) for callback in callbacks),
+        connection.close,
+    ):
+        try:
+            close()
+        except libvirt.libvirtError:
+            continue  # a dead line: nothing to let go of at the other end

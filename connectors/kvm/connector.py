@@ -1,8 +1,8 @@
 """KVM through libvirt: the contract of `connectors.base`, kept.
 
-Orders run as jobs of a small thread pool, since libvirt's calls block; `submit` and `poll` start the jobs, wait a moment and
-answer with what is known. Every order is a function that looks at the platform and takes the steps not yet taken, so it does
-not matter which process calls it, how often, or after what crash.
+Orders run as jobs of a small thread pool, since libvirt's calls block; `submit` and `poll` start the jobs, wait a
+moment and answer with what is known. Every order is a function that looks at the platform and takes the steps not yet
+taken, so it does not matter which process calls it, how often, or after what crash.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
@@ -100,27 +101,29 @@ class KvmConnector:
         return self._by(deadline, "reading the inventory", connection, lambda: self._read(connection, since, deadline))
 
     def _platform(self, connection: Any) -> Platform:
-        number = connection.getVersion()
-        version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
-        library = connection.getLibVersion()
+        product = f"{connection.getType()} through libvirt {_version(connection.getLibVersion())}"
         warnings = [] if connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE) else [
             "No storage pool is active: machines cannot be made here."
         ]  # fmt: skip
         if not connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
             warnings.append("No libvirt network is active: machines need one, or a bridge in their template.")
         if self._settings.transport == "tcp" or self._settings.uri.startswith("qemu+tcp"):
-            warnings.append("Unencrypted TCP: anybody on the way can read and change everything. For laboratories only.")
+            warnings.append(
+                "Unencrypted TCP: anybody on the way can read and change everything. For laboratories only."
+            )
         takes = self.takes if self._surroundings.probe_image else self.takes - {ProbeAcceleration}
         return Platform(
-            product=f"{connection.getType()} through libvirt {library // 1_000_000}.{library // 1000 % 1000}.{library % 1000}",
-            version=version, takes=takes, warnings=tuple(warnings),
+product=product,
+            version=_version(connection.getVersion()),
+            takes=takes,
+            warnings=tuple(warnings),
         )  # fmt: skip
 
     def _read(self, connection: Any, since: Cursor | None, deadline: float) -> Inventory:
         generation = self._endpoint.generation
         if self._listening_on != generation:
             self._changes = Changes()
-            listen(connection, self._changes)
+            self._endpoint.keep(connection, listen(connection, self._changes))
             self._listening_on = generation
             self._verified.clear()
         # Taken before anything is read: what changes while we read is read again the next time.
@@ -128,10 +131,7 @@ class KvmConnector:
         cursor = Cursor(f"{self._name}/{generation}/{here}")
         reading = Reading(connection, self._host(connection), deadline, self._verified, self._changes)
         counted = self._counter_of(since, generation)
-        if counted is not None:
-            inventory = reading.changed(self._changes.since(counted))
-        else:
-            inventory = reading.complete()
+        inventory = reading.complete() if counted is None else reading.changed(self._changes.since(counted))
         return _with_cursor(inventory, cursor)
 
     def _counter_of(self, cursor: Cursor | None, generation: int) -> int | None:
@@ -166,7 +166,7 @@ class KvmConnector:
             try:
                 yield self._told(job)
             except ConnectorError as error:
-                self._endpoint.lose(connection)
+                self._endpoint.lose(job.work.connection)
                 lost = error
         if lost is not None:
             raise lost
@@ -198,28 +198,22 @@ class KvmConnector:
             return work.running(poll_after_s=0.5)
         except copies.StillCopying:
             return work.running(poll_after_s=2.0)
-        except libvirt.libvirtError as error:
-            return self._failed(work, faults.ours(error, work.step.lower(), self._endpoint.name))
-        except ConnectorError as error:
-            return self._failed(work, error)
-
-    def _failed(self, work: Work[Any], error: ConnectorError) -> Outcome:
-        if error.loses_endpoint:
-            raise error
-        return Outcome(key=work.order.key, stage=Stage.FAILED, step=work.step, error=error)
+        except (libvirt.libvirtError, ConnectorError) as error:
+            problem = work.problem(error)
+            if problem.loses_endpoint:
+                raise problem from error
+            return Outcome(key=work.order.key, stage=Stage.FAILED, step=work.step, error=problem)
 
     def _told(self, going: _Going) -> Outcome:
         if not going.job.ended.is_set():
             return going.work.running(poll_after_s=0.5)
         if going.job.fault is not None:
             del self._jobs[going.work.order.key]
-            if isinstance(going.job.fault, ConnectorError):
-                raise going.job.fault
             raise going.job.fault
         outcome = going.job.result
-        assert outcome is not None
-        if outcome.stage is not Stage.RUNNING:
-            del self._jobs[going.work.order.key]
+        if outcome is None or outcome.stage is Stage.RUNNING:
+            return outcome or going.work.running()
+        del self._jobs[going.work.order.key]
         return outcome
 
     # --- the connection ---
@@ -239,7 +233,9 @@ class KvmConnector:
         threading.Thread(target=job.run, name="libvirt-read", daemon=True).start()
         if not job.ended.wait(max(0.0, deadline - time.monotonic())):
             self._endpoint.lose(connection)
-            raise Unreachable(f"{self._endpoint.name} did not answer in time while {doing}. {faults.ADVICE[Unreachable]}")
+            raise Unreachable(
+                f"{self._endpoint.name} did not answer in time while {doing}. {faults.ADVICE[Unreachable]}"
+            )
         if isinstance(job.fault, libvirt.libvirtError):
             error = faults.ours(job.fault, doing, self._endpoint.name)
             if error.loses_endpoint:
@@ -263,12 +259,17 @@ class _Going:
     @property
     def is_final(self) -> bool:
         """Whether it ended with something to tell that has not been told."""
-        return self.job.fault is not None or (self.job.result is not None and self.job.result.stage is not Stage.RUNNING)
+        return self.job.fault is not None or (
+            self.job.result is not None and self.job.result.stage is not Stage.RUNNING
+        )
 
 
 def _with_cursor(inventory: Inventory, cursor: Cursor) -> Inventory:
-    from dataclasses import replace
-
     # A partial complete-listing has no cursor: what it did not read would never be read by increments.
     is_whole = inventory.complete or not inventory.partial
     return replace(inventory, cursor=cursor if is_whole else None)
+
+
+def _version(number: int) -> str:
+    """libvirt packs 9.0.0 into 9000000."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,9 +1,10 @@
 """Full copies of disks, which take minutes and outlive the process that asked for them.
 
-libvirt makes such a copy under its final name and says nowhere whether one that stands is whole: after a crash of the daemon
-in mid-copy a torn file looks like a good one. So a *mark* is set before the copy begins: an ephemeral libvirt secret, which
-lives in the daemon's memory alone. If the volume stands, is not being written, and the mark is still there, then the daemon
-has lived through the copy, and since it removes what fails, the copy is whole. Without the mark it is made again.
+libvirt makes such a copy under its final name and says nowhere whether one that stands is whole: after a crash of the
+daemon in mid-copy a torn file looks like a good one. So a *mark* is set before the copy begins: an ephemeral libvirt
+secret, which lives in the daemon's memory alone. If the volume stands, is not being written, and the mark is still
+there, then the daemon has lived through the copy, and since it removes what fails, the copy is whole. Without the mark
+it is made again.
 """
 
 from __future__ import annotations

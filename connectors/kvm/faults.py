@@ -57,20 +57,34 @@ BY_CODE: dict[int, type[ConnectorError]] = {
     libvirt.VIR_ERR_LIBSSH: Unreachable,
 }
 
-BY_WORDS: tuple[tuple[re.Pattern[str], type[ConnectorError]], ...] = tuple(
-    (re.compile(words, re.IGNORECASE), kind)
-    for words, kind in (
-        (r"certificate|certification", CertificateRejected),
-        (r"host key|known hosts|hostkey", CertificateRejected),
-        (r"authentication failed|no authentication methods|authentication (method|cancel)|sasl", CredentialsRejected),
-        (r"no space left|disk quota exceeded|not enough (free )?space", CapacityExhausted),
-        (r"cannot allocate memory|cannot set up guest memory|could not allocate", CapacityExhausted),
-        (r"client socket is closed|end of file while reading|keepalive|connection (reset|refused)|broken pipe", Unreachable),
-        (r"unable to connect to (libvirt )?server|failed to connect", Unreachable),
-        (r"already exists|already in use|is already defined|is already running|is being used", Conflict),
-        (r"cannot acquire state change lock|asynchronous jobs running|still being allocated", Busy),
-        (r"checkpoint|active dirty bitmaps|internal snapshots? .*(not supported|unsupported)", Unsupported),
-    )
+ON_THE_LINE = {
+    libvirt.VIR_FROM_RPC,
+    libvirt.VIR_FROM_REMOTE,
+    libvirt.VIR_FROM_SSH,
+    libvirt.VIR_FROM_LIBSSH,
+    libvirt.VIR_FROM_AUTH,
+    libvirt.VIR_FROM_NONE,
+}
+"""Error domains of the connection itself: the words below mean something else when QEMU says them."""
+
+
+def _table(*rows: tuple[str, type[ConnectorError]]) -> tuple[tuple[re.Pattern[str], type[ConnectorError]], ...]:
+    return tuple((re.compile(words, re.IGNORECASE), kind) for words, kind in rows)
+
+
+LINE_WORDS = _table(
+    (r"certificate|certification", CertificateRejected),
+    (r"host key|known hosts|hostkey", CertificateRejected),
+    (r"authentication failed|no authentication methods|authentication (method|cancel)|sasl", CredentialsRejected),
+    (r"client socket is closed|end of file while reading|keepalive|connection reset|connection refused", Unreachable),
+    (r"broken pipe|unable to connect|failed to connect|no route to host|input/output error", Unreachable),
+)
+WORDS = _table(
+    (r"no space left|disk quota exceeded|not enough (free )?space", CapacityExhausted),
+    (r"cannot allocate memory|cannot set up guest memory|could not allocate", CapacityExhausted),
+    (r"already exists|already in use|is already defined|is already running|is being used", Conflict),
+    (r"cannot acquire state change lock|asynchronous jobs running|still being allocated", Busy),
+    (r"checkpoint|active dirty bitmaps|internal snapshots? .*(not supported|unsupported)", Unsupported),
 )
 """Looked at in order, for errors whose code says too little."""
 
@@ -88,7 +102,6 @@ VAGUE = {
 }
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
-LINE_CUT = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 ADVICE: dict[type[ConnectorError], str] = {
     Unreachable: "Check that libvirt runs there, the address and the port.",
@@ -109,17 +122,12 @@ def kind_of(error: libvirt.libvirtError) -> type[ConnectorError]:
     words = error.get_error_message() or str(error)
     if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in NO_ROOM:
         return CapacityExhausted
-    if code is None or code in VAGUE or code not in BY_CODE:
-        for pattern, kind in BY_WORDS:
+    if code in VAGUE or code not in BY_CODE:
+        is_line = error.get_error_domain() in ON_THE_LINE
+        for pattern, kind in (*LINE_WORDS, *WORDS) if is_line else WORDS:
             if pattern.search(words):
                 return kind
-    if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in LINE_CUT and _is_remote(error):
-        return Unreachable
     return BY_CODE.get(code, PlatformFault)
-
-
-def _is_remote(error: libvirt.libvirtError) -> bool:
-    return error.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_NONE)
 
 
 def ours(error: libvirt.libvirtError, doing: str, endpoint: str) -> ConnectorError:

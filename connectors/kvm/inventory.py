@@ -1,7 +1,8 @@
 """What the host shows: a complete listing in bulk, or what libvirt's events say has changed.
 
-Cost: one call for all domains, one for their states, one for their leases per network, and one XML per domain (libvirt has no
-bulk call for it). The guest's own agent is asked only where a lease does not tell the address, and only while time is left.
+Cost: one call for all domains, one for their states, one for their leases per network, and one XML per domain (libvirt
+has no bulk call for it). The guest's own agent is asked only where a lease does not tell the address, and only while
+time is left.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import libvirt
 
 from connectors.base import Agent, Host, Inventory, Machine, Network, Power, Storage, Template
-from connectors.kvm import machines, mapping, power, snapshots
+from connectors.kvm import faults, machines, mapping, power, snapshots
 from connectors.kvm.work import OutOfTime
 
 AGENT_ANSWER_S = 2
@@ -24,7 +25,12 @@ AGENT_ANSWER_S = 2
 RESERVE_S = 1.0
 """Time kept back of a deadline: guests are not asked any more, the listing is put together."""
 
-_GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL)
+_GONE = (
+    libvirt.VIR_ERR_NO_DOMAIN,
+    libvirt.VIR_ERR_NO_NETWORK,
+    libvirt.VIR_ERR_NO_STORAGE_POOL,
+    libvirt.VIR_ERR_NO_STORAGE_VOL,
+)
 
 
 class Changes:
@@ -104,17 +110,22 @@ class Reading:
     faults: list[str] = field(default_factory=list)
     leases: dict[str, list[str]] = field(default_factory=dict)
     """MAC -> addresses."""
+    replicated: set[str] | None = None
+    """Machines with checkpoints, if all were listed in one call."""
 
     # --- complete ---
 
     def complete(self) -> Inventory:
         began_at = datetime.now(UTC)
         hosts = (self._host(),)
-        networks = tuple(Network(id=net.UUIDString(), name=net.name(), kind="libvirt") for net in self.connection.listAllNetworks())
+        networks = tuple(
+            Network(id=net.UUIDString(), name=net.name(), kind="libvirt") for net in self.connection.listAllNetworks()
+        )
         storages = tuple(storage for pool in self.connection.listAllStoragePools() if (storage := self._storage(pool)))
         domains = self.connection.listAllDomains()
         states = self._states()
-        saved = self._saved()
+        saved = self._listed(libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+        self.replicated = self._listed(libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT)
         self.leases = self._leases()
         found: list[Machine] = []
         templates: list[Template] = []
@@ -171,8 +182,23 @@ class Reading:
     # --- the parts ---
 
     def _host(self) -> Host:
-        info = self.connection.getInfo()
-        return Host(id=self.host_id, name=self.connection.getHostname(), vcpus=int(info[2]), memory_mib=int(info[1]))
+        _, memory_mib, vcpus, *_ = self.connection.getInfo()
+        return Host(
+            id=self.host_id,
+            name=self.connection.getHostname(),
+            vcpus=int(vcpus),
+            memory_mib=self._memory_mib(memory_mib),
+        )
+
+    def _memory_mib(self, told_mib: int) -> int:
+        """`virNodeGetInfo` counts NUMA cells, whose sum falls short of the memory where some of it was added later."""
+        try:
+            stats = self.connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+                return int(told_mib)
+            raise
+        return max(int(told_mib), int(stats.get("total", 0)) // 1024)
 
     def _storage(self, pool: Any) -> Storage | None:
         try:
@@ -181,8 +207,8 @@ class Reading:
             self._forgive(error, "a storage pool")
             return None
         return Storage(
-            id=pool.UUIDString(), name=pool.name(), capacity_mib=int(capacity) // 2**20, free_mib=int(available) // 2**20,
-            is_up=state == libvirt.VIR_STORAGE_POOL_RUNNING,
+            id=pool.UUIDString(), name=pool.name(), capacity_mib=int(capacity) // 2**20, free_mib=int(available) //
+            2**20, is_up=state == libvirt.VIR_STORAGE_POOL_RUNNING,
         )  # fmt: skip
 
     def _states(self) -> dict[str, int] | None:
@@ -195,8 +221,7 @@ class Reading:
             raise
         return {domain.UUIDString(): int(values["state.state"]) for domain, values in stats if "state.state" in values}
 
-    def _saved(self) -> set[str]:
-        flag = libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE
+    def _listed(self, flag: int) -> set[str]:
         return {domain.UUIDString() for domain in self.connection.listAllDomains(flag)}
 
     def _leases(self) -> dict[str, list[str]]:
@@ -212,8 +237,6 @@ class Reading:
 
     def _forgive(self, error: libvirt.libvirtError, what: str) -> None:
         """Something that vanished between list and look is no fault; another error makes the reading partial."""
-        from connectors.kvm import faults
-
         if error.get_error_code() in _GONE:
             return
         if faults.kind_of(error).loses_endpoint:
@@ -255,8 +278,8 @@ class Reading:
                 else:
                     storage, disk_mib = storage or place[0], disk_mib + place[1]
         return Template(
-            id=seen.uuid, name=seen.name, storage=storage, vcpus=seen.vcpus, memory_mib=seen.memory_mib, disk_mib=disk_mib,
-            cannot=cannot,
+            id=seen.uuid, name=seen.name, storage=storage, vcpus=seen.vcpus, memory_mib=seen.memory_mib,
+            disk_mib=disk_mib, cannot=cannot,
         )  # fmt: skip
 
     def _place(self, path: str) -> tuple[str, int] | None:
@@ -272,8 +295,8 @@ class Reading:
     def _machine(self, domain: Any, seen: mapping.Domain, seen_power: Power) -> Machine:
         agent, addresses = self._guest(domain, seen, seen_power)
         machine = Machine(
-            id=seen.uuid, name=seen.name, power=seen_power, vcpus=seen.vcpus, memory_mib=seen.memory_mib, host=self.host_id,
-            stamp=seen.stamp, agent=agent, addresses=addresses, cannot=self._cannot(domain, seen),
+            id=seen.uuid, name=seen.name, power=seen_power, vcpus=seen.vcpus, memory_mib=seen.memory_mib,
+            host=self.host_id, stamp=seen.stamp, agent=agent, addresses=addresses, cannot=self._cannot(domain, seen),
         )  # fmt: skip
         self.changes.watch(machine)
         return machine
@@ -301,7 +324,8 @@ class Reading:
         return Agent.ANSWERING, mapping.guest_addresses([*told, *addresses])
 
     def _ask_agent(self, domain: Any) -> list[str] | None:
-        """Addresses from the guest itself: that it answers at all is the proof that the agent lives. None: it does not."""
+        """Addresses from the guest itself: that it answers at all is the proof that the agent lives. None: it does
+        not."""
         try:
             domain.agentSetResponseTimeout(AGENT_ANSWER_S, 0)
             interfaces = domain.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, 0)
@@ -317,7 +341,7 @@ class Reading:
 
     def _cannot(self, domain: Any, seen: mapping.Domain) -> dict[str, str]:
         cannot = {}
-        if seen.stamp is not None and snapshots.has_checkpoints(domain):
+        if seen.uuid in self.replicated if self.replicated is not None else snapshots.has_checkpoints(domain):
             cannot.update(dict.fromkeys(("TakeSnapshot", "RevertSnapshot"), snapshots.REPLICATED))
         if not any(graphics.kind == "vnc" for graphics in seen.graphics):
             cannot["OpenScreen"] = "It has no VNC screen."

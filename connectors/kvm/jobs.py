@@ -1,8 +1,9 @@
-"""The connector's own small thread pool. libvirt's calls block, and its connections may be used by several threads at once.
+"""The connector's own small thread pool. libvirt's calls block, and its connections may be used by several threads at
+once.
 
-A job never outlives its usefulness in silence: it looks at its deadline before each step, and what it leaves half done is
-seen at the platform by the next `poll`, here or in another process. Threads are daemons: one that hangs in a call on a dead
-line must not keep the process from ending.
+A job never outlives its usefulness in silence: it looks at its deadline before each step, and what it leaves half done
+is seen at the platform by the next `poll`, here or in another process. Threads are daemons: one that hangs in a call
+on a dead line must not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ SIZE = 4
 
 
 class Job(Generic[T]):
-    """A call on its way. `result` stands once `ended` is set; None if the call died of a fault of ours (`fault` says)."""
+    """A call on its way. `result` stands once `ended` is set; None if the call died of a fault of ours (`fault`
+    says)."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call

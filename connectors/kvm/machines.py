@@ -25,7 +25,7 @@ from connectors.base import (
     RecycleMachine,
 )
 from connectors.errors import Conflict, ConnectorError, NotFound, Unsupported
-from connectors.kvm import copies, faults, mapping, names, power, screens, volumes
+from connectors.kvm import copies, mapping, names, power, screens, volumes
 from connectors.kvm.seed import seed_iso
 from connectors.kvm.work import Domain, Work
 
@@ -50,16 +50,11 @@ def clone(work: Work[CloneMachine]) -> Outcome:
     """Make the machine, or find it made; on failure remove whatever there is of it."""
     try:
         return _clone(work)
-    except libvirt.libvirtError as error:
-        if faults.kind_of(error).loses_endpoint:
-            raise
-        failed_at = work.step
-        _undo_clone(work)
-        raise faults.ours(error, failed_at.lower(), work.settings.endpoint) from error
-    except ConnectorError as error:
-        if not error.loses_endpoint:
+    except (libvirt.libvirtError, ConnectorError) as error:
+        problem = work.problem(error)
+        if not problem.loses_endpoint:
             _undo_clone(work)
-        raise
+        raise problem from error
 
 
 def _clone(work: Work[CloneMachine]) -> Outcome:
@@ -71,7 +66,9 @@ def _clone(work: Work[CloneMachine]) -> Outcome:
     if domain is None:
         domain = _build(work, uuid)
     elif mapping.read_domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).stamp != work.stamp:
-        raise Conflict(f"A machine with the uuid of this order, {uuid}, exists and is not ours. Nothing was done to it.")
+        raise Conflict(
+            f"A machine with the uuid of this order, {uuid}, exists and is not ours. Nothing was done to it."
+        )
     copies.forget(work)
     if order.power_on:
         power.switch_on(work, domain)
@@ -130,7 +127,12 @@ def _made(work: Work[Any], domain: Domain) -> MachineMade:
     prefix = names.volume_prefix(seen.uuid)
     own = tuple(disk.path for disk in seen.disks if disk.is_written and prefix in disk.path)
     return MachineMade(
-        machine_id=seen.uuid, name=seen.name, disks=own, power=power.seen_power(domain), host=work.host_id, stamp=seen.stamp
+        machine_id=seen.uuid,
+        name=seen.name,
+        disks=own,
+        power=power.seen_power(domain),
+        host=work.host_id,
+        stamp=seen.stamp,
     )
 
 
@@ -156,6 +158,8 @@ def _template(work: Work[Any], named: str, storage: str | None) -> Template:
         raise NotFound(f"Template {named} is not on {work.settings.endpoint}.")
     xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     seen = mapping.read_domain(xml)
+    if seen.stamp is not None and seen.role is not mapping.Role.TEMPLATE:
+        raise Unsupported(f"{seen.name!r} is a desktop, not a template: starting it would destroy its clones.")
     if domain.isActive():
         raise Conflict(f"Template {seen.name!r} is switched on: its disks change under its clones. Shut it down.")
     if reason := cannot_clone(seen):
@@ -204,13 +208,37 @@ def _make_seed(work: Work[Any], pool: volumes.Pool, machine: str, seed: GuestSee
 
 
 def recycle(work: Work[RecycleMachine]) -> Outcome:
-    """Fresh disks of the template under the same machine, which keeps its uuid and stamp."""
+    """Fresh disks of the template under the same machine, which keeps its uuid and stamp.
+
+    On failure the machine stands as it was, or switched off, and disks made in vain are removed.
+    """
+    try:
+        return _recycle(work)
+    except (libvirt.libvirtError, ConnectorError) as error:
+        problem = work.problem(error)
+        if not problem.loses_endpoint:
+            _drop_unused(work)
+        raise problem from error
+
+
+def _drop_unused(work: Work[RecycleMachine]) -> None:
+    found = work.find(work.order.machine.id)
+    if found is None:
+        return
+    seen = mapping.read_domain(found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    if seen.stamp == work.order.machine.stamp and not _is_recycled(work, seen):
+        copies.forget(work)
+        volumes.remove(work, seen.uuid, keep=frozenset(disk.path for disk in seen.disks))
+
+
+def _recycle(work: Work[RecycleMachine]) -> Outcome:
     order = work.order
     names.require_usable(order.name)
     work.begin("Looking at the machine")
     domain, seen = work.ours(order.machine)
     _require_free_name(work, order.name, seen.uuid)
     if not _is_recycled(work, seen):
+        volumes.require_no_clones(work, seen)
         _switch_disks(work, domain, seen)
         seen = mapping.read_domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     volumes.remove(work, seen.uuid, keep=frozenset(disk.path for disk in seen.disks))
@@ -270,7 +298,9 @@ def _checkpoints(domain: Domain) -> list[Any]:
 def delete(work: Work[DeleteMachine]) -> Outcome:
     work.begin("Looking at the machine")
     found = work.find_ours(work.order.machine)
-    volumes.require_unused(work, work.order.machine.id)
+    if found is not None:
+        volumes.require_no_clones(work, found[1])
+    volumes.require_unused(work, work.order.machine.id, found[1].disks if found is not None else ())
     if found is not None:
         power.cut_power(work, found[0])
     volumes.remove(work, work.order.machine.id)

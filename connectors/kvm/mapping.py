@@ -1,7 +1,8 @@
 """libvirt's XML <-> our data. Pure: nothing here talks to a hypervisor.
 
-XML is read with entities and network off, and written by setting values on a tree, so that no name or text can break it.
-Formats: https://libvirt.org/formatdomain.html, formatstorage.html, formatsnapshot.html; seen on libvirt 9.0, QEMU 7.2.
+XML is read with entities and network off, and written by setting values on a tree, so that no name or text can break
+it. Formats: https://libvirt.org/formatdomain.html, formatstorage.html, formatsnapshot.html; seen on libvirt 9.0, QEMU
+7.2.
 """
 
 from __future__ import annotations
@@ -238,10 +239,9 @@ def host_uuid(capabilities: str) -> str:
     return _text(parse(capabilities), "host/uuid")
 
 
-def volume_format(xml: str) -> str:
-    """Format of a storage volume, "raw" if its XML names none."""
-    element = parse(xml).find("target/format")
-    return element.get("type", "raw") if element is not None else "raw"
+def pool_path(xml: str) -> str:
+    """The folder of a storage pool."""
+    return _text(parse(xml), "target/path")
 
 
 def volume_backing(xml: str) -> str:

@@ -1,8 +1,8 @@
 """Names that the connector gives to things at the hypervisor. Pure.
 
-A volume's name tells whose it is: `deskyard-<machine uuid>-<order key>-<disk>.<suffix>`. So all volumes of a machine are
-found by their prefix even when its definition is gone, a second attempt of an order meets the volumes of the first, and
-nothing without the prefix is ever deleted.
+A volume's name tells whose it is: `deskyard-<machine uuid>-<order key>-<disk>.<suffix>`. So all volumes of a machine
+are found by their prefix even when its definition is gone, a second attempt of an order meets the volumes of the
+first, and nothing without the prefix is ever deleted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from connectors.errors import Unsupported
 
 PREFIX = "deskyard-"
 LONGEST_NAME_BYTES = 200
-"""libvirt keeps a definition in a file NAME.xml; file names end at 255 bytes, and logs and sockets add their own parts."""
+"""libvirt keeps a definition in a file NAME.xml; file names end at 255 bytes, and logs and sockets add their own
+parts."""
 
 
 def uuid_of(key: str) -> str:
@@ -46,14 +47,14 @@ def mac_of(key: str, nic: int) -> str:
     return ":".join(["52", *(f"{byte:02x}" for byte in digest[:5])])
 
 
-def require_usable(name: str) -> None:
-    """Raises `Unsupported` for a machine name that libvirt would refuse or could not store."""
+def require_usable(name: str, what: str = "machine") -> None:
+    """Raises `Unsupported` for a name that libvirt would refuse or could not store."""
     if not name.strip():
-        raise Unsupported("The machine's name is empty. Give it a name.")
+        raise Unsupported(f"The {what}'s name is empty. Give it a name.")
     if bad := sorted({char for char in name if char == "/" or not char.isprintable()}):
         shown = ", ".join(ascii(char) for char in bad)
-        raise Unsupported(f"libvirt cannot take the machine's name {name[:80]!a}: it contains {shown}. Choose another name.")
+        raise Unsupported(f"libvirt cannot take the {what}'s name {name[:80]!a}: it has {shown}. Choose another.")
     if (size := len(name.encode())) > LONGEST_NAME_BYTES:
         raise Unsupported(
-            f"The machine's name {name[:40]!a}… is {size} bytes long; libvirt can store {LONGEST_NAME_BYTES}. Shorten it."
+            f"The {what}'s name {name[:40]!a}… has {size} bytes; libvirt can store {LONGEST_NAME_BYTES}. Shorten it."
         )

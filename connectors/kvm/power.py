@@ -9,23 +9,25 @@ import libvirt
 
 from connectors.base import Outcome, Power, PowerAction, PowerSet, SetPower
 from connectors.errors import Conflict
-from connectors.kvm import mapping
+from connectors.kvm import mapping, volumes
 from connectors.kvm.work import Domain, Work, number
 
 _PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
 _ON = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN)
-_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
 AGENT_ALONE_S = 10
 """How long the guest's agent has to begin a shutdown before the power button is pressed too."""
 
 
 def power_of(state: int, has_saved_memory: bool) -> Power:
-    """libvirt's domain state in our words. A saved memory image makes an inactive domain a suspended machine."""
+    """libvirt's domain state in our words. A saved memory image makes an inactive domain a suspended machine.
+
+    A crashed guest that QEMU still holds is UNKNOWN: neither on nor off.
+    """
     if state in _ON:
         return Power.ON
     if state in _PAUSED:
         return Power.SUSPENDED
-    if state in _OFF:
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
         return Power.SUSPENDED if has_saved_memory else Power.OFF
     return Power.UNKNOWN
 
@@ -35,11 +37,13 @@ def seen_power(domain: Domain) -> Power:
 
 
 def set_power(work: Work[SetPower]) -> Outcome:
-    """Bring the power state about. SHUTDOWN asks the guest, then cuts the power once the receipt's `cut_at` has passed."""
+    """Bring the power state about. SHUTDOWN asks the guest, then cuts the power once the receipt's `cut_at` has
+    passed."""
     work.begin("Looking at the machine")
-    domain, _ = work.ours(work.order.machine)
+    domain, seen = work.ours(work.order.machine)
     match work.order.action:
         case PowerAction.ON:
+            volumes.require_no_clones(work, seen)
             switch_on(work, domain)
         case PowerAction.OFF:
             cut_power(work, domain)
@@ -65,6 +69,8 @@ def switch_on(work: Work[Any], domain: Domain) -> None:
     power = seen_power(domain)
     if power is Power.ON:
         return
+    if power is Power.UNKNOWN:
+        cut_power(work, domain)
     work.begin("Switching on")
     if domain.isActive():
         _wake(domain)
@@ -113,13 +119,16 @@ def _shut_down(work: Work[SetPower], domain: Domain) -> Outcome:
     cut_at = number(work.receipt, "cut_at")
     if cut_at is None:
         cut_at = work.receipt["cut_at"] = now + work.order.grace_s
-    if now >= cut_at or not domain.isActive() or domain.state()[0] in _PAUSED:  # a stopped guest hears nothing
+    if now >= cut_at or seen_power(domain) is not Power.ON:  # a stopped guest hears nothing
         cut_power(work, domain)
         return work.done(PowerSet(Power.OFF))
     if "asked_at" not in work.receipt:
         work.begin("Asking the guest to shut down")
         by_agent = _ask(
-            domain, domain.shutdownFlags, libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT, libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+            domain,
+            domain.shutdownFlags,
+            libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+            libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
         )
         work.receipt["asked_at"] = now
         work.receipt["button"] = not by_agent
@@ -138,6 +147,8 @@ def _ask(domain: Domain, call: Any, by_agent: int, by_button: int) -> bool:
             call(by_agent)
             return True
         except libvirt.libvirtError as error:
+            if "agent socket" in str(error):  # the guest went down before its agent had answered: it did hear us
+                return True
             if error.get_error_code() not in _AGENT_SILENT:
                 raise
     call(by_button)

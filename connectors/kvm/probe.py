@@ -1,6 +1,7 @@
 """ProbeAcceleration: boot the tiny guest with KVM and see whether its agent answers.
 
-What libvirt advertises is not believed: on machines that are guests themselves /dev/kvm may exist while guests hang under it.
+What libvirt advertises is not believed: on machines that are guests themselves /dev/kvm may exist while guests hang
+under it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ def probe(work: Work[ProbeAcceleration]) -> Outcome:
         return _end(work, domain, "kvm", "The tiny guest's agent answered under KVM.")
     if time.time() >= until:
         limit_s = work.order.limit_s
-        return _end(work, domain, "qemu", f"The tiny guest's agent stayed silent for {limit_s} s under KVM, so emulation is needed.")
+        return _end(
+            work,
+            domain,
+            "qemu",
+            f"The tiny guest's agent stayed silent for {limit_s} s under KVM, so emulation is needed.",
+        )
     work.step = "Waiting for the tiny guest's agent"
     return work.running(poll_after_s=0.5)
 
@@ -45,14 +51,21 @@ def _begin(work: Work[ProbeAcceleration], uuid: str) -> Outcome:
     kernel, initrd = (_upload(work, file, (image / file).read_bytes()) for file in FILES)
     work.begin("Starting the tiny guest")
     xml = mapping.probe_xml(
-        name=names.probe_name(work.order.key), uuid=uuid, stamp=work.stamp, virt_type="kvm", kernel=kernel, initrd=initrd
+        name=names.probe_name(work.order.key),
+        uuid=uuid,
+        stamp=work.stamp,
+        virt_type="kvm",
+        kernel=kernel,
+        initrd=initrd,
     )
     try:
         work.connection.createXML(xml, 0)
     except libvirt.libvirtError as error:
         if faults.kind_of(error).loses_endpoint or faults.kind_of(error) is CapacityExhausted:
             raise
-        return _end(work, None, "qemu", f"The tiny guest could not be started under KVM ({error}), so emulation is needed.")
+        return _end(
+            work, None, "qemu", f"The tiny guest could not be started under KVM ({error}), so emulation is needed."
+        )
     work.receipt["until"] = time.time() + work.order.limit_s
     work.step = "Waiting for the tiny guest's agent"
     return work.running(poll_after_s=0.5)

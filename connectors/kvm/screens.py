@@ -1,7 +1,8 @@
 """OpenScreen: a VNC password for one viewing.
 
-Every machine is started with a password nobody knows and an end in the past, since QEMU demands passwords only of machines
-started with one. VNC knows eight characters of a password; what keeps it safe is its short life. The end is a time of the
+Every machine is started with a password nobody knows and an end in the past, since QEMU demands passwords only of
+machines started with one. VNC knows eight characters of a password; what keeps it safe is its short life. The end is a
+time of the
 *hypervisor's* clock: clocks must agree to some seconds (NTP).
 """
 

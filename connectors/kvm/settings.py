@@ -3,55 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 from connectors.base import Settings, setting
 from connectors.errors import Unsupported
 
 DEFAULT_PORTS = {"tls": 16514, "ssh": 22, "tcp": 16509}
 
+TRANSPORTS = (
+    ("local", "This machine (socket)"),
+    ("tls", "TLS with certificates and password (SASL)"),
+    ("ssh", "SSH with a key"),
+    ("tcp", "Unencrypted TCP: for laboratories only"),
+)
+ACCELERATIONS = (("kvm", "KVM (hardware)"), ("qemu", "QEMU (emulation, slow)"))
+
 
 @dataclass(frozen=True, slots=True)
 class KvmSettings(Settings):
     """How to reach one libvirt and how its machines are made."""
 
-    transport: str = cast(str, setting(
-        "Transport", default="local",
-        choices=(
-            ("local", "This machine (socket)"), ("tls", "TLS with certificates and password (SASL)"), ("ssh", "SSH with a key"),
-            ("tcp", "Unencrypted TCP: for laboratories only"),
-        ),
-        help="How Deskyard reaches libvirt. TLS and SSH are for production.",
-    ))  # fmt: skip
-    address: str = cast(str, setting("Address", help="Name or address of the host. Empty for this machine."))
-    port: int = cast(int, setting("Port", default=0, help="0: the usual one (TLS 16514, SSH 22, TCP 16509)."))
-    socket: str = cast(str, setting(
-        "Socket", help="This machine only: path of another libvirt socket, such as a session daemon's. Empty: the system's.",
-    ))  # fmt: skip
-    user: str = cast(str, setting("User", help="SASL name (TLS) or account (SSH)."))
-    password: str = cast(str, setting("Password", secret=True, help="SASL password. Empty: certificates alone."))
-    ca_certificate: str = cast(str, setting("CA certificate", multiline=True, help="PEM; whom to trust as this host."))
-    client_certificate: str = cast(str, setting("Client certificate", multiline=True, help="PEM; who we are, if asked."))
-    client_key: str = cast(str, setting("Client key", secret=True, multiline=True, help="PEM, without a passphrase."))
-    ssh_key: str = cast(str, setting("SSH private key", secret=True, multiline=True, help="Without a passphrase."))
-    known_hosts: str = cast(str, setting(
-        "Known hosts", multiline=True, help="The host's SSH key, as `ssh-keyscan -t ed25519 ADDRESS` prints it. Compare it first.",
-    ))  # fmt: skip
-    storage_pool: str = cast(str, setting(
-        "Storage pool", help="libvirt pool for disks when a pool of desktops names none. Empty: where the template lies.",
-    ))  # fmt: skip
-    network: str = cast(str, setting("Network", help="libvirt network for machines. Empty: as their template has it."))
-    acceleration: str = cast(str, setting(
-        "Acceleration", default="kvm", choices=(("kvm", "KVM (hardware)"), ("qemu", "QEMU (emulation, slow)")),
+    transport: str = setting(
+        "Transport",
+        default="local",
+        choices=TRANSPORTS,
+        help="How Deskyard reaches libvirt. For production: TLS or SSH.",
+    )
+    address: str = setting("Address", help="Name or address of the host. Empty for this machine.")
+    port: int = setting("Port", default=0, help="0: the usual one (TLS 16514, SSH 22, TCP 16509).")
+    socket: str = setting(
+        "Socket", help="This machine only: another libvirt socket, such as a session daemon's. Empty: the system's."
+    )
+    user: str = setting("User", help="SASL name (TLS) or account (SSH).")
+    password: str = setting("Password", secret=True, help="SASL password. Empty: certificates alone.")
+    ca_certificate: str = setting("CA certificate", multiline=True, help="PEM; whom to trust as this host.")
+    client_certificate: str = setting("Client certificate", multiline=True, help="PEM; who we are.")
+    client_key: str = setting("Client key", secret=True, multiline=True, help="PEM, without a passphrase.")
+    ssh_key: str = setting("SSH private key", secret=True, multiline=True, help="Without a passphrase.")
+    known_hosts: str = setting(
+        "Known hosts",
+        multiline=True,
+        help="The host's SSH key, as `ssh-keyscan -t ed25519 ADDRESS` prints it. Compare it with the host's own first.",
+    )
+    storage_pool: str = setting(
+        "Storage pool", help="libvirt pool for disks where an order names none. Empty: where the template lies."
+    )
+    network: str = setting("Network", help="libvirt network for machines. Empty: as their template has it.")
+    acceleration: str = setting(
+        "Acceleration",
+        default="kvm",
+        choices=ACCELERATIONS,
         help="Found out by booting a tiny guest when the host is registered: what libvirt advertises is not believed.",
-    ))  # fmt: skip
-    screen_listen: str = cast(str, setting(
-        "Screens listen on", help="Address on the host for VNC, reachable from the relay. Empty: as the template has it.",
-    ))  # fmt: skip
-    screen_address: str = cast(str, setting(
-        "Screens are reached at", help="If it differs from the host's address, such as behind a tunnel.",
-    ))  # fmt: skip
-    uri: str = cast(str, setting("libvirt URI", help="For laboratories: used as it is instead of all fields above."))
+    )
+    screen_listen: str = setting(
+        "Screens listen on",
+        help="Address on the host for VNC, reachable from the relay. Empty: as the template has it.",
+    )
+    screen_address: str = setting(
+        "Screens are reached at", help="If it differs from the host's address, such as behind a tunnel."
+    )
+    uri: str = setting("libvirt URI", help="For laboratories: used as it is instead of the connection fields above.")
 
     @property
     def endpoint(self) -> str:
@@ -64,9 +74,11 @@ class KvmSettings(Settings):
 
     def require_complete(self) -> None:
         """Raises `Unsupported` naming the first thing that is missing or contradicts another."""
+        if self.acceleration not in dict(ACCELERATIONS):
+            raise Unsupported(f"There is no acceleration {self.acceleration!r}. Choose kvm or qemu.")
         if self.uri:
             return
-        if self.transport not in ("local", *DEFAULT_PORTS):
+        if self.transport not in dict(TRANSPORTS):
             raise Unsupported(f"There is no transport {self.transport!r}. Choose local, tls, ssh or tcp.")
         if self.transport != "local" and not self.address:
             raise Unsupported(f"Transport {self.transport} needs the host's address.")

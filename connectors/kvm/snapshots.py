@@ -1,7 +1,8 @@
 """TakeSnapshot, RevertSnapshot, DeleteSnapshot: internal snapshots, kept inside the machine's own disk.
 
-A machine that is replicated incrementally has checkpoints, and those do not mix with snapshots: QEMU 7.2 fails a revert with
-"Device has active dirty bitmaps" *and leaves the machine off*. So such orders are refused before anything is touched.
+A machine that is replicated incrementally has checkpoints, and those do not mix with snapshots: QEMU 7.2 fails a
+revert with "Device has active dirty bitmaps" *and leaves the machine off*. So such orders are refused before anything
+is touched.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import libvirt
 
 from connectors.base import DeleteSnapshot, Outcome, RevertSnapshot, SnapshotTaken, TakeSnapshot
 from connectors.errors import Conflict, NotFound, Unsupported
-from connectors.kvm import mapping
+from connectors.kvm import mapping, names, volumes
 from connectors.kvm.work import Domain, Work
 
 REPLICATED = "It is replicated incrementally (it has checkpoints), and KVM cannot mix those with snapshots."
 
 
 def take(work: Work[TakeSnapshot]) -> Outcome:
+    names.require_usable(work.order.name, what="snapshot")
     work.begin("Looking at the machine")
     domain, seen = work.ours(work.order.machine)
     there = _find(domain, work.order.name)
@@ -41,6 +43,7 @@ def revert(work: Work[RevertSnapshot]) -> Outcome:
     if snapshot is None:
         raise NotFound(f"Machine {seen.name!r} has no snapshot {work.order.snapshot!r}.")
     _require_no_checkpoints(domain, seen)
+    volumes.require_no_clones(work, seen)
     work.begin("Reverting to the snapshot")
     domain.revertToSnapshot(snapshot, 0)
     # What a revert brings back is the definition of that time, with the mark of that time.

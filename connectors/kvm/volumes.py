@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import libvirt
 
 from connectors.base import Order
-from connectors.errors import NotFound, Unsupported
+from connectors.errors import Conflict, NotFound, Unsupported
 from connectors.kvm import mapping, names
 from connectors.kvm.work import Work
 
 Pool = Any
 Volume = Any
+
+
+def require_no_clones(work: Work[Any], seen: mapping.Domain) -> None:
+    """Raises `Conflict` if linked clones hang from an unstamped machine's disks: it serves as a template.
+
+    Machines that we stamped are never cloned, so only others are looked at.
+    """
+    if seen.stamp is not None:
+        return
+    known = users(work)
+    for disk in seen.disks:
+        if others := known.get(disk.path, set()) - {seen.uuid}:
+            raise Conflict(
+                f"Machine {seen.name!r} serves as a template: {len(others)} disks hang from {disk.path}. "
+                "Nothing was done to it, since that would destroy them."
+            )
 
 
 def find_pool(work: Work[Any], named: str) -> Pool:
@@ -112,7 +129,9 @@ def _abort_quietly(stream: Any) -> None:
 def made_for(work: Work[Any], machine: str) -> list[Volume]:
     """All volumes made for a machine, in every active pool, in use or left behind."""
     prefix = names.volume_prefix(machine)
-    return [volume for pool in active_pools(work) for volume in pool.listAllVolumes() if volume.name().startswith(prefix)]
+    return [
+        volume for pool in active_pools(work) for volume in pool.listAllVolumes() if volume.name().startswith(prefix)
+    ]
 
 
 def active_pools(work: Work[Any]) -> list[Pool]:
@@ -120,8 +139,13 @@ def active_pools(work: Work[Any]) -> list[Pool]:
     return pools
 
 
-def require_unused(work: Work[Any], machine: str) -> None:
-    """Raises `Unsupported` if another machine or overlay uses a volume made for this machine."""
+def require_unused(work: Work[Any], machine: str, disks: Sequence[mapping.Disk]) -> None:
+    """Raises `Unsupported` if another machine or overlay uses a volume made for this machine, or `Conflict` if one of
+    its disks cannot be deleted as its pool is not active."""
+    for path in (disk.path for disk in disks if names.PREFIX in disk.path):
+        for pool in work.connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE):
+            if path.startswith(f"{mapping.pool_path(pool.XMLDesc())}/"):
+                raise Conflict(f"Storage pool {pool.name()!r} holds {path} and is not active. Start it first.")
     for volume in made_for(work, machine):
         _require_unused(work, machine, volume.path())
 
@@ -143,7 +167,9 @@ def remove(work: Work[Any], machine: str, keep: frozenset[str] = frozenset()) ->
 def _require_unused(work: Work[Any], machine: str, path: str) -> None:
     """Data of whoever else uses the volume would be lost with it."""
     if others := users(work).get(path, set()) - {machine}:
-        raise Unsupported(f"Disk {path} is still used by {', '.join(sorted(others))}. It was left alone; remove those first.")
+        raise Unsupported(
+            f"Disk {path} is still used by {', '.join(sorted(others))}. It was left alone; remove those first."
+        )
 
 
 def delete_volume(volume: Volume) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 import libvirt
 
 from connectors.base import MachineRef, Order, Outcome, Result, Stage, Stamp, Surroundings
-from connectors.errors import Conflict, NotFound
-from connectors.kvm import mapping
+from connectors.errors import Conflict, ConnectorError, NotFound, Unreachable
+from connectors.kvm import faults, mapping
 from connectors.kvm.settings import KvmSettings
 
 O = TypeVar("O", bound=Order)  # noqa: E741
@@ -49,7 +49,8 @@ class Usage:
 
 @dataclass
 class Work(Generic[O]):
-    """An order, the connection, and the receipt as it grows. Steps call `begin` before each thing they ask of libvirt."""
+    """An order, the connection, and the receipt as it grows. Steps call `begin` before each thing they ask of
+    libvirt."""
 
     order: O
     connection: Any
@@ -75,6 +76,16 @@ class Work(Generic[O]):
 
     def done(self, result: Result | None = None) -> Outcome:
         return Outcome(key=self.order.key, stage=Stage.DONE, step=self.step, percent=100, result=result)
+
+    def problem(self, error: libvirt.libvirtError | ConnectorError) -> ConnectorError:
+        """What went wrong at the step that was taken, in our words; Unreachable if the line is dead, whatever was
+        said."""
+        if isinstance(error, ConnectorError):
+            return error
+        if not self.connection.isAlive():
+            words = f"The connection to {self.settings.endpoint} was lost while {self.step.lower()}."
+            return Unreachable(f"{words} {faults.ADVICE[Unreachable]}", platform_words=str(error))
+        return faults.ours(error, self.step.lower(), self.settings.endpoint)
 
     @property
     def stamp(self) -> Stamp:
