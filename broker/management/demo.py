@@ -61,6 +61,11 @@ def password() -> str:
     return made
 
 
+def done_mark() -> Path:
+    """Exists once the demo has been set up: what administrators change or delete of it is not made again."""
+    return Path(settings.DATA_DIR) / "demo.done"
+
+
 def sign_ins() -> list[SignIn]:
     """The demo's accounts that exist, administrator first."""
     given = password()

@@ -38,6 +38,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, no_demo: bool, **options: Any) -> None:
         for folder in (settings.DATA_DIR / "run", settings.DATA_DIR / "log", settings.VALKEY_SOCKET.parent):
             make_private(folder)
+        settings.STATIC_ROOT.mkdir(exist_ok=True)
         with only_one(settings.DATA_DIR / "run" / "lock"):
             require_free_port(settings.HOST, settings.PORT)
             call_command("migrate", verbosity=0)

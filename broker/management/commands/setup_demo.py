@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from broker.domain.lifecycle import State
 from broker.management import demo
-from broker.models import Hypervisor, Installation, Machine, Pool, Template, TemplateCopy
+from broker.models import Hypervisor, Installation, Machine, Operation, Pool, Template, TemplateCopy
+from broker.models.operations import UNFINISHED
 from broker.services import bootstrap, entitlements, hypervisors, pools, templates
 from broker.services.pools import MemberWish
 
 LOOK_LIMIT_S = 180
 """How long a worker may take to sign in at this machine's libvirt and list the template."""
+FILL_LIMIT_S = 180
+"""How long we watch the pool being filled; it goes on without us."""
 SPARE, MAXIMUM = 2, 10
 
 
@@ -28,7 +31,7 @@ class Command(BaseCommand):
         parser.add_argument("--people-only", action="store_true", help="only the accounts admin and demo")
 
     def handle(self, *args: Any, people_only: bool, **options: Any) -> None:
-        done = Path(settings.DATA_DIR) / "demo.done"
+        done = demo.done_mark()
         administrator, user = people()
         if people_only or done.exists():
             return
@@ -36,7 +39,6 @@ class Command(BaseCommand):
             self._fill(administrator, user)
         except (demo.NoLibvirt, subprocess.CalledProcessError) as reason:
             raise CommandError(f"No demo desktops: {reason}") from None
-        # From now on the demo is the administrators': what they change or delete is not made again.
         done.touch()
 
     def _fill(self, administrator: User, user: User) -> None:
@@ -50,7 +52,9 @@ class Command(BaseCommand):
         copy = link(administrator, seen(hypervisor, machine_id))
         pool = make_pool(administrator, copy)
         entitlements.entitle(actor=administrator, pool_id=pool.pk, user_id=user.pk)
-        self._say(f"The pool {pool} is being filled with {pool.spare} desktops; the console shows how they get on.")
+        self._say(f"The pool {pool} is being filled with {pool.spare} desktops; the console shows how they get on ...")
+        if count := ready(pool):
+            self._say(f"{count} desktops are ready.")
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
@@ -84,11 +88,16 @@ def seen(hypervisor: Hypervisor, machine_id: str) -> Machine:
     while time.monotonic() < last:
         machine = Machine.objects.filter(hypervisor=hypervisor, platform_id=machine_id, is_template=True).first()
         hypervisor.refresh_from_db()
-        if machine is not None and hypervisor.status == Hypervisor.Status.UP:
+        if machine is not None and hypervisor.status == Hypervisor.Status.UP and not is_being_probed(hypervisor):
             return machine
         time.sleep(0.5)
     reason = hypervisor.status_reason or "no worker has looked at it. Is one running?"
     raise CommandError(f"No demo desktops yet: {hypervisor} is {hypervisor.get_status_display().lower()}: {reason}")
+
+
+def is_being_probed(hypervisor: Hypervisor) -> bool:
+    """Whether it is still being found out if hardware acceleration works; desktops built before might hang."""
+    return hypervisor.operations.filter(kind=Operation.Kind.PROBE, state__in=UNFINISHED).exists()
 
 
 def link(administrator: User, machine: Machine) -> TemplateCopy:
@@ -104,6 +113,15 @@ def link(administrator: User, machine: Machine) -> TemplateCopy:
     )
     version = template.versions.first() or templates.add_version(actor=administrator, template_id=template.pk)
     return templates.link_copy(actor=administrator, version_id=version.pk, machine_id=machine.pk)
+
+
+def ready(pool: Pool) -> int:
+    """How many desktops are ready, as soon as the spare ones are or after a while."""
+    last = time.monotonic() + FILL_LIMIT_S
+    found = pool.desktops.filter(state=State.READY)
+    while found.count() < pool.spare and time.monotonic() < last:
+        time.sleep(0.5)
+    return found.count()
 
 
 def make_pool(administrator: User, copy: TemplateCopy) -> Pool:

@@ -1,0 +1,120 @@
+"""Remove what this installation made on its hypervisors: the desktops of all pools, the demo's template and image."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from broker.domain.lifecycle import LIVE, State
+from broker.management import demo
+from broker.models import Desktop, Entitlement, Hypervisor, Installation, Pool, Template
+from broker.services import brokering, desktops, entitlements, hypervisors, inventory, pools, pump, reconcile, templates
+from broker.services.errors import Clash
+
+LIMIT_S = 300
+"""How long the hypervisors may take to delete the machines."""
+
+
+class Command(BaseCommand):
+    help = (
+        "Removes this installation's desktops, pools and the demo's template. Accounts, audit and other templates stay."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        # Without `make run` there is no Redis to nudge through, and none is needed: we do the work ourselves.
+        logging.getLogger("broker.services.nudges").setLevel(logging.ERROR)
+        call_command("migrate", verbosity=0)
+        actor = User.objects.filter(is_staff=True, is_active=True).order_by("pk").first()
+        if actor is None:
+            self.stdout.write("This installation has made nothing yet.")
+            return
+        count = self._remove_desktops(actor)
+        for pool in Pool.objects.all():
+            pools.delete_pool(actor=actor, pool_id=pool.pk)
+        for template in Template.objects.filter(name=demo.TEMPLATE):
+            templates.remove_template(actor=actor, template_id=template.pk)
+        for hypervisor in Hypervisor.objects.filter(name=demo.HYPERVISOR):
+            hypervisors.remove_hypervisor(actor=actor, hypervisor_id=hypervisor.pk)
+        self._remove_image()
+        demo.done_mark().unlink(missing_ok=True)
+        self.stdout.write(
+            f"Removed {count} desktops, all pools and the demo's template. Accounts stay in {settings.DATA_DIR}."
+        )
+
+    def _remove_desktops(self, actor: User) -> int:
+        """How many there were. Goes on where an interrupted run stopped."""
+        close_pools(actor)
+        live = Desktop.objects.filter(state__in=LIVE)
+        count = live.count()
+        last = time.monotonic() + LIMIT_S
+        while live.exists():
+            if time.monotonic() > last:
+                names = ", ".join(live.values_list("name", flat=True)[:5])
+                raise CommandError(f"Not removed within {LIMIT_S} s: {names}. See the console, then try again.")
+            for desktop in live.exclude(state=State.RETIRING):
+                retire(actor, desktop)
+            if is_running():
+                time.sleep(1)
+            else:
+                work()
+        return count
+
+    def _remove_image(self) -> None:
+        try:
+            demo.remove_template(demo.local_libvirt(), str(Installation.objects.get().pk))
+        except (demo.NoLibvirt, subprocess.CalledProcessError) as reason:
+            self.stderr.write(f"The demo's template was left in libvirt: {reason}")
+
+
+def close_pools(actor: User) -> None:
+    """Nobody is given a desktop any more, and nothing is built."""
+    for entitlement in Entitlement.objects.all():
+        entitlements.withdraw(actor=actor, entitlement_id=entitlement.pk)
+    for pool in Pool.objects.all():
+        pools.change_pool(
+            actor=actor, pool_id=pool.pk, minimum=0, spare=0, maximum=0, delete_budget_per_hour=pools.POOL_LIMIT
+        )
+        pools.resume_pool(actor=actor, pool_id=pool.pk)
+
+
+def retire(actor: User, desktop: Desktop) -> None:
+    """One step of one desktop towards its end; what cannot be done now is tried again in the next round."""
+    try:
+        if desktop.assignments.filter(until=None).exists():
+            brokering.release_desktop(actor=actor, desktop_id=desktop.pk)
+        desktops.retire_desktop(actor=actor, desktop_id=desktop.pk)
+    except Clash:
+        return
+
+
+def is_running() -> bool:
+    """Whether `manage.py run` is at work: then its worker does what we order."""
+    lock = Path(settings.DATA_DIR) / "run" / "lock"
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def work() -> None:
+    """What a worker would do now."""
+    for pool_id in Pool.objects.values_list("pk", flat=True):
+        reconcile.run(pool_id)
+    for hypervisor_id in inventory.due():
+        inventory.take(hypervisor_id)
+    for hypervisor_id in pump.backlog():
+        pump.run(hypervisor_id)
+    time.sleep(0.2)
