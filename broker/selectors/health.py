@@ -10,7 +10,7 @@ from django.db import DatabaseError, connection
 
 from broker.domain.lifecycle import State
 from broker.models import Desktop, Hypervisor, Pool
-from broker.services import alive, nudges
+from broker.selectors import pulse
 
 DEMO_POOL = "Tiny Linux"
 """The pool that `make run` makes; health asks that it has a ready desktop as long as it exists."""
@@ -51,16 +51,20 @@ def _database() -> Part:
 
 def _processes() -> list[Part]:
     try:
-        signs = nudges.connection().mget([alive.KEY.format(part=part) for part in ("worker", "beat")])
+        signs = pulse.signs()
     except redis.RedisError as error:
         words = f"Redis does not answer ({type(error).__name__}): nothing is carried out until it does."
         unknown = "Unknown while Redis is away."
         return [Part("redis", False, words), Part("worker", False, unknown), Part("beat", False, unknown)]
-    worker, beat = signs
+    worker, beat = signs["worker"], signs["beat"]
     return [
         Part("redis", True, "It answers."),
-        Part("worker", bool(worker), "At work." if worker else "No worker is running: nothing is carried out. Start one."),
-        Part("beat", bool(beat), "Ticking." if beat else "The clock is not running: schedules and repairs stand still."),
+        Part(
+            "worker", bool(worker), "At work." if worker else "No worker is running: nothing is carried out. Start one."
+        ),
+        Part(
+            "beat", bool(beat), "Ticking." if beat else "The clock is not running: schedules and repairs stand still."
+        ),
     ]
 
 

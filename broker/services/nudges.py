@@ -16,6 +16,8 @@ from django.conf import settings
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
+from broker.selectors.pulse import connection
+
 log = structlog.get_logger()
 
 PUMP = "deskyard.pump"
@@ -24,12 +26,6 @@ RECONCILE = "deskyard.reconcile"
 
 LIVE_CHANNEL = "deskyard:live"
 """Where changes are announced to open pages (SSE) and relays."""
-
-
-@cache
-def connection() -> redis.Redis:
-    """A Redis connection that gives up after 0.2 s."""
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=0.2, socket_connect_timeout=0.2, retry=None)
 
 
 @cache

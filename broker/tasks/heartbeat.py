@@ -9,6 +9,7 @@ from typing import Any
 
 from celery.signals import beat_init, before_task_publish, worker_ready
 
+from broker.selectors import pulse
 from broker.services import alive
 
 _is_beat = threading.Event()
@@ -21,7 +22,7 @@ def worker_breathes(**_: Any) -> None:
 
 def _breathe() -> None:
     pause = threading.Event()
-    while not pause.wait(alive.EVERY_S):
+    while not pause.wait(pulse.EVERY_S):
         alive.sign("worker", f"{socket.gethostname()}:{os.getpid()}")
 
 
