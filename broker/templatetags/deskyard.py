@@ -97,7 +97,7 @@ def tone_icon(tone: str) -> str:
 @register.inclusion_tag("components/field.html")
 def field(bound: BoundField) -> dict[str, object]:
     """A form's field with label, help and error."""
-    attributes: dict[str, str] = {}
+    attributes: dict[str, str | bool] = {}
     described = []
     if bound.help_text:
         described.append(f"{bound.auto_id}-help")

@@ -1,0 +1,49 @@
+"""The administrator's first look: a few numbers, each the length of a list that can be opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.models import Hypervisor, Request
+from broker.selectors import desktops, drift, hypervisors, operations, pools
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    hypervisors: dict[str, int]
+    """status -> how many"""
+    troubled: list[Hypervisor]
+    """Those that are not up, with their reasons; at most ten."""
+    desktops: dict[str, int]
+    short_pools: list[pools.Standing]
+    pool_count: int
+    unfinished: int
+    failed_lately: int
+    waiting: int
+    strays: int
+
+    @property
+    def hypervisor_count(self) -> int:
+        return sum(self.hypervisors.values())
+
+    @property
+    def desktop_count(self) -> int:
+        return sum(self.desktops.values())
+
+
+def overview(now: datetime) -> Overview:
+    """Everything the dashboard shows, in a fixed number of statements."""
+    standings = pools.standings(list(pools.pools_with_members()), now)
+    troubled = hypervisors.hypervisors().exclude(status=Hypervisor.Status.UP)
+    return Overview(
+        hypervisors=hypervisors.counts_by_status(),
+        troubled=list(troubled[:10]),
+        desktops=desktops.counts_by_group(),
+        short_pools=[standing for standing in standings if standing.is_short or standing.pool.hold_reason],
+        pool_count=len(standings),
+        unfinished=operations.unfinished_count(),
+        failed_lately=operations.failed_lately(now),
+        waiting=Request.objects.filter(state__in=Request.IN_QUEUE).count(),
+        strays=drift.drifting_machines(drift.LEFT_OVER).count(),
+    )

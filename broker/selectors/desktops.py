@@ -1,0 +1,102 @@
+"""Desktops: all of them for administrators, their own open assignments for everybody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
+
+from broker.domain.lifecycle import COMING, LIVE, State
+from broker.models import Assignment, Desktop, Operation, ScreenSession
+from broker.models.operations import UNFINISHED
+
+
+def desktops_with_owner() -> QuerySet[Desktop]:
+    """Every desktop with pool, hypervisor, and in `owner` and `owned_since` who has it now (None: nobody)."""
+    open_one = Assignment.objects.filter(desktop=OuterRef("pk"), until=None)
+    return Desktop.objects.select_related("pool", "hypervisor").annotate(
+        owner=Subquery(open_one.values("user__username")[:1]), owned_since=Subquery(open_one.values("since")[:1])
+    )
+
+
+def desktops_assigned(user: User) -> QuerySet[Desktop]:
+    """Those that are this person's now, with the same columns."""
+    mine = Assignment.objects.filter(desktop=OuterRef("pk"), user=user, until=None)
+    return desktops_with_owner().filter(Exists(mine))
+
+
+def unfinished_change(desktop_id: UUID) -> Operation | None:
+    """The one unfinished changing operation of a desktop, if there is one."""
+    return Operation.objects.filter(desktop=desktop_id, changes=True, state__in=UNFINISHED).first()
+
+
+GROUPS: dict[str, frozenset[State]] = {
+    "ready": frozenset({State.READY}),
+    "assigned": frozenset({State.ASSIGNED}),
+    "coming": COMING,
+    "failed": frozenset({State.FAILED}),
+    "missing": frozenset({State.MISSING}),
+    "deleting": frozenset({State.RETIRING}),
+    "gone": frozenset({State.GONE}),
+}
+"""The states as people filter for them."""
+
+
+def labelled(desktops: QuerySet[Desktop]) -> QuerySet[Desktop]:
+    """Adds what a desktop's one label needs: `has_session` and `operation_kind` (empty: nothing is being changed)."""
+    screens = ScreenSession.objects.filter(desktop=OuterRef("pk"), ended_at=None)
+    changing = Operation.objects.filter(desktop=OuterRef("pk"), changes=True, state__in=UNFINISHED)
+    return desktops.annotate(has_session=Exists(screens), operation_kind=Subquery(changing.values("kind")[:1]))
+
+
+@dataclass(frozen=True, slots=True)
+class DesktopFilter:
+    """What an administrator looks for; empty fields do not narrow. Without a state, what is gone stays out."""
+
+    state: str = ""
+    """A key of `GROUPS`, "off", "silent" or "maintenance"."""
+    pool: UUID | None = None
+    hypervisor: UUID | None = None
+    text: str = ""
+    """Part of the desktop's name, its user's name or an address of it."""
+
+    def apply(self, desktops: QuerySet[Desktop]) -> QuerySet[Desktop]:
+        if self.pool:
+            desktops = desktops.filter(pool=self.pool)
+        if self.hypervisor:
+            desktops = desktops.filter(hypervisor=self.hypervisor)
+        if self.text:
+            holders = Assignment.objects.filter(desktop=OuterRef("pk"), until=None, user__username__icontains=self.text)
+            desktops = desktops.filter(
+                Q(name__icontains=self.text) | Exists(holders) | Q(addresses__icontains=self.text)
+            )
+        return self._in_state(desktops)
+
+    def _in_state(self, desktops: QuerySet[Desktop]) -> QuerySet[Desktop]:
+        if self.state in GROUPS:
+            return desktops.filter(state__in=GROUPS[self.state])
+        desktops = desktops.filter(state__in=LIVE)
+        standing = (State.READY, State.ASSIGNED)
+        if self.state == "maintenance":
+            return desktops.filter(is_in_maintenance=True)
+        if self.state == "off":
+            return desktops.filter(state__in=standing, power="off")
+        if self.state == "silent":
+            return desktops.filter(state__in=standing, power="on", is_answering=False)
+        return desktops
+
+
+def counts_by_group() -> dict[str, int]:
+    """How many desktops are in each group of `GROUPS` but "gone"; one statement."""
+    live = Desktop.objects.filter(state__in=LIVE).order_by()
+    by_state = dict(live.values_list("state").annotate(number=Count("pk")))
+    return {
+        group: sum(by_state.get(state, 0) for state in states) for group, states in GROUPS.items() if group != "gone"
+    }
+
+
+def in_use(desktop_ids: list[UUID]) -> int:
+    """How many of these somebody looks at right now."""
+    return ScreenSession.objects.filter(desktop__in=desktop_ids, ended_at=None).values("desktop").distinct().count()

@@ -1,0 +1,102 @@
+"""Which hypervisors there are and what inventory last saw of them. For administrators: doors check that first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
+
+from broker.domain.lifecycle import LIVE
+from broker.models import Desktop, Host, Hypervisor, Installation, Machine, Network, Storage, TemplateCopy
+
+
+def hypervisors() -> QuerySet[Hypervisor]:
+    """Every registered one; secrets are not even read."""
+    return Hypervisor.objects.defer("secrets")
+
+
+def hosts_of(hypervisor_id: UUID) -> QuerySet[Host]:
+    return Host.objects.filter(hypervisor=hypervisor_id)
+
+
+def networks_of(hypervisor_id: UUID) -> QuerySet[Network]:
+    return Network.objects.filter(hypervisor=hypervisor_id)
+
+
+def storages_of(hypervisor_id: UUID) -> QuerySet[Storage]:
+    return Storage.objects.filter(hypervisor=hypervisor_id)
+
+
+def machines_of(hypervisor_id: UUID) -> QuerySet[Machine]:
+    """Everything the platform lists: ours, others', templates."""
+    return Machine.objects.filter(hypervisor=hypervisor_id).select_related("host")
+
+
+def counts_by_status() -> dict[str, int]:
+    return dict(Hypervisor.objects.order_by().values_list("status").annotate(number=Count("pk")))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the hosts of one hypervisor have together."""
+
+    hosts: int
+    memory_mib: int
+    used_memory_mib: int
+    reserved_memory_mib: int
+
+    @property
+    def taken_memory_mib(self) -> int:
+        return self.used_memory_mib + self.reserved_memory_mib
+
+
+def capacities(hypervisor_ids: Iterable[UUID]) -> dict[UUID, Capacity]:
+    """By hypervisor; those without hosts are left out. One statement."""
+    rows = Host.objects.filter(hypervisor__in=list(hypervisor_ids)).order_by().values_list("hypervisor")
+    sums = rows.annotate(
+        Count("pk"), Sum("memory_mib"), Sum("used_memory_mib"), Sum("reserved_memory_mib")
+    )
+    return {hypervisor: Capacity(*numbers) for hypervisor, *numbers in sums}
+
+
+def live_desktop_counts(hypervisor_ids: Iterable[UUID]) -> dict[UUID, int]:
+    live = Desktop.objects.filter(hypervisor__in=list(hypervisor_ids), state__in=LIVE).order_by()
+    return dict(live.values_list("hypervisor").annotate(number=Count("pk")))
+
+
+OURS, OTHERS, TEMPLATE, UNSTAMPED = "ours", "others", "template", "unstamped"
+"""Whose a listed machine is: this installation's, another one's, a template, or nobody's that we know."""
+
+
+def whose(machine: Machine, installation: str, copies: frozenset[str]) -> str:
+    """`copies`: platform ids of the template copies linked on its hypervisor."""
+    if machine.is_template or machine.platform_id in copies:
+        return TEMPLATE
+    if not machine.stamp_installation:
+        return UNSTAMPED
+    return OURS if machine.stamp_installation == installation else OTHERS
+
+
+def installation() -> str:
+    return str(Installation.objects.values_list("pk", flat=True).get())
+
+
+def linked_copies(hypervisor_id: UUID) -> dict[str, TemplateCopy]:
+    """Platform id -> the template copy it is linked as."""
+    copies = TemplateCopy.objects.filter(hypervisor=hypervisor_id).select_related("version__template")
+    return {copy.platform_id: copy for copy in copies}
+
+
+def desktops_by_machine(hypervisor_id: UUID, platform_ids: Iterable[str]) -> dict[str, Desktop]:
+    """Platform id -> the live desktop that is this machine."""
+    live = Desktop.objects.filter(hypervisor=hypervisor_id, machine_id__in=list(platform_ids), state__in=LIVE)
+    return {desktop.machine_id: desktop for desktop in live.only("id", "name", "machine_id")}
+
+
+def template_candidates() -> QuerySet[Machine]:
+    """What inventory listed as something to clone from, everywhere, with `linked` (a copy's id) if it is one."""
+    same = TemplateCopy.objects.filter(hypervisor=OuterRef("hypervisor"), platform_id=OuterRef("platform_id"))
+    found = Machine.objects.filter(is_template=True, absences=0).select_related("hypervisor")
+    return found.annotate(linked=Subquery(same.values("pk")[:1])).order_by(F("hypervisor__name"), "name")

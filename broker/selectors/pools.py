@@ -1,0 +1,126 @@
+"""Pools: all of them for administrators, those one is entitled to for everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
+
+from broker.domain.labels import Label, Tone
+from broker.domain.lifecycle import COMING, LIVE, State
+from broker.models import Desktop, Entitlement, Pool, PoolMember, Request
+from broker.selectors import room
+
+
+def pools_entitled(user: User) -> QuerySet[Pool]:
+    """Those that this person may have desktops of, directly or through a group."""
+    mine = Q(user=user) | Q(group__in=user.groups.values("pk"))
+    return Pool.objects.filter(Exists(Entitlement.objects.filter(mine, pool=OuterRef("pk"))))
+
+
+def pools_with_members() -> QuerySet[Pool]:
+    """Every pool with its members: two statements."""
+    members = PoolMember.objects.select_related("hypervisor", "copy__version__template")
+    return Pool.objects.prefetch_related(Prefetch("members", members))
+
+
+def desktop_counts(pool_ids: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
+    """Pool -> state -> number of its live desktops; pools and states without any are left out."""
+    counts: dict[UUID, dict[str, int]] = {}
+    live = Desktop.objects.filter(pool__in=list(pool_ids), state__in=LIVE)
+    for pool_id, state, number in live.order_by().values_list("pool", "state").annotate(number=Count("pk")):
+        counts.setdefault(pool_id, {})[state] = number
+    return counts
+
+
+def entitlements() -> QuerySet[Entitlement]:
+    return Entitlement.objects.select_related("user", "group")
+
+
+def members_of(pool_id: UUID) -> QuerySet[PoolMember]:
+    return PoolMember.objects.filter(pool=pool_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A pool and how far it is from what it promises."""
+
+    pool: Pool
+    counts: dict[str, int]
+    """state -> live desktops"""
+    waiting: int
+    """Requests in its queue."""
+    why_nothing: str
+    """Why no further desktop can be built now; empty if one can."""
+
+    @property
+    def ready(self) -> int:
+        return self.counts.get(State.READY, 0)
+
+    @property
+    def assigned(self) -> int:
+        return self.counts.get(State.ASSIGNED, 0)
+
+    @property
+    def coming(self) -> int:
+        return sum(self.counts.get(state, 0) for state in COMING)
+
+    @property
+    def failed(self) -> int:
+        return self.counts.get(State.FAILED, 0) + self.counts.get(State.MISSING, 0)
+
+    @property
+    def live(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def is_short(self) -> bool:
+        """Fewer ready than its spare, while it is open and may grow."""
+        return self.pool.is_enabled and self.ready < self.pool.spare and self.assigned < self.pool.maximum
+
+    @property
+    def reason(self) -> str:
+        """Why it is short, in words; the most telling reason first."""
+        if self.pool.hold_reason:
+            return self.pool.hold_reason
+        if self.coming:
+            return f"{self.coming} on their way." if self.coming > 1 else "1 on its way."
+        if self.why_nothing:
+            return self.why_nothing
+        if self.live >= self.pool.maximum:
+            return f"All {self.live} desktops of its maximum exist; {self.failed} of them failed or missing."
+        return "The next ones are ordered within moments."
+
+    @property
+    def label(self) -> Label:
+        if not self.pool.is_enabled:
+            return Label("Disabled", Tone.OFF, "pause")
+        if self.pool.hold_reason:
+            return Label("Held", Tone.ATTENTION, "lock")
+        if not self.is_short:
+            return Label("Spare is full", Tone.GOOD, "check")
+        if self.coming:
+            return Label("Filling", Tone.BUSY, "spinner")
+        return Label("Below spare", Tone.ATTENTION, "warning")
+
+
+def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
+    """How each pool stands. Pools come from `pools_with_members`; five statements, whatever their number."""
+    counts = desktop_counts(pool.pk for pool in pools)
+    queue = Request.objects.filter(pool__in=[p.pk for p in pools], state__in=Request.IN_QUEUE).order_by()
+    waiting = dict(queue.values_list("pool").annotate(number=Count("pk")))
+    members = {pool.pk: list(pool.members.all()) for pool in pools}
+    known = room.estate([member for some in members.values() for member in some])
+    return [
+        Standing(
+            pool,
+            counts.get(pool.pk, {}),
+            waiting.get(pool.pk, 0),
+            room.why_nothing(pool, members[pool.pk], known, now),
+        )
+        for pool in pools
+    ]
