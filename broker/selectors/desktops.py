@@ -27,9 +27,9 @@ def desktops_assigned(user: User) -> QuerySet[Desktop]:
     return desktops_with_owner().filter(Exists(mine))
 
 
-def unfinished_change(desktop_id: UUID) -> Operation | None:
-    """The one unfinished changing operation of a desktop, if there is one."""
-    return Operation.objects.filter(desktop=desktop_id, changes=True, state__in=UNFINISHED).first()
+def latest_change(desktop_id: UUID) -> Operation:
+    """The newest changing operation of a desktop that had one."""
+    return Operation.objects.filter(desktop=desktop_id, changes=True).latest("created_at")
 
 
 GROUPS: dict[str, frozenset[State]] = {

@@ -1,0 +1,233 @@
+"""Hypervisors and what inventory saw of them. Administrators only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from django.http import HttpRequest
+from ninja import Query, Router
+
+from broker.api.access import administrator
+from broker.api.pages import Page, Window, one, page, page_by_name
+from broker.api.shapes import In, Out, Switch
+from broker.models import Host, Hypervisor, Machine, Network
+from broker.selectors import hypervisors as selectors
+from broker.services import hypervisors as services
+
+router = Router(tags=["hypervisors"])
+
+Setting = str | int | bool
+
+
+class HypervisorOut(Out):
+    id: UUID
+    name: str
+    kind: str
+    status: str
+    """new, up, down, refused (sign-in or certificate), doubt (too many machines vanished at once)"""
+    status_reason: str
+    status_since: datetime | None
+    product: str
+    orders: list[str]
+    """What works there with this account."""
+    warnings: list[str]
+    settings: dict[str, Setting | None]
+    """Those that are not secret."""
+    is_draining: bool
+    build_budget: int
+    """Builds, recycles and deletes in flight at once."""
+    power_budget: int
+    """All other changing operations in flight at once."""
+    memory_ratio: float
+    vcpu_ratio: float
+    machines_in_doubt: int
+    complete_at: datetime | None
+    """When the last complete listing began."""
+    created_at: datetime
+
+
+class HostOut(Out):
+    id: UUID
+    name: str
+    platform_id: str
+    vcpus: int
+    memory_mib: int
+    used_vcpus: int
+    used_memory_mib: int
+    reserved_vcpus: int
+    reserved_memory_mib: int
+    is_up: bool
+    is_draining: bool
+
+
+class NetworkOut(Out):
+    id: UUID
+    name: str
+    platform_id: str
+    kind: str
+
+
+class MachineOut(Out):
+    id: UUID
+    name: str
+    platform_id: str
+    power: str
+    vcpus: int
+    memory_mib: int
+    host: UUID | None
+    addresses: list[str]
+    is_template: bool
+    template_cannot: str
+    """Why it can't serve as a template; empty if it can."""
+    stamp_installation: str
+    """Id of the installation that made it; empty: none."""
+    seen_at: datetime
+
+
+class HypervisorIn(In):
+    name: str
+    kind: str
+    settings: dict[str, Setting] = {}
+    """As `manage.py connectors` and the console's form name them, secrets included."""
+
+
+class HypervisorChange(In):
+    name: str | None = None
+    settings: dict[str, Setting] = {}
+    """What is not named, and secrets left empty, stay as they are."""
+
+
+class MachineFilter(Window):
+    is_template: bool | None = None
+
+
+def show(row: Hypervisor) -> HypervisorOut:
+    return HypervisorOut(
+        id=row.pk,
+        name=row.name,
+        kind=row.kind,
+        status=row.status,
+        status_reason=row.status_reason,
+        status_since=row.status_since,
+        product=row.product,
+        orders=sorted(row.takes),
+        warnings=row.warnings,
+        settings=row.settings,
+        is_draining=row.is_draining,
+        build_budget=row.build_budget,
+        power_budget=row.power_budget,
+        memory_ratio=row.memory_ratio,
+        vcpu_ratio=row.vcpu_ratio,
+        machines_in_doubt=len(row.doubt),
+        complete_at=row.complete_at,
+        created_at=row.created_at,
+    )
+
+
+def show_machine(row: Machine) -> MachineOut:
+    return MachineOut(
+        id=row.pk,
+        name=row.name,
+        platform_id=row.platform_id,
+        power=row.power,
+        vcpus=row.vcpus,
+        memory_mib=row.memory_mib,
+        host=row.host_id,
+        addresses=row.addresses,
+        is_template=row.is_template,
+        template_cannot=row.template_cannot,
+        stamp_installation=row.stamp_installation,
+        seen_at=row.seen_at,
+    )
+
+
+def show_host(row: Host) -> HostOut:
+    return HostOut.model_validate(row)
+
+
+def show_network(row: Network) -> NetworkOut:
+    return NetworkOut.model_validate(row)
+
+
+def _typed(settings: dict[str, Setting]) -> dict[str, str]:
+    """As the console's form would send them."""
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
+
+
+@router.get("", response=Page[HypervisorOut])
+def list_hypervisors(request: HttpRequest, window: Query[Window]) -> Page[HypervisorOut]:
+    administrator(request)
+    return page(selectors.hypervisors(), window, show)
+
+
+@router.get("/{id}", response=HypervisorOut)
+def get_hypervisor(request: HttpRequest, id: UUID) -> HypervisorOut:
+    administrator(request)
+    return show(one(selectors.hypervisors(), id, "hypervisor"))
+
+
+@router.post("", response={201: HypervisorOut})
+def register_hypervisor(request: HttpRequest, wish: HypervisorIn) -> HypervisorOut:
+    """The status is `new` until a worker has signed in and looked, a moment later."""
+    actor = administrator(request)
+    row = services.register_hypervisor(actor=actor, name=wish.name, kind=wish.kind, values=_typed(wish.settings))
+    return show(row)
+
+
+@router.patch("/{id}", response=HypervisorOut)
+def change_hypervisor(request: HttpRequest, id: UUID, wish: HypervisorChange) -> HypervisorOut:
+    actor = administrator(request)
+    name = wish.name if wish.name is not None else one(selectors.hypervisors(), id, "hypervisor").name
+    row = services.change_hypervisor(actor=actor, hypervisor_id=id, name=name, values=_typed(wish.settings))
+    return show(row)
+
+
+@router.delete("/{id}", response={204: None})
+def remove_hypervisor(request: HttpRequest, id: UUID) -> None:
+    """409 while a pool builds there or a desktop lives there. The machines are not touched."""
+    services.remove_hypervisor(actor=administrator(request), hypervisor_id=id)
+
+
+@router.post("/{id}/recheck", response={202: HypervisorOut})
+def recheck_hypervisor(request: HttpRequest, id: UUID) -> HypervisorOut:
+    """Sign in and read anew now, even if the account was refused before."""
+    return show(services.recheck_hypervisor(actor=administrator(request), hypervisor_id=id))
+
+
+@router.post("/{id}/drain", response=HypervisorOut)
+def drain_hypervisor(request: HttpRequest, id: UUID, wish: Switch) -> HypervisorOut:
+    return show(services.drain_hypervisor(actor=administrator(request), hypervisor_id=id, on=wish.on))
+
+
+@router.post("/{id}/confirm-absence", response={202: HypervisorOut})
+def confirm_absence(request: HttpRequest, id: UUID) -> HypervisorOut:
+    """The machines in doubt are really gone; 409 if nothing is in doubt."""
+    return show(services.confirm_absence(actor=administrator(request), hypervisor_id=id))
+
+
+@router.get("/{id}/hosts", response=Page[HostOut])
+def list_hosts(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[HostOut]:
+    """By name."""
+    administrator(request)
+    one(selectors.hypervisors(), id, "hypervisor")
+    return page_by_name(selectors.hosts_of(id), window, show_host)
+
+
+@router.get("/{id}/networks", response=Page[NetworkOut])
+def list_networks(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[NetworkOut]:
+    """By name."""
+    administrator(request)
+    one(selectors.hypervisors(), id, "hypervisor")
+    return page_by_name(selectors.networks_of(id), window, show_network)
+
+
+@router.get("/{id}/machines", response=Page[MachineOut])
+def list_machines(request: HttpRequest, id: UUID, wanted: Query[MachineFilter]) -> Page[MachineOut]:
+    """Everything the platform lists, by name; with `is_template` what can be linked as a copy, or what cannot."""
+    administrator(request)
+    one(selectors.hypervisors(), id, "hypervisor")
+    rows = selectors.machines_of(id)
+    if wanted.is_template is not None:
+        rows = rows.filter(is_template=wanted.is_template)
+    return page_by_name(rows, wanted, show_machine)
