@@ -10,9 +10,13 @@ from pathlib import Path
 os.environ.setdefault("DESKYARD_DATA", tempfile.mkdtemp(prefix="deskyard-test-"))
 
 from broker.config.settings import *  # noqa: E402, F403
-from broker.config.settings import BASE_DIR
+from broker.config.settings import BASE_DIR, DATA_DIR, DATABASES
 
 # The instant connector registers by entry point, from a .dist-info folder that only tests put on the path.
 sys.path.insert(0, str(Path(BASE_DIR) / "tests" / "doubles"))
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # A file, not memory: threads and servers that a test starts see the same rows.
+    DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / "test.sqlite3")}

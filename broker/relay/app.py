@@ -120,6 +120,8 @@ async def _target(here: Registry, admission: screens.Admission) -> screens.Targe
             raise Closing(Code.NOT_READY, "The desktop's screen was not ready in time. Try again.") from None
         except Clash as clash:
             raise Closing(Code.FAILED, clash.message) from None
+        except Forbidden as refusal:
+            raise Closing(Code.NOT_ALLOWED, refusal.message) from None
 
 
 async def _open_screen(target: screens.Target) -> tuple[StreamReader, StreamWriter]:

@@ -258,8 +258,13 @@ def _is_valid(token: ApiToken) -> bool:
 
 
 def target_of(ticket_id: UUID) -> Target | None:
-    """Where the screen is, told once; None while the order is under way. Raises `Clash`, in words, if it failed."""
-    ticket = Ticket.objects.select_related("operation").get(pk=ticket_id)
+    """Where the screen is, told once; None while the order is under way.
+
+    Raises `Clash`, in words, if the order failed, and `Forbidden` if the desktop changed hands meanwhile.
+    """
+    ticket = Ticket.objects.select_related("operation", "desktop").get(pk=ticket_id)
+    if ticket.desktop.epoch != ticket.epoch:
+        raise Forbidden("The desktop was released.")
     if not ticket.target:
         if ticket.operation is None or ticket.operation.state in (Operation.State.FAILED, Operation.State.CANCELLED):
             words = ticket.operation.error if ticket.operation else ""
