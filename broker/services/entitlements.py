@@ -8,8 +8,8 @@ from uuid import UUID
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 
-from broker.models import Assignment, Entitlement, Pool
-from broker.services import audit, brokering, nudges
+from broker.models import Entitlement, Pool
+from broker.services import audit, brokering, nudges, screens
 from broker.services.errors import Invalid
 from broker.services.permissions import require_administrator
 from broker.services.rows import locked, refusing_duplicates
@@ -72,14 +72,8 @@ def end_what_rested(*, actor: User, people: Iterable[User], pool_ids: Iterable[U
             if brokering.is_entitled(user, pool_id):
                 continue
             brokering.end_requests_of(actor=actor, user=user, pool_id=pool_id, reason=WITHDRAWN)
-            _close_screens(user, pool_id)
+            screens.recheck(user=user.pk)
             nudges.announce("requests", user=str(user.pk))
-
-
-def _close_screens(user: User, pool_id: UUID) -> None:
-    held = Assignment.objects.filter(user=user, pool_id=pool_id, until=None)
-    for desktop_id in held.values_list("desktop_id", flat=True):
-        nudges.announce("screens", desktop=str(desktop_id), close="entitlement")
 
 
 def _people(entitlement: Entitlement) -> list[User]:

@@ -15,8 +15,8 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from broker.models import ApiToken, Pool
-from broker.services import audit, entitlements, nudges
+from broker.models import ApiToken, Pool, Request
+from broker.services import audit, brokering, entitlements, screens
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from broker.services.intake import Intake
 from broker.services.permissions import is_administrator, require_administrator
@@ -84,7 +84,9 @@ def set_user_active(*, actor: User, user_id: int, on: bool) -> User:
         if changes := alter(user, {"is_active": on}):
             audit.record(actor=actor, action="user.active", subject=user, changes=changes)
             if not on:
-                nudges.announce("screens", user=str(user.pk), close="account")
+                for pool_id in Request.objects.filter(user=user, state__in=Request.OPEN).values_list("pool", flat=True):
+                    brokering.end_requests_of(actor=actor, user=user, pool_id=pool_id, reason="The account was closed.")
+                screens.recheck(user=user.pk)
     return user
 
 
@@ -165,7 +167,7 @@ def revoke_token(*, actor: User, token_id: UUID) -> None:
         if changes := alter(token, {"revoked_at": token.revoked_at or timezone.now()}):
             shown = {field: [before, str(after)] for field, (before, after) in changes.items()}
             audit.record(actor=actor, action="token.revoke", subject=token, changes=shown)
-            nudges.announce("screens", token=str(token.pk), close="token")
+            screens.recheck(user=token.user_id)
 
 
 def token_user(plain: str) -> ApiToken | None:
