@@ -418,12 +418,10 @@ class _Facts:
         return ""
 
 
-def tidy() -> int:
-    """Housekeeping: end the streams of relays that are gone, drop tickets a day old. Returns how many rows changed."""
+def end_lost() -> int:
+    """Housekeeping: end the sessions of relays that are gone and forget addresses nobody came for. Returns how many."""
     now = timezone.now()
-    lost = ScreenSession.objects.filter(ended_at=None, seen_at__lt=now - timedelta(seconds=LOST_S)).update(
-        ended_at=now, end_reason="The relay stopped."
-    )
-    Ticket.objects.filter(target_expires_at__lt=now).update(target=b"", target_expires_at=None)
-    dropped, _ = Ticket.objects.filter(expires_at__lt=now - timedelta(days=1)).delete()
-    return lost + dropped
+    lost = ScreenSession.objects.filter(ended_at=None, seen_at__lt=now - timedelta(seconds=LOST_S))
+    ended = lost.update(ended_at=now, end_reason="The relay stopped.")
+    stale = Ticket.objects.filter(target_expires_at__lt=now).update(target=b"", target_expires_at=None)
+    return ended + stale

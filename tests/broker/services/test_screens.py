@@ -227,12 +227,15 @@ def test_a_session_ends_once(house: Estate, cookie: str) -> None:
     assert (row.end_reason, row.bytes_to_user) == ("The browser left.", 1)
 
 
-def test_housekeeping_ends_what_a_dead_relay_carried(house: Estate, cookie: str) -> None:
+def test_housekeeping_ends_what_a_dead_relay_carried_and_forgets_addresses(house: Estate, cookie: str) -> None:
     streams(house, cookie)
-    screens.tidy()
+    opening = ask(house, cookie)
+    screens.store_target(opening.operation, ScreenOpened(protocol="vnc", host="h", port=1, password="p"))
+    screens.end_lost()
     assert ScreenSession.objects.get().ended_at is None
+    assert Ticket.objects.get(operation=opening.operation).target
     ScreenSession.objects.update(seen_at=timezone.now() - timedelta(minutes=2))
-    Ticket.objects.update(expires_at=timezone.now() - timedelta(days=2))
-    screens.tidy()
+    Ticket.objects.update(target_expires_at=timezone.now() - timedelta(seconds=1))
+    assert screens.end_lost() == 2
     assert ScreenSession.objects.get().end_reason == "The relay stopped."
-    assert not Ticket.objects.exists()
+    assert not Ticket.objects.get(operation=opening.operation).target
