@@ -34,7 +34,7 @@ def tidy() -> int:
 
 
 def _time_out_unsent(now: datetime) -> None:
-    """Operations whose hypervisor has not been usable until their deadline fail in words instead of waiting for ever."""
+    """Operations whose hypervisor was not usable until their deadline fail in words instead of waiting for ever."""
     stuck = Operation.objects.filter(state=Operation.State.QUEUED, deadline_at__lt=now).exclude(
         hypervisor__status=Hypervisor.Status.UP
     )

@@ -23,7 +23,7 @@ from broker.domain.lifecycle import Event as Move
 from broker.hypervisors import gate, sessions
 from broker.models import Assignment, Desktop, Event, Host, Hypervisor, Machine, Network, Operation, Pool, Storage
 from broker.models.operations import UNFINISHED
-from broker.services import hypervisor_status, nudges, operations
+from broker.services import hypervisor_status, nudges, operations, reservations
 from connectors.base import Agent, Inventory, Power, ProbeAcceleration
 from connectors.base import Machine as Seen
 from connectors.errors import ConnectorError
@@ -308,7 +308,7 @@ class Writer:
         rows = Desktop.objects.filter(hypervisor=self.hypervisor).exclude(state=State.GONE).exclude(machine_id="")
         if not self.reading.complete:
             rows = rows.filter(machine_id__in=[m.id for m in self.reading.machines])
-        return {d.machine_id: d for d in rows.select_for_update(no_key=True)}
+        return {d.machine_id: d for d in rows.select_for_update(no_key=True).order_by("pk")}
 
     # -- desktops --
 
@@ -321,13 +321,12 @@ class Writer:
         unprepared = {d.pool_id for d in desktops.values() if d.state == State.PREPARING}
         waits = dict(Pool.objects.filter(pk__in=unprepared).values_list("pk", "preparation")) if unprepared else {}
         changed = []
-        handed: dict[UUID, list[Desktop]] = {}
+        handed: list[Desktop] = []
         for machine in self.reading.machines:
             desktop = desktops.get(machine.id)
             if desktop is None:
                 continue
-            if desktop.reserved_memory_mib or desktop.reserved_vcpus:
-                handed.setdefault(desktop.target_host_id or UUID(int=0), []).append(desktop)
+            handed.append(desktop)
             if desktop.learned_at and self.reading.began_at <= desktop.learned_at:
                 continue
             if self._see(desktop, machine, desktop.pk in owned, waits.get(desktop.pool_id, "")):
@@ -338,7 +337,8 @@ class Writer:
                 ["power", "is_answering", "addresses", "observed_at", "state", "state_since", "ready_at"],
                 batch_size=200,
             )
-        self._hand_over(handed)
+        # The listing shows the machines: they are counted as used from here on, no longer as promised.
+        reservations.end(handed)
 
     def _see(self, desktop: Desktop, machine: Seen, is_owned: bool, preparation: str) -> bool:
         """Take one machine's facts over. True if anything of the desktop changed."""
@@ -372,15 +372,6 @@ class Writer:
                 f"desktop.{move.value}", words, level=level, desktop=desktop, hypervisor_id=self.hypervisor.pk
             )
         )
-
-    def _hand_over(self, handed: dict[UUID, list[Desktop]]) -> None:
-        """The listing shows the machines: they are counted as used from here on, no longer as promised."""
-        for host_id, desktops in handed.items():
-            Host.objects.filter(pk=host_id).update(
-                reserved_memory_mib=F("reserved_memory_mib") - sum(d.reserved_memory_mib for d in desktops),
-                reserved_vcpus=F("reserved_vcpus") - sum(d.reserved_vcpus for d in desktops),
-            )
-            Desktop.objects.filter(pk__in=[d.pk for d in desktops]).update(reserved_memory_mib=0, reserved_vcpus=0)
 
     # -- absence --
 

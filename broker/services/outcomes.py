@@ -19,7 +19,7 @@ from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import TRANSITIONS, State
 from broker.domain.lifecycle import Event as Move
 from broker.models import Desktop, Event, Hypervisor, Machine, Operation, Pool, PoolMember
-from broker.services import nudges, operations
+from broker.services import nudges, operations, reservations
 from connectors.base import MachineMade, Outcome, PowerSet, Probed, ScreenOpened, Stage
 from connectors.errors import CapacityExhausted, ConnectorError, Unsupported
 
@@ -61,6 +61,14 @@ class Batch:
         self.events.append(operations.event(kind, message, level=level, operation=operation, desktop=desktop))
 
 
+def lock_desktops(ids: Sequence[UUID]) -> dict[UUID, Desktop]:
+    """The desktops, locked in the order of their ids."""
+    if not ids:
+        return {}
+    locked = Desktop.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
+    return {desktop.pk: desktop for desktop in locked}
+
+
 def sent(chosen: Sequence[Operation], now: datetime) -> None:
     """Desktops whose build goes out are building from here on."""
     building = [o.desktop_id for o in chosen if o.kind == Kind.CLONE and o.desktop_id]
@@ -75,18 +83,15 @@ def apply(hypervisor: Hypervisor, pump_epoch: int, answers: Sequence[Outcome]) -
     _still_running(quiet, pump_epoch, now)
     if not telling:
         return
-    rows = {
-        str(o.pk): o
-        for o in Operation.objects.select_for_update().filter(
-            pk__in=[a.key for a in telling],
-            pump_epoch=pump_epoch,
-            state__in=[Operation.State.SENT, Operation.State.RUNNING],
-        )
-    }
+    mine = Operation.objects.filter(
+        pk__in=[a.key for a in telling],
+        pump_epoch=pump_epoch,
+        state__in=[Operation.State.SENT, Operation.State.RUNNING],
+    )
     batch = Batch(hypervisor, now)
-    subjects = [o.desktop_id for o in rows.values() if o.desktop_id]
-    if subjects:
-        batch.desktops = Desktop.objects.select_for_update(no_key=True).in_bulk(subjects)
+    # Desktops before their operations, in the order of ids: everybody who holds both locks them so.
+    batch.desktops = lock_desktops([pk for pk in mine.values_list("desktop", flat=True) if pk])
+    rows = {str(o.pk): o for o in mine.select_for_update(no_key=True)}
     for answer in telling:
         if operation := rows.get(answer.key):
             _take(batch, operation, answer)
@@ -322,8 +327,7 @@ def time_out(late: Sequence[Operation], now: datetime) -> None:
     if not late:
         return
     batch = Batch(late[0].hypervisor, now)
-    subjects = [o.desktop_id for o in late if o.desktop_id]
-    batch.desktops = Desktop.objects.select_for_update(no_key=True).in_bulk(subjects)
+    batch.desktops = lock_desktops([o.desktop_id for o in late if o.desktop_id])
     for operation in late:
         batch.operations.append(operation)
         last = f" Last: {operation.error}" if operation.error else ""
@@ -345,6 +349,10 @@ def _save(batch: Batch) -> None:
     Operation.objects.bulk_update(batch.operations, OPERATION_FIELDS, batch_size=200)
     if batch.desktops:
         Desktop.objects.bulk_update(list(batch.desktops.values()), DESKTOP_FIELDS, batch_size=200)
+    ended = [
+        d for d in batch.desktops.values() if d.state == State.GONE or (d.state == State.FAILED and not d.machine_id)
+    ]
+    reservations.end(ended)
     if batch.machines:
         Machine.objects.bulk_create(
             batch.machines,

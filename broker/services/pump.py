@@ -274,8 +274,9 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
             chosen += queue.filter(others)[: min(room["other"], BATCH)]
         if not chosen:
             return []
+        outcomes.lock_desktops([o.desktop_id for o in chosen if o.desktop_id and o.kind == Operation.Kind.CLONE])
         deadline = now + timedelta(seconds=CALL_S)
-        Operation.objects.filter(pk__in=[o.pk for o in chosen]).update(
+        Operation.objects.filter(pk__in=[o.pk for o in chosen], state=Operation.State.QUEUED).update(
             state=Operation.State.SENT,
             attempt=F("attempt") + 1,
             pump_epoch=lease.epoch,
@@ -283,10 +284,12 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
             next_poll_at=deadline,
             sent_at=now,
         )
+        # Read again: what was cancelled between the choice and its lock is not sent.
+        marked = Operation.objects.filter(
+            pk__in=[o.pk for o in chosen], state=Operation.State.SENT, pump_epoch=lease.epoch, sent_at=now
+        )
+        chosen = list(marked.order_by("rank", "created_at"))
         outcomes.sent(chosen, now)
-    for operation in chosen:
-        operation.attempt += 1
-        operation.state = Operation.State.SENT
     nudges.announce("operations")
     return chosen
 

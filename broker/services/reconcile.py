@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Case, Count, F, IntegerField, Q, Sum, Value, When
+from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from broker.domain import naming, placement, planning
@@ -35,7 +35,7 @@ from broker.models import (
     Storage,
 )
 from broker.models.operations import UNFINISHED
-from broker.services import audit, brokering, desktops, nudges, operations
+from broker.services import audit, brokering, desktops, nudges, operations, reservations
 
 log = structlog.get_logger()
 
@@ -87,7 +87,9 @@ class Work:
         self.counts = {d.state for d in rows}
         facts = [self._facts(d) for d in rows]
         by_id = {str(d.pk): d for d in rows}
-        for action in planning.plan(self._pool_facts(), [self._member_facts(m) for m in self.members], facts, self.now):
+        members = [self._member_facts(m) for m in self.members]
+        # Desktops are locked in the order of their ids, as pumps do.
+        for action in sorted(planning.plan(self._pool_facts(), members, facts, self.now), key=_by_desktop):
             match action:
                 case planning.Build(count):
                     self._build(count, rows)
@@ -289,22 +291,8 @@ class Work:
             target, needs = choice.target, choice.needs
             if target is None or needs is None:
                 continue
-            kept += [choice] if self._reserve_one(target, needs) else []
+            kept += [choice] if reservations.take(target, needs) else []
         return kept
-
-    def _reserve_one(self, target: placement.Target, needs: placement.Needs) -> bool:
-        memory_limit = target.memory_limit_mib - needs.memory_mib
-        vcpu_limit = target.vcpu_limit - needs.vcpus
-        return bool(
-            Host.objects.alias(
-                memory=F("reserved_memory_mib") + F("used_memory_mib"), cpus=F("reserved_vcpus") + F("used_vcpus")
-            )
-            .filter(pk=target.host_id, memory__lte=memory_limit, cpus__lte=vcpu_limit)
-            .update(
-                reserved_memory_mib=F("reserved_memory_mib") + needs.memory_mib,
-                reserved_vcpus=F("reserved_vcpus") + needs.vcpus,
-            )
-        )
 
     def _planned(self, name: str, choice: placement.Placement, member: PoolMember) -> Desktop:
         if choice.target is None or choice.needs is None:
@@ -398,7 +386,7 @@ class Work:
         if gone:
             # No clone of theirs is in flight, and a failed clone leaves nothing behind: there is nothing to delete.
             Desktop.objects.filter(pk__in=[d.pk for d in gone]).update(state=State.GONE, state_since=self.now)
-            release_reservations(gone)
+            reservations.end(gone)
         self._write(
             [
                 operations.draft(
@@ -463,7 +451,7 @@ class Work:
                 Desktop.objects.filter(pk=desktop.pk, state=State.PLANNED).update(
                     state=State.GONE, state_since=self.now
                 )
-                release_reservations([desktop])
+                reservations.end([desktop])
 
     def let_go_missing(self) -> None:
         """Missing desktops of nobody's are retired after a while, so that orphan rows don't eat the pool's maximum."""
@@ -513,37 +501,5 @@ class Work:
         audit.record(actor=None, action=kind, subject=self.pool, changes={"reason": [None, words]})
 
 
-def release_reservations(gone: Sequence[Desktop]) -> None:
-    """Give back what was promised to desktops that will not stand."""
-    for desktop in gone:
-        if not (desktop.reserved_memory_mib or desktop.reserved_vcpus):
-            continue
-        kept = Desktop.objects.filter(pk=desktop.pk).exclude(reserved_memory_mib=0, reserved_vcpus=0)
-        if kept.update(reserved_memory_mib=0, reserved_vcpus=0):
-            Host.objects.filter(planned_desktops=desktop.pk).update(
-                reserved_memory_mib=_at_least_zero("reserved_memory_mib", desktop.reserved_memory_mib),
-                reserved_vcpus=_at_least_zero("reserved_vcpus", desktop.reserved_vcpus),
-            )
-
-
-def _at_least_zero(field: str, less: int) -> Case:
-    return Case(When(**{f"{field}__gte": less}, then=F(field) - less), default=Value(0), output_field=IntegerField())
-
-
-def recount_reservations() -> None:
-    """Set every host's reservation to what its desktops hold, should a crash have lost or doubled any."""
-    held = {
-        row["target_host"]: row
-        for row in Desktop.objects.exclude(state=State.GONE)
-        .filter(reserved_memory_mib__gt=0)
-        .values("target_host")
-        .annotate(memory=Sum("reserved_memory_mib"), cpus=Sum("reserved_vcpus"))
-        .order_by()
-    }
-    for host in Host.objects.all():
-        want = held.get(host.pk, {"memory": 0, "cpus": 0})
-        if (host.reserved_memory_mib, host.reserved_vcpus) != (want["memory"], want["cpus"]):
-            log.warning("host.reservations_recounted", host=host.name)
-            Host.objects.filter(
-                pk=host.pk, reserved_memory_mib=host.reserved_memory_mib, reserved_vcpus=host.reserved_vcpus
-            ).update(reserved_memory_mib=want["memory"], reserved_vcpus=want["cpus"])
+def _by_desktop(action: planning.Action) -> str:
+    return "" if isinstance(action, planning.Build | planning.Hold) else action.desktop

@@ -1,0 +1,88 @@
+"""Worker lives in forked processes: short leases, no hints at all, death or stillness at a boundary.
+
+Without Redis every hint is lost, so these lives also show that rows alone are enough.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from django.db import connections
+
+from broker.models import Desktop, Hypervisor
+from broker.services import clock, inventory, nudges, pump, reconcile
+from tests.crash.boundaries import arm, die
+
+LEASE_S, CALL_S = 0.4, 0.2
+FAILED = 70
+"""Exit status of a life that raised."""
+
+
+def life(*, until: Callable[[], bool], limit_s: float, boundary: str = "", marker: Path | None = None,
+         act: Callable[[], None] = die) -> int:  # fmt: skip
+    """Fork a worker and return its pid. It ends when `until` says so, at its limit, or at the boundary."""
+    connections.close_all()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        _shorten()
+        if marker is not None:
+            arm(boundary, 1, marker, act)
+        _work(until, time.monotonic() + limit_s)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(FAILED)
+    os._exit(0)
+
+
+def ended(pid: int) -> int:
+    """Wait for a life's end: 0, or minus the signal that killed it. A life that raised fails the test."""
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code != FAILED, "the worker raised; see its traceback above"
+    return code
+
+
+def stopped(pid: int) -> bool:
+    """Wait until a life stands still (True) or has ended (False)."""
+    _, status = os.waitpid(pid, os.WUNTRACED)
+    return os.WIFSTOPPED(status)
+
+
+def go_on(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+
+
+def _shorten() -> None:
+    pump.LEASE_S, pump.CALL_S, pump.SLICE_S = LEASE_S, CALL_S, 1.0
+    inventory.LEASE_S, inventory.CALL_S = LEASE_S, CALL_S
+    inventory.QUICK_S = inventory.CALM_S = 0.02
+    reconcile.SOON_S = reconcile.CALM_S = 0.02
+    clock.RECONCILE_EVERY_S = 0.1  # type: ignore[assignment]
+    nudges._send = lambda task, argument: None
+    nudges._announce = lambda payload: None
+    nudges.taken = lambda task, argument: None
+    nudges.wait = lambda task, argument, timeout_s: bool(time.sleep(min(timeout_s, 0.02)))
+
+
+def _work(until: Callable[[], bool], end: float) -> None:
+    while time.monotonic() < end and not until():
+        for hypervisor_id in inventory.due():
+            inventory.take(hypervisor_id)
+        for hypervisor_id in Hypervisor.objects.values_list("pk", flat=True):
+            pump.run(hypervisor_id)
+        for pool_id in clock.pools_due():
+            reconcile.run(pool_id)
+        time.sleep(0.01)
+
+
+def ready(count: int) -> bool:
+    return Desktop.objects.filter(state="ready").count() >= count
