@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from broker.models import Event, Hypervisor, Operation, ScreenSession, Ticket
-from broker.services import outcomes, reservations
+from broker.services import outcomes, reservations, screens
 
 KEEP_OPERATIONS = timedelta(days=30)
 KEEP_EVENTS = timedelta(days=90)
@@ -24,6 +24,7 @@ def tidy() -> int:
     now = timezone.now()
     reservations.recount()
     _time_out_unsent(now)
+    screens.end_lost()
     finished = Operation.objects.filter(finished_at__lt=now - KEEP_OPERATIONS)
     return (
         _drop(Ticket.objects.filter(expires_at__lt=now - KEEP_TICKETS))

@@ -235,7 +235,7 @@ def test_housekeeping_ends_what_a_dead_relay_carried_and_forgets_addresses(house
     assert ScreenSession.objects.get().ended_at is None
     assert Ticket.objects.get(operation=opening.operation).target
     ScreenSession.objects.update(seen_at=timezone.now() - timedelta(minutes=2))
-    Ticket.objects.update(target_expires_at=timezone.now() - timedelta(seconds=1))
+    Ticket.objects.filter(operation=opening.operation).update(target_expires_at=timezone.now() - timedelta(seconds=1))
     assert screens.end_lost() == 2
     assert ScreenSession.objects.get().end_reason == "The relay stopped."
     assert not Ticket.objects.get(operation=opening.operation).target
