@@ -12,6 +12,8 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,31 +59,85 @@ def _run_event_loop() -> None:
         libvirt.virEventRunDefaultImpl()
 
 
+class Line:
+    """A connection and who is using it. It is closed once it is retired and nobody is inside a call any more.
+
+    libvirt frees a connection when it is closed, also under the feet of a thread that waits for an answer on it; and
+    closing may itself wait until keepalive finds the other end dead. So users come and go by `using`, in threads that
+    may wait, and the last one out has it closed in a thread of its own.
+    """
+
+    def __init__(self, connection: Connection, generation: int) -> None:
+        self.generation = generation
+        """Different for every connection of an endpoint: what was registered on an earlier one is gone."""
+        self._connection = connection
+        self._callbacks: list[int] = []
+        self._lock = threading.Lock()
+        self._users = 0
+        self._is_retired = False
+
+    @contextmanager
+    def using(self) -> Iterator[Connection]:
+        """The connection, alive for the length of the block. Raises Unreachable if it was closed before."""
+        with self._lock:
+            if self._connection is None:
+                raise Unreachable("The connection was closed.")
+            self._users += 1
+        try:
+            yield self._connection
+        finally:
+            with self._lock:
+                self._users -= 1
+            self._close_if_idle()
+
+    @property
+    def is_alive(self) -> bool:
+        """What libvirt knows of the line without asking the other end."""
+        with self._lock:
+            return not self._is_retired and is_alive(self._connection)
+
+    def keep(self, callbacks: list[int]) -> None:
+        """Remember event registrations: libvirt never closes a connection that still has some."""
+        with self._lock:
+            self._callbacks.extend(callbacks)
+
+    def retire(self) -> None:
+        """Nobody new should use it. Idempotent; returns at once."""
+        with self._lock:
+            self._is_retired = True
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        with self._lock:
+            if not self._is_retired or self._users or self._connection is None:
+                return
+            connection, self._connection = self._connection, None
+        closing = (connection, self._callbacks)
+        threading.Thread(target=_close_quietly, args=closing, name="libvirt-close", daemon=True).start()
+
+
 class Endpoint:
-    """One libvirt and the connection to it, opened when first needed and again after it was lost. Thread-safe."""
+    """One libvirt and the line to it, opened when first needed and again after it was lost. Thread-safe."""
 
     def __init__(self, settings: KvmSettings, workdir: Path) -> None:
         self._settings = settings
         self._workdir = workdir
         self._lock = threading.Lock()
-        self._connection: Connection = None
+        self._line: Line | None = None
+        self._lines = 0
         self._attempt: _Attempt | None = None
         self._files: Path | None = None
-        self._callbacks: list[int] = []
         self._is_closed = False
-        self.generation = 0
-        """Raised with every new connection: what was registered on an earlier one is gone."""
 
     @property
     def name(self) -> str:
         return self._settings.endpoint
 
-    def connection(self, deadline: float) -> Connection:
-        """A live connection. Raises Unreachable, CertificateRejected, CredentialsRejected, Unsupported by the
-        deadline."""
+    def line(self, deadline: float) -> Line:
+        """A live line. Raises Unreachable, CertificateRejected, CredentialsRejected or Unsupported by the deadline."""
         with self._lock:
-            if self._connection is not None and self._is_alive(self._connection):
-                return self._connection
+            if self._line is not None and self._line.is_alive:
+                return self._line
             self._let_go()
             if self._is_closed:
                 raise Unreachable(f"{self.name}: the connector was closed.")
@@ -91,54 +147,41 @@ class Endpoint:
                 attempt = self._attempt = _Attempt(self._open, deadline)
         return self._take(attempt, deadline)
 
-    def _take(self, attempt: _Attempt, deadline: float) -> Connection:
+    def _take(self, attempt: _Attempt, deadline: float) -> Line:
         if not attempt.ended.wait(max(0.0, deadline - time.monotonic())):
             raise Unreachable(f"Cannot reach {self.name}: no answer in time. {faults.ADVICE[Unreachable]}")
         with self._lock:
             if self._attempt is attempt:
                 self._attempt = None
-                if attempt.connection is not None and not self._is_closed:
-                    self._connection = attempt.connection
-                    self.generation += 1
-            if self._connection is not None:
-                return self._connection
+                if attempt.connection is not None:
+                    self._lines += 1
+                    self._line = Line(attempt.connection, self._lines)
+                    attempt.connection = None
+                if self._is_closed:
+                    self._let_go()
+            if self._line is not None:
+                return self._line
         raise attempt.error or Unreachable(f"{self.name}: the connection was lost.")
 
-    def lose(self, connection: Connection) -> None:
-        """Forget a connection that proved dead; the next caller opens a new one."""
+    def lose(self, line: Line) -> None:
+        """Forget a line that proved dead; the next caller opens a new one."""
         with self._lock:
-            if self._connection is connection:
+            if self._line is line:
                 self._let_go()
 
-    def keep(self, connection: Connection, callbacks: list[int]) -> None:
-        """Remember event registrations of a connection: libvirt never closes one that still has some."""
-        with self._lock:
-            if self._connection is connection:
-                self._callbacks.extend(callbacks)
-
     def _let_go(self) -> None:
-        """Close the connection in a thread of its own: that may take until keepalive finds the line dead."""
-        connection, self._connection = self._connection, None
-        callbacks, self._callbacks = self._callbacks, []
-        if connection is not None:
-            threading.Thread(
-                target=_close_quietly, args=(connection, callbacks), name="libvirt-close", daemon=True
-            ).start()
+        line, self._line = self._line, None
+        if line is not None:
+            line.retire()
 
     def close(self) -> None:
-        """Let go of the connection and remove key files. Idempotent; never raises; never waits for a dead line."""
+        """Let go of the line and remove key files. Idempotent; never raises; never waits for a dead line."""
         with self._lock:
             self._is_closed = True
             self._let_go()
             files, self._files = self._files, None
         if files is not None:
             shutil.rmtree(files, ignore_errors=True)
-
-    def _is_alive(self, connection: Connection) -> bool:
-        try:
-            return bool(connection.isAlive())
-        except libvirt.libvirtError:
-            return False
 
     # --- opening, in a thread of its own ---
 
@@ -232,6 +275,13 @@ class Endpoint:
 
 
 _CREDENTIALS = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
+
+
+def is_alive(connection: Connection) -> bool:
+    try:
+        return connection is not None and bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False
 
 
 class _Attempt:

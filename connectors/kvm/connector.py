@@ -39,7 +39,7 @@ from connectors.base import (
 )
 from connectors.errors import ConnectorError, Unreachable, Unsupported
 from connectors.kvm import copies, faults, machines, mapping, power, probe, screens, snapshots
-from connectors.kvm.client import Endpoint
+from connectors.kvm.client import Endpoint, Line
 from connectors.kvm.inventory import Changes, Reading, listen
 from connectors.kvm.jobs import Crew, Job
 from connectors.kvm.settings import KvmSettings
@@ -75,7 +75,7 @@ class KvmConnector:
 
     def __init__(self, settings: KvmSettings, surroundings: Surroundings) -> None:
         self._settings = settings
-        self._surroundings = surroundings
+        self.surroundings = surroundings
         self._endpoint = Endpoint(settings, surroundings.workdir)
         self._crew = Crew()
         self._jobs: dict[str, _Going] = {}
@@ -93,44 +93,40 @@ class KvmConnector:
     # --- looking ---
 
     def check(self, deadline: float) -> Platform:
-        connection = self._connect(deadline)
-        return self._by(deadline, "looking at the host", connection, lambda: self._platform(connection))
+        return self._by(deadline, "looking at the host", lambda line, connection: self._platform(connection))
 
     def inventory(self, since: Cursor | None, deadline: float) -> Inventory:
-        connection = self._connect(deadline)
-        return self._by(deadline, "reading the inventory", connection, lambda: self._read(connection, since, deadline))
+        def read(line: Line, connection: Any) -> Inventory:
+            return self._read(line, connection, since, deadline)
+
+        return self._by(deadline, "reading the inventory", read)
 
     def _platform(self, connection: Any) -> Platform:
         product = f"{connection.getType()} through libvirt {_version(connection.getLibVersion())}"
-        warnings = [] if connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE) else [
-            "No storage pool is active: machines cannot be made here."
-        ]  # fmt: skip
+        warnings = []
+        if not connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+            warnings.append("No storage pool is active: machines cannot be made here.")
         if not connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
             warnings.append("No libvirt network is active: machines need one, or a bridge in their template.")
         if self._settings.transport == "tcp" or self._settings.uri.startswith("qemu+tcp"):
             warnings.append(
                 "Unencrypted TCP: anybody on the way can read and change everything. For laboratories only."
             )
-        takes = self.takes if self._surroundings.probe_image else self.takes - {ProbeAcceleration}
-        return Platform(
-product=product,
-            version=_version(connection.getVersion()),
-            takes=takes,
-            warnings=tuple(warnings),
-        )  # fmt: skip
+        takes = self.takes if self.surroundings.probe_image else self.takes - {ProbeAcceleration}
+        version = _version(connection.getVersion())
+        return Platform(product=product, version=version, takes=takes, warnings=tuple(warnings))
 
-    def _read(self, connection: Any, since: Cursor | None, deadline: float) -> Inventory:
-        generation = self._endpoint.generation
-        if self._listening_on != generation:
+    def _read(self, line: Line, connection: Any, since: Cursor | None, deadline: float) -> Inventory:
+        if self._listening_on != line.generation:
             self._changes = Changes()
-            self._endpoint.keep(connection, listen(connection, self._changes))
-            self._listening_on = generation
+            line.keep(listen(connection, self._changes))
+            self._listening_on = line.generation
             self._verified.clear()
         # Taken before anything is read: what changes while we read is read again the next time.
         here = self._changes.counter
-        cursor = Cursor(f"{self._name}/{generation}/{here}")
+        cursor = Cursor(f"{self._name}/{line.generation}/{here}")
         reading = Reading(connection, self._host(connection), deadline, self._verified, self._changes)
-        counted = self._counter_of(since, generation)
+        counted = self._counter_of(since, line.generation)
         inventory = reading.complete() if counted is None else reading.changed(self._changes.since(counted))
         return _with_cursor(inventory, cursor)
 
@@ -157,8 +153,8 @@ product=product,
 
     def _go(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
         """Go on with each order and say how far it is. Raises, after all that is known, if the endpoint was lost."""
-        connection = self._connect(deadline)
-        going = [self._started(connection, receipt, deadline) for receipt in receipts]
+        line = self._endpoint.line(deadline)
+        going = [self._started(line, receipt, deadline) for receipt in receipts]
         patience = min(deadline, time.monotonic() + PATIENCE_S)
         lost: ConnectorError | None = None
         for job in going:
@@ -166,31 +162,51 @@ product=product,
             try:
                 yield self._told(job)
             except ConnectorError as error:
-                self._endpoint.lose(job.work.connection)
+                self._endpoint.lose(line)
                 lost = error
         if lost is not None:
             raise lost
 
-    def _started(self, connection: Any, receipt: Receipt, deadline: float) -> _Going:
+    def _started(self, line: Line, receipt: Receipt, deadline: float) -> _Going:
         """The order's job: the one under way, a finished one that nobody has asked after, or a new one."""
         key = receipt.order.key
         there = self._jobs.get(key)
         if there is not None and (not there.job.ended.is_set() or there.is_final):
             return there
-        data = dict(there.work.receipt if there is not None else receipt.data)
         work = Work(
-            order=receipt.order, connection=connection, settings=self._settings, surroundings=self._surroundings,
-            usage=self._usage, host_id=self._host_id, deadline=deadline, receipt=data,
-        )  # fmt: skip
-        going = self._jobs[key] = _Going(work, self._crew.start(lambda: self._advance(work)))
+            order=receipt.order,
+            settings=self._settings,
+            surroundings=self.surroundings,
+            usage=self._usage,
+            deadline=deadline,
+            receipt=dict(there.work.receipt if there is not None else receipt.data),
+        )
+        going = self._jobs[key] = _Going(work, self._crew.start(lambda: self._advance(line, work)))
         return going
 
-    def _advance(self, work: Work[Any]) -> Outcome:
-        """One go at an order, in a thread of the pool. Endpoint losses are raised, all else is told as an outcome."""
-        procedure = PROCEDURES.get(type(work.order))
+    def _advance(self, line: Line, work: Work[Any]) -> Outcome:
+        """One go at an order, in a thread of the pool. Endpoint losses are raised, all else is told as an outcome.
+
+        Errors leave without their tracebacks: those would keep libvirt's objects, and with them a dead connection,
+        alive for as long as anybody keeps the outcome.
+        """
         try:
-            if procedure is None:
-                raise Unsupported(f"KVM knows no order {type(work.order).__name__}.")
+            with line.using() as work.connection:
+                try:
+                    return self._proceed(work)
+                finally:
+                    work.connection = None
+        except ConnectorError as error:
+            error = _bare(error)
+            if error.loses_endpoint:
+                raise error from None
+            return Outcome(key=work.order.key, stage=Stage.FAILED, step=work.step, error=error)
+
+    def _proceed(self, work: Work[Any]) -> Outcome:
+        procedure = PROCEDURES.get(type(work.order))
+        if procedure is None:
+            raise Unsupported(f"KVM knows no order {type(work.order).__name__}.")
+        try:
             work.begin("Starting")
             work.host_id = self._host(work.connection)
             return procedure(work)
@@ -198,11 +214,8 @@ product=product,
             return work.running(poll_after_s=0.5)
         except copies.StillCopying:
             return work.running(poll_after_s=2.0)
-        except (libvirt.libvirtError, ConnectorError) as error:
-            problem = work.problem(error)
-            if problem.loses_endpoint:
-                raise problem from error
-            return Outcome(key=work.order.key, stage=Stage.FAILED, step=work.step, error=problem)
+        except libvirt.libvirtError as error:
+            raise work.problem(error) from error
 
     def _told(self, going: _Going) -> Outcome:
         if not going.job.ended.is_set():
@@ -218,35 +231,41 @@ product=product,
 
     # --- the connection ---
 
-    def _connect(self, deadline: float) -> Any:
-        return self._endpoint.connection(deadline)
-
     def _host(self, connection: Any) -> str:
         with self._lock:
             if not self._host_id:
                 self._host_id = mapping.host_uuid(connection.getCapabilities()) or connection.getHostname()
             return self._host_id
 
-    def _by(self, deadline: float, doing: str, connection: Any, call: Callable[[], T]) -> T:
+    def _by(self, deadline: float, doing: str, call: Callable[[Line, Any], T]) -> T:
         """The call's result by the deadline, in a thread of its own that is left behind if the line is dead."""
-        job: Job[T] = Job(call)
+        line = self._endpoint.line(deadline)
+        job: Job[T] = Job(lambda: self._look(line, doing, call))
         threading.Thread(target=job.run, name="libvirt-read", daemon=True).start()
         if not job.ended.wait(max(0.0, deadline - time.monotonic())):
-            self._endpoint.lose(connection)
-            raise Unreachable(
-                f"{self._endpoint.name} did not answer in time while {doing}. {faults.ADVICE[Unreachable]}"
-            )
-        if isinstance(job.fault, libvirt.libvirtError):
-            error = faults.ours(job.fault, doing, self._endpoint.name)
-            if error.loses_endpoint:
-                self._endpoint.lose(connection)
-            raise error from job.fault
-        if isinstance(job.fault, OutOfTime):
-            raise Unreachable(f"{self._endpoint.name} did not answer in time while {doing}.") from job.fault
+            self._endpoint.lose(line)
+            words = f"{self._endpoint.name} did not answer in time while {doing}."
+            raise Unreachable(f"{words} {faults.ADVICE[Unreachable]}")
+        if isinstance(job.fault, ConnectorError) and job.fault.loses_endpoint:
+            self._endpoint.lose(line)
         if job.fault is not None:
             raise job.fault
         result: T = job.result  # type: ignore[assignment]
         return result
+
+    def _look(self, line: Line, doing: str, call: Callable[[Line, Any], T]) -> T:
+        try:
+            with line.using() as connection:
+                return call(line, connection)
+        except libvirt.libvirtError as error:
+            raise _bare(faults.ours(error, doing, self._endpoint.name)) from None
+        except OutOfTime:
+            raise Unreachable(f"{self._endpoint.name} did not answer in time while {doing}.") from None
+
+
+def _bare(error: ConnectorError) -> ConnectorError:
+    """The same error without what it came through."""
+    return type(error)(error.message, platform_words=error.platform_words, retry_after_s=error.retry_after_s)
 
 
 class _Going:

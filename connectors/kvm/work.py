@@ -13,6 +13,7 @@ import libvirt
 from connectors.base import MachineRef, Order, Outcome, Result, Stage, Stamp, Surroundings
 from connectors.errors import Conflict, ConnectorError, NotFound, Unreachable
 from connectors.kvm import faults, mapping
+from connectors.kvm.client import is_alive
 from connectors.kvm.settings import KvmSettings
 
 O = TypeVar("O", bound=Order)  # noqa: E741
@@ -53,14 +54,15 @@ class Work(Generic[O]):
     libvirt."""
 
     order: O
-    connection: Any
     settings: KvmSettings
     surroundings: Surroundings
     usage: Usage
-    host_id: str
     deadline: float
     receipt: dict[str, object] = field(default_factory=dict)
-    step: str = ""
+    connection: Any = None
+    """Set while a job is at it."""
+    host_id: str = ""
+    step: str = "Waiting for its turn"
 
     def begin(self, step: str) -> None:
         """Name the step that comes. Raises `OutOfTime` if none may be taken any more."""
@@ -82,7 +84,7 @@ class Work(Generic[O]):
         said."""
         if isinstance(error, ConnectorError):
             return error
-        if not self.connection.isAlive():
+        if not is_alive(self.connection):
             words = f"The connection to {self.settings.endpoint} was lost while {self.step.lower()}."
             return Unreachable(f"{words} {faults.ADVICE[Unreachable]}", platform_words=str(error))
         return faults.ours(error, self.step.lower(), self.settings.endpoint)
