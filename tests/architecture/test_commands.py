@@ -11,7 +11,9 @@ from tests.architecture.tree import ROOT, files
 def test_make_help_lists_every_command() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
-    shown = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert {line.split()[0] for line in shown.stdout.splitlines()} == targets
     assert {"run", "test", "test-long", "bench", "lint", "vendor", "clean-demo", "help"} <= targets
 

@@ -76,9 +76,18 @@ def test_a_changed_front_end_file_is_seen(tmp_path: Path) -> None:
 
 def test_no_file_names_a_package_registry() -> None:
     """Packages are fetched by ordinary clients as the machine has set them up; no address of a registry is ours to fix."""
-    hosts = [".".join(parts) for parts in (
-        ("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"), ("deb.debian", "org"),
-        ("security.debian", "org"), ("snapshot.debian", "org"), ("archive.ubuntu", "com"),
-    )]
+    hosts = [
+        ".".join(parts)
+        for parts in (
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("npmjs", "org"),
+            ("npmjs", "com"),
+            ("deb.debian", "org"),
+            ("security.debian", "org"),
+            ("snapshot.debian", "org"),
+            ("archive.ubuntu", "com"),
+        )
+    ]
     pattern = re.compile("|".join(map(re.escape, hosts)).encode())
     assert [str(file.relative_to(ROOT)) for file in files() if pattern.search(file.read_bytes())] == []
