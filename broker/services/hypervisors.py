@@ -289,7 +289,7 @@ def _refuse_removal_in_use(hypervisor: Hypervisor) -> None:
     if pools := PoolMember.objects.filter(hypervisor=hypervisor).values_list("pool__name", flat=True)[:5]:
         raise Clash(f"{hypervisor.name} is a member of {', '.join(pools)}. Remove it from its pools first.")
     if live := Desktop.objects.filter(hypervisor=hypervisor, state__in=LIVE).count():
-        raise Clash(f"{live} desktops still live on {hypervisor.name}. Drain it and retire them first.")
+        raise Clash(f"{hypervisor.name} still has live desktops ({live}). Drain it and retire them first.")
 
 
 def _ask_anew(hypervisor: Hypervisor) -> None:

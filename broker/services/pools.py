@@ -137,11 +137,9 @@ def delete_pool(*, actor: User, pool_id: UUID) -> None:
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
         if live := Desktop.objects.filter(pool=pool, state__in=LIVE).count():
-            raise Clash(
-                f"{pool} still has {live} desktops. Set minimum, spare and maximum to 0, or retire them, first."
-            )
+            raise Clash(f"{pool} still has live desktops ({live}). Set its sizes to 0, or retire them, first.")
         if waiting := Request.objects.filter(pool=pool, state__in=Request.OPEN).count():
-            raise Clash(f"{waiting} requests for {pool} are open. Cancel them or withdraw the entitlements first.")
+            raise Clash(f"{pool} still has open requests ({waiting}). Cancel them or withdraw the entitlements first.")
         audit.record(actor=actor, action="pool.delete", subject=pool)
         history.forget_gone_desktops(Desktop.objects.filter(pool=pool))
         if Desktop.objects.filter(pool=pool).exists() or Assignment.objects.filter(pool=pool, until=None).exists():

@@ -148,7 +148,7 @@ def _remove_copy(actor: User, copy: TemplateCopy) -> None:
     if member := PoolMember.objects.filter(copy=copy).select_related("pool").first():
         raise Clash(f"{copy.name} serves the pool {member.pool}. Remove that member first.")
     if live := Desktop.objects.filter(copy=copy, state__in=LIVE).count():
-        raise Clash(f"{live} desktops hang from {copy.name}. Retire them first.")
+        raise Clash(f"{copy.name} still has desktops that hang from it ({live}). Retire them first.")
     history.forget_gone_desktops(Desktop.objects.filter(copy=copy))
     if Desktop.objects.filter(copy=copy).exists():
         raise Clash(f"The last desktop of {copy.name} is just being cleared away. Try again in a moment.")

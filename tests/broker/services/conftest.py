@@ -1,0 +1,43 @@
+"""The estate that the services' tests act on, and what they tell the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from pytest_django import DjangoCaptureOnCommitCallbacks
+
+from broker.services import nudges
+from tests.broker.portal.cast import Estate, estate
+
+
+@pytest.fixture
+def house(db: None) -> Estate:
+    return estate()
+
+
+class Hints(list[tuple[str, str]]):
+    """(task, argument) of every nudge that a commit would send."""
+
+
+@pytest.fixture
+def hints(
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> Callable[[], Any]:
+    """`with hints() as sent:` collects the nudges that the block's commit would send to workers."""
+
+    @contextmanager
+    def collect() -> Iterator[Hints]:
+        sent = Hints()
+        with django_capture_on_commit_callbacks() as callbacks:
+            yield sent
+        sent.extend(
+            (callback.args[0], callback.args[1])
+            for callback in callbacks
+            if isinstance(callback, partial) and callback.func is nudges._send
+        )
+
+    return collect

@@ -1,0 +1,208 @@
+"""Pools and members: what may be set, what is refused, what the reconciler is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+
+from broker.domain.lifecycle import State
+from broker.models import (
+    AuditEntry,
+    Desktop,
+    Hypervisor,
+    Network,
+    Operation,
+    Pool,
+    PoolMember,
+    Request,
+    TemplateCopy,
+)
+from broker.services import brokering, nudges, pools
+from broker.services.errors import Clash, Forbidden, Invalid, Missing
+from broker.services.pools import MemberWish
+from tests.broker.portal.cast import Estate
+
+pytestmark = pytest.mark.django_db
+
+
+def create(house: Estate, **changed: Any) -> Pool:
+    wish: dict[str, Any] = {
+        "actor": house.dana, "name": "Design", "naming": "design-###", "minimum": 1, "spare": 2, "maximum": 20,
+        "members": [MemberWish(house.copy.pk, weight=50, maximum=5)],
+    }  # fmt: skip
+    return pools.create_pool(**(wish | changed))
+
+
+def second_copy(house: Estate) -> TemplateCopy:
+    other = Hypervisor.objects.create(name="kvm-02", kind="kvm")
+    return TemplateCopy.objects.create(
+        version=house.copy.version, hypervisor=other, platform_id="golden", name="golden", vcpus=1, memory_mib=512
+    )
+
+
+def test_a_pool_stands_with_its_members_and_the_reconciler_is_told(house: Estate, hints: Callable[[], Any]) -> None:
+    with hints() as sent:
+        pool = create(house)
+    member = pool.members.get()
+    assert (member.hypervisor, member.copy, member.weight, member.maximum) == (house.hypervisor, house.copy, 50, 5)
+    assert sent == [(nudges.RECONCILE, str(pool.pk))]
+    assert pool.next_reconcile_at is not None
+    changes = AuditEntry.objects.get(action="pool.create").changes
+    assert changes["maximum"] == [None, 20]
+    assert AuditEntry.objects.filter(action="pool.add_member").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "fields"),
+    [
+        ({"name": "office"}, {"name"}),
+        ({"name": "a\nb"}, {"name"}),
+        ({"name": "x" * 300}, {"name"}),
+        ({"naming": "design"}, {"naming"}),
+        ({"naming": "../#"}, {"naming"}),
+        ({"naming": "de sign-#"}, {"naming"}),
+        ({"naming": "büro-##"}, {"naming"}),
+        ({"naming": "d-#"}, {"naming"}),
+        ({"naming": "OFFICE-###"}, {"naming"}),
+        ({"naming": f"{'x' * 60}-###"}, {"naming"}),
+        ({"kind": "floaty"}, {"kind"}),
+        ({"preparation": "prayer"}, {"preparation"}),
+        ({"minimum": 21}, {"minimum"}),
+        ({"spare": 21}, {"spare"}),
+        ({"minimum": -1}, {"minimum"}),
+        ({"maximum": 10**12}, {"maximum", "naming"}),
+        ({"vcpus": 0}, {"vcpus"}),
+        ({"memory_mib": 1}, {"memory_mib"}),
+        ({"priority": 0}, {"priority"}),
+        ({"members": [MemberWish(uuid4())]}, {"copy"}),
+    ],
+)
+def test_wrong_input_is_told_field_by_field_and_nothing_is_made(
+    house: Estate, wish: dict[str, Any], fields: set[str]
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        create(house, **wish)
+    assert set(refused.value.fields) == fields
+    assert Pool.objects.count() == 1
+
+
+def test_two_members_on_one_hypervisor_are_one_too_many(house: Estate) -> None:
+    with pytest.raises(Invalid) as refused:
+        create(house, members=[MemberWish(house.copy.pk), MemberWish(house.copy.pk)])
+    assert "already a member" in refused.value.fields["copy"]
+    with pytest.raises(Invalid):
+        pools.add_member(actor=house.dana, pool_id=house.pool.pk, copy_id=house.copy.pk)
+
+
+def test_a_network_must_be_one_that_the_inventory_knows(house: Estate) -> None:
+    Network.objects.create(hypervisor=house.hypervisor, platform_id="net-1", name="default", seen_at=timezone.now())
+    member = house.pool.members.get()
+    changed = pools.change_member(actor=house.dana, member_id=member.pk, networks=["net-1"])
+    assert changed.networks == ["net-1"]
+    with pytest.raises(Invalid) as refused:
+        pools.change_member(actor=house.dana, member_id=member.pk, networks=["net-2"])
+    assert "'net-2'" in refused.value.fields["networks"]
+
+
+def test_a_change_names_before_and_after_and_leaves_the_rest(house: Estate, hints: Callable[[], Any]) -> None:
+    with hints() as sent:
+        pools.change_pool(actor=house.dana, pool_id=house.pool.pk, spare=3)
+    assert AuditEntry.objects.get().changes == {"spare": [1, 3]}
+    assert sent == [(nudges.RECONCILE, str(house.pool.pk))]
+    house.pool.refresh_from_db()
+    assert (house.pool.name, house.pool.spare) == ("Office", 3)
+
+
+def test_a_change_of_nothing_is_no_change(house: Estate, hints: Callable[[], Any]) -> None:
+    with hints() as sent:
+        pools.change_pool(actor=house.dana, pool_id=house.pool.pk, name="Office")
+    assert not AuditEntry.objects.exists()
+    assert not sent
+
+
+def test_the_maximum_never_falls_below_what_is_kept(house: Estate) -> None:
+    pools.change_pool(actor=house.dana, pool_id=house.pool.pk, minimum=4, maximum=8)
+    with pytest.raises(Invalid) as refused:
+        pools.change_pool(actor=house.dana, pool_id=house.pool.pk, maximum=3)
+    assert set(refused.value.fields) == {"minimum"}
+
+
+def test_a_pool_is_opened_and_closed(house: Estate) -> None:
+    assert not pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False).is_enabled
+    with pytest.raises(Clash, match="closed"):
+        brokering.request_desktop(user=house.bob, pool_id=house.pool.pk)
+    assert pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=True).is_enabled
+
+
+def test_resuming_clears_the_holds_of_pool_and_members(house: Estate) -> None:
+    Pool.objects.update(hold_reason="30 deleted this hour.")
+    PoolMember.objects.update(hold_reason="Storage full.", hold_until=timezone.now(), failures=4)
+    pools.resume_pool(actor=house.dana, pool_id=house.pool.pk)
+    member = PoolMember.objects.get()
+    assert (Pool.objects.get().hold_reason, member.hold_reason, member.hold_until, member.failures) == ("", "", None, 0)
+    assert AuditEntry.objects.get().changes["hold_reason"] == ["30 deleted this hour.", ""]
+
+
+def test_members_come_and_go(house: Estate, hints: Callable[[], Any]) -> None:
+    copy = second_copy(house)
+    with hints() as sent:
+        member = pools.add_member(actor=house.dana, pool_id=house.pool.pk, copy_id=copy.pk, weight=10)
+        pools.change_member(actor=house.dana, member_id=member.pk, weight=20, is_enabled=False)
+        pools.remove_member(actor=house.dana, member_id=member.pk)
+    assert sent == [(nudges.RECONCILE, str(house.pool.pk))] * 3
+    assert AuditEntry.objects.get(action="pool.change_member").changes == {
+        "weight": [10, 20], "is_enabled": [True, False],
+    }  # fmt: skip
+    assert house.pool.members.count() == 1
+
+
+def test_a_members_copy_stays_on_its_hypervisor(house: Estate) -> None:
+    copy = second_copy(house)
+    with pytest.raises(Invalid) as refused:
+        pools.change_member(actor=house.dana, member_id=house.pool.members.get().pk, copy_id=copy.pk)
+    assert "does not lie on kvm-01" in refused.value.fields["copy"]
+
+
+def test_a_pool_in_use_is_not_deleted_and_says_what_to_do(house: Estate) -> None:
+    with pytest.raises(Clash, match=r"live desktops \(1\)"):
+        pools.delete_pool(actor=house.dana, pool_id=house.pool.pk)
+    pool = house.open_pool("Empty")
+    Request.objects.create(pool=pool, user=house.bob, created_at=timezone.now())
+    with pytest.raises(Clash, match=r"open requests \(1\)"):
+        pools.delete_pool(actor=house.dana, pool_id=pool.pk)
+
+
+def test_a_pool_goes_with_its_history(house: Estate) -> None:
+    brokering.release_desktop(actor=house.alice, desktop_id=house.desktop.pk)
+    Operation.objects.update(state="done")
+    Desktop.objects.update(state=State.GONE)
+    pools.delete_pool(actor=house.dana, pool_id=house.pool.pk)
+    assert not Pool.objects.exists()
+    assert not Request.objects.exists()
+    assert AuditEntry.objects.filter(action="pool.delete", object_name="Office").exists()
+
+
+@pytest.mark.parametrize("person", ["alice", "bob", "charlie"])
+def test_only_administrators_have_a_say(house: Estate, person: str) -> None:
+    actor, pool, member = getattr(house, person), house.pool, house.pool.members.get()
+    for verb in (
+        lambda: create(house, actor=actor),
+        lambda: pools.change_pool(actor=actor, pool_id=pool.pk, spare=0),
+        lambda: pools.enable_pool(actor=actor, pool_id=pool.pk, on=False),
+        lambda: pools.resume_pool(actor=actor, pool_id=pool.pk),
+        lambda: pools.delete_pool(actor=actor, pool_id=pool.pk),
+        lambda: pools.add_member(actor=actor, pool_id=pool.pk, copy_id=house.copy.pk),
+        lambda: pools.change_member(actor=actor, member_id=member.pk, weight=1),
+        lambda: pools.remove_member(actor=actor, member_id=member.pk),
+    ):
+        with pytest.raises(Forbidden):
+            verb()
+
+
+def test_an_unknown_pool_is_missing(house: Estate) -> None:
+    with pytest.raises(Missing):
+        pools.change_pool(actor=house.dana, pool_id=uuid4(), spare=0)
