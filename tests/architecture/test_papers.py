@@ -1,4 +1,4 @@
-"""What the papers of the project say is so: paths exist, dependencies have reasons, vendored files are the chosen ones."""
+"""What the project's papers say is so: paths exist, dependencies have reasons, vendored files are the chosen ones."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_changed_front_end_file_is_seen(tmp_path: Path) -> None:
 
 
 def test_no_file_names_a_package_registry() -> None:
-    """Packages are fetched by ordinary clients as the machine has set them up; no address of a registry is ours to fix."""
+    """Ordinary clients fetch packages as the machine has set them up; no address of a registry is ours to fix."""
     hosts = [
         ".".join(parts)
         for parts in (
