@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 @contextmanager
-def private_postgres() -> Iterator[str]:
+def private_postgres(settings: Mapping[str, str] = SETTINGS) -> Iterator[str]:
     """The DATABASE_URL of an empty database `deskyard` while the block lasts; its role may create more databases."""
     binaries = _binaries()
     with scratch_directory("postgres") as folder:
@@ -42,7 +42,7 @@ def private_postgres() -> Iterator[str]:
         data = folder / "data"
         _run_as_postgres(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
                          "--locale=C.UTF-8")  # fmt: skip
-        server, port = _start(binaries, folder)
+        server, port = _start(binaries, folder, settings)
         try:
             _run_as_postgres(binaries / "createdb", "-h", folder, "-p", str(port), "-U", "postgres", "deskyard")
             yield f"postgresql://postgres@127.0.0.1:{port}/deskyard"
@@ -58,9 +58,9 @@ def _binaries() -> Path:
     return require_program("postgres", "postgresql").resolve().parent
 
 
-def _start(binaries: Path, folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+def _start(binaries: Path, folder: Path, settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
     """The server and the port on which it answers."""
-    options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     for _ in range(ATTEMPTS):
         port = free_port()
         with (folder / "log").open("ab") as log:

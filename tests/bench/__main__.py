@@ -1,0 +1,34 @@
+"""`python -m tests.bench [NAME]`: every bench in a process of its own, or the named one in this process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+from tests.bench.ground import broker_ready
+from tests.support.prerequisites import MissingPrerequisite
+
+BENCHES = ("claim", "portal", "lists", "fill", "inflight", "relay")
+
+
+def main(names: list[str]) -> int:
+    if unknown := [name for name in names if name not in BENCHES]:
+        print(f"There is no bench {unknown[0]!r}. There are: {', '.join(BENCHES)}.", file=sys.stderr)
+        return 2
+    if len(names) == 1:
+        with broker_ready():
+            import_module(f"tests.bench.{names[0]}").run()
+        return 0
+    # Each has its own database and caches, and one that fails does not keep the others from being measured.
+    ended = [
+        subprocess.run([sys.executable, "-m", "tests.bench", name], check=False).returncode for name in names or BENCHES
+    ]
+    return max(ended)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except MissingPrerequisite as missing:
+        sys.exit(str(missing))

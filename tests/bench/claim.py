@@ -1,0 +1,89 @@
+"""What a claim costs: statements, rows read and milliseconds at two sizes of estate, and claims a second.
+
+A claim is `brokering.request_desktop` by a person who has nothing in the pool yet, with its event and audit rows,
+committed durably, and with the hints to Redis after the commit. Sign-in is not part of it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.db import connections
+
+from broker.models import Assignment, Pool, Request
+from broker.services import brokering
+from tests.bench import estate
+from tests.bench.claimer import WAIT_S, claim_for
+from tests.bench.counting import rows_read, statements
+from tests.bench.figures import load, report, say
+
+SIZES = (1_000, 100_000)
+SINGLE_CLAIMS = 200
+CLIENTS, CLAIMS_A_CLIENT = 16, 500
+
+
+def run() -> None:
+    for size in SIZES:
+        estate.raze()
+        made = estate.build(size)
+        pool = estate.add_pool(made, "claims", ready=SINGLE_CLAIMS + 50)
+        measure_one(pool, size)
+    pool = estate.add_pool(made, "rush", ready=CLIENTS * CLAIMS_A_CLIENT)
+    measure_rate(pool, size)
+
+
+def measure_one(pool: Pool, size: int) -> None:
+    """One client, one claim after the other."""
+    people = list(User.objects.order_by("pk")[: SINGLE_CLAIMS + 10])
+    for person in people[:10]:
+        _claim(person, pool.pk)
+    counts, times = [], []
+    before = rows_read()
+    for person in people[10:]:
+        with statements() as sent:
+            began = time.perf_counter()
+            _claim(person, pool.pk)
+            times.append(time.perf_counter() - began)
+        counts.append(len(sent))
+    read = (rows_read() - before) / len(times)
+    report("claim", "statements", max(counts), "statements", desktops=size)
+    report("claim", "rows_read", read, "rows", desktops=size)
+    report("claim", "median_ms", statistics.median(times) * 1000, "ms", desktops=size, load=load())
+
+
+def _claim(person: User, pool_id: UUID) -> None:
+    request, _ = brokering.request_desktop(user=person, pool_id=pool_id)
+    if request.state != Request.State.READY:
+        raise AssertionError(f"{person} was not served: {request.state} {request.reason}")
+
+
+def measure_rate(pool: Pool, size: int) -> None:
+    """Many client processes at once on one pool; every claim must be served, each with a desktop of its own."""
+    people = list(User.objects.order_by("-pk").values_list("pk", flat=True)[: CLIENTS * CLAIMS_A_CLIENT])
+    connections.close_all()
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(CLIENTS + 1)
+    clients = [
+        context.Process(target=claim_for, args=(people[n::CLIENTS], pool.pk, start), daemon=True)
+        for n in range(CLIENTS)
+    ]
+    for client in clients:
+        client.start()
+    start.wait(WAIT_S)
+    busy = load()
+    began = time.perf_counter()
+    for client in clients:
+        client.join()
+    took = time.perf_counter() - began
+    if any(client.exitcode for client in clients):
+        raise AssertionError("A client failed; see above.")
+    served = Assignment.objects.filter(pool=pool, until=None).values("desktop").distinct().count()
+    if served != len(people):
+        raise AssertionError(f"{len(people)} people asked, {served} desktops were handed out.")
+    say(f"{served} claims in {took:.1f} s by {CLIENTS} processes")
+    report("claim", "rate", served / took, "claims/s", desktops=size, clients=CLIENTS, cores=os.cpu_count(), load=busy)

@@ -1,0 +1,27 @@
+"""One client process of the claim bench. Imports nothing of Django's before it is set up: the process is spawned."""
+
+from __future__ import annotations
+
+from multiprocessing.synchronize import Barrier
+from uuid import UUID
+
+WAIT_S = 300
+
+
+def claim_for(people: list[int], pool_id: UUID, start: Barrier) -> None:
+    """Get ready, wait for the others, then claim for each of these people without a pause."""
+    import django
+
+    django.setup()
+
+    from django.contrib.auth.models import User
+
+    from broker.models import Request
+    from broker.services import brokering
+
+    users = list(User.objects.filter(pk__in=people))
+    start.wait(WAIT_S)
+    for user in users:
+        request, _ = brokering.request_desktop(user=user, pool_id=pool_id)
+        if request.state != Request.State.READY:
+            raise AssertionError(f"{user} was not served: {request.state} {request.reason}")

@@ -1,0 +1,49 @@
+"""Counts of what the database was asked and what it read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection
+
+CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """The statements sent on this thread's connection while the block lasts, without transaction control."""
+    sent: list[str] = []
+
+    def note(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if not sql.lstrip().upper().startswith(CONTROL):
+            sent.append(sql)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(note):
+        yield sent
+
+
+def rows_read() -> int:
+    """Rows and index entries that PostgreSQL has read in user tables so far. Call outside a transaction.
+
+    Counts what it had to look at, also by foreign-key checks, whether or not it was part of an answer.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute(
+            "SELECT (SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables)"
+            " + (SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes)"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def calls_so_far() -> dict[str, int]:
+    """Statement -> how often any connection has run it; needs pg_stat_statements."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT query, sum(calls) FROM pg_stat_statements"
+            " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) GROUP BY query"
+        )
+        return {query: int(calls) for query, calls in cursor.fetchall()}
