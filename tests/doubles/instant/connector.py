@@ -101,6 +101,8 @@ class InstantConnector:
         self.latency_s = float(settings.latency_s or 0)
         self.boot_s = float(settings.boot_s or 0)
         self._world: World | None = None
+        self._shown_last: dict[str, base.Machine] = {}
+        self._cursor: Cursor | None = None
         self._acts: dict[type[Order], Callable[[Any], Outcome]] = {
             CloneMachine: self._clone,
             RecycleMachine: self._recycle,
@@ -127,11 +129,15 @@ class InstantConnector:
         machines = world.machines()
         if share := world.faults.value("omit"):
             machines = machines[int(len(machines) * float(share)) :]
+        shown = {machine.id: self._shown(machine, world) for machine in machines}
         partial = "The storage could not be read." if world.faults.value("partial") is not None else ""
+        is_incremental = since is not None and since == self._cursor and not partial
+        last, self._shown_last, self._cursor = self._shown_last, shown, Cursor(str(uuid4()))
         listing = Inventory(
             began_at=began_at,
-            complete=not partial,
+            complete=not partial and not is_incremental,
             partial=partial,
+            cursor=self._cursor,
             hosts=tuple(
                 base.Host(id=str(i), name=str(n), vcpus=_int(c), memory_mib=_int(m), is_up=bool(u))
                 for i, n, c, m, u in world.rows("SELECT * FROM host")
@@ -153,7 +159,8 @@ class InstantConnector:
                     "SELECT id, name, storage, vcpus, memory_mib, disk_mib FROM template"
                 )
             ),
-            machines=tuple(self._shown(machine, world) for machine in machines),
+            machines=tuple(m for m in shown.values() if not is_incremental or last.get(m.id) != m),
+            gone=tuple(last.keys() - shown.keys()) if is_incremental else (),
         )
         world.faults.reach("inventory.end")
         return listing
@@ -287,7 +294,7 @@ class InstantConnector:
                     0.0,
                     order.seed.hostname if order.seed else "",
                 ]
-                db.execute(f"INSERT INTO machine VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608
+                db.execute(f"INSERT INTO machine VALUES ({', '.join('?' * len(values))})", values)
                 self._note(order, "machine", db)
         return self._making(order)
 
@@ -479,11 +486,11 @@ class InstantConnector:
         return Outcome(key=order.key, stage=Stage.DONE)
 
     def _open_screen(self, order: OpenScreen) -> Outcome:
-        """Where a test has put a screen: file "screen" in the faults folder, "HOST PORT PASSWORD"."""
+        """Where a test has put a screen (knob "screen": "HOST PORT PASSWORD"), or where nobody listens."""
         machine = self._same(order.machine)
         if machine.power != "on":
             raise Conflict(f"{machine.name} is {machine.power}: it has no screen.")
-        host, port, password = (self.world.faults.value("screen") or "127.0.0.1 5900 instant").split()
+        host, port, password = (self.world.faults.value("screen") or f"127.0.0.1 5900 {uuid4().hex[:8]}").split()
         opened = ScreenOpened(protocol="vnc", host=host, port=int(port), password=password)
         return Outcome(key=order.key, stage=Stage.DONE, result=opened)
 

@@ -1,7 +1,7 @@
 """Fault knobs: files in the world's folder, seen by every process that opens it.
 
 A knob's file holds its value; an empty file means "always", a number "so many times". Taking one of a counted knob's
-turns is atomic over processes (a rename).
+turns is atomic over processes.
 
     refuse         the connection is refused
     hang           no answer until the caller's deadline
@@ -24,8 +24,11 @@ inventory.end.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -72,39 +75,40 @@ class Faults:
 
     def strikes(self, knob: str) -> bool:
         """Whether it strikes now; takes one turn of a counted knob."""
-        value = self.value(knob)
-        if not value:
+        if not (value := self.value(knob)):
             return value is not None
-        mine = self._seize(knob)
-        if mine is None:
-            return self.strikes(knob)
-        turns = int(mine)
-        if turns > 1:
-            self.set(knob, turns - 1)
+        with self._alone():
+            turns = int(self.value(knob) or 0)
+            if turns > 1:
+                self.set(knob, turns - 1)
+            else:
+                self.clear(knob)
         return turns > 0
-
-    def _seize(self, knob: str) -> str | None:
-        """Take the knob's file away; None if another process was faster."""
-        taken = self.folder / f".{uuid4().hex}"
-        try:
-            (self.folder / knob).rename(taken)
-        except FileNotFoundError:
-            return None
-        value = taken.read_text()
-        taken.unlink()
-        return value
 
     def reach(self, boundary: str) -> None:
         """Say that a boundary is reached: the place where a process is killed or stopped."""
         for knob, number in (("crash_at", signal.SIGKILL), ("freeze_at", signal.SIGSTOP)):
-            value = self.value(knob)
-            if value is None or value.split()[0] != boundary:
-                continue
-            mine = self._seize(knob)
-            if mine is None:
-                continue
-            _, _, count = mine.partition(" ")
-            if int(count or 1) > 1:
-                self.set(knob, f"{boundary} {int(count) - 1}")
-            else:
+            if self._is_set_for(knob, boundary) and self._is_last_turn(knob, boundary):
                 os.kill(os.getpid(), number)
+
+    def _is_set_for(self, knob: str, boundary: str) -> bool:
+        value = self.value(knob)
+        return bool(value) and str(value).split()[0] == boundary
+
+    def _is_last_turn(self, knob: str, boundary: str) -> bool:
+        with self._alone():
+            if not self._is_set_for(knob, boundary):
+                return False
+            turns = int([*str(self.value(knob)).split(), "1"][1])
+            if turns > 1:
+                self.set(knob, f"{boundary} {turns - 1}")
+            else:
+                self.clear(knob)
+        return turns <= 1
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process or thread counts meanwhile; a killed one lets go."""
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
