@@ -15,7 +15,9 @@ from weakref import WeakKeyDictionary
 
 import redis.asyncio
 import structlog
+from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.db import connection
 
 log = structlog.get_logger()
 
@@ -104,11 +106,14 @@ def hub(channel: str) -> Hub:
     return _hubs.setdefault(asyncio.get_running_loop(), {}).setdefault(channel, Hub(channel))
 
 
-async def events(channel: str, nouns: frozenset[str], concerns: Callable[[Change], bool]) -> AsyncIterator[str]:
+async def events(
+    channel: str, nouns: frozenset[str], concerns: Callable[[Change], bool], *, pause_s: float = PAUSE_S
+) -> AsyncIterator[str]:
     """Server-sent events: one named after each noun that changed, if the change concerns this page.
 
-    Gathers what comes in quick succession, sends comments to keep the line open, and ends after some minutes.
+    Gathers what comes within `pause_s`, sends comments to keep the line open, and ends after some minutes.
     """
+    await sync_to_async(_let_go_of_the_database)()
     yield "retry: 2000\n\n"
     clock = asyncio.get_running_loop().time
     end = clock() + LIFE_S
@@ -120,7 +125,13 @@ async def events(channel: str, nouns: frozenset[str], concerns: Callable[[Change
                 yield ": still here\n\n"
                 continue
             yield "".join(f"event: {noun}\ndata: changed\n\n" for noun in sorted(changed))
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(pause_s)
+
+
+def _let_go_of_the_database() -> None:
+    """A page that stays open for hours must not hold a connection: its request's thread lives as long as it does."""
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 async def _next(queue: asyncio.Queue[Change], nouns: frozenset[str], concerns: Callable[[Change], bool]) -> set[str]:

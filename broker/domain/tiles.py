@@ -1,0 +1,78 @@
+"""What a user reads about a desktop of theirs: no administrator's words, nothing of the platform."""
+
+from __future__ import annotations
+
+from broker.domain.labels import WAITS, Label, Tone, Wait
+from broker.domain.lifecycle import State
+
+_DOING: dict[str, Label] = {
+    "on": Label("Starting", Tone.BUSY, "spinner"),
+    "resume": Label("Waking up", Tone.BUSY, "spinner"),
+    "reboot": Label("Restarting", Tone.BUSY, "spinner"),
+    "reset": Label("Restarting", Tone.BUSY, "spinner"),
+    "shutdown": Label("Shutting down", Tone.BUSY, "spinner"),
+    "off": Label("Switching off", Tone.BUSY, "spinner"),
+    "suspend": Label("Going to sleep", Tone.BUSY, "spinner"),
+}
+WAKING = frozenset({"on", "resume", "reboot", "reset"})
+"""Power actions after which a desktop can be used."""
+
+
+def tile_label(
+    *, state: State | str, power: str, is_answering: bool, waits_for_guest: bool, has_session: bool, doing: str
+) -> Label:
+    """One label for all axes. `doing`: the power action under way, another operation's kind, or empty."""
+    if state != State.ASSIGNED:
+        return Label("Cannot be found", Tone.BAD, "question")
+    if doing:
+        return _DOING.get(doing, Label("Being changed", Tone.BUSY, "spinner"))
+    if power == "off":
+        return Label("Switched off", Tone.OFF, "power")
+    if power == "suspended":
+        return Label("Asleep", Tone.OFF, "pause")
+    if waits_for_guest and not is_answering:
+        return Label("Preparing", Tone.BUSY, "spinner")
+    if has_session:
+        return Label("In use", Tone.GOOD, "screen")
+    return Label("Ready", Tone.GOOD, "check")
+
+
+def main_button(*, power: str, doing: str) -> str:
+    """The one main button's word. All of them lead to the screen; what is off is started on the way."""
+    if doing:
+        return "Open"
+    return {"off": "Start", "suspended": "Wake up"}.get(power, "Open")
+
+
+def power_choices(*, power: str, doing: str) -> tuple[str, ...]:
+    """The power actions that make sense now, the mildest first."""
+    if doing:
+        return ()
+    if power == "off":
+        return ("on",)
+    if power == "suspended":
+        return ("resume", "off")
+    return ("reboot", "shutdown", "reset", "off")
+
+
+def wait_steps(now: Wait) -> list[tuple[str, str]]:
+    """The four words of a wait with their state: done, now, later."""
+    here = WAITS.index(now)
+    return [(word.value, "done" if i < here else "now" if i == here else "later") for i, word in enumerate(WAITS)]
+
+
+def offer_words(
+    *, is_enabled: bool, has_ready: bool, has_coming: bool, has_host: bool, desktops: int, maximum: int
+) -> tuple[str, Tone]:
+    """What happens if one asks this pool for a desktop now, and how good that news is."""
+    if not is_enabled:
+        return "Closed at the moment. Ask your administrator when it opens again.", Tone.OFF
+    if has_ready:
+        return "A desktop is ready for you.", Tone.GOOD
+    if has_coming:
+        return "None is free at the moment, but one is being prepared.", Tone.BUSY
+    if desktops >= maximum:
+        return f"All {maximum} desktops are in use. You get the next one that is given back.", Tone.ATTENTION
+    if not has_host:
+        return "None is free, and no new one can be built: its hosts cannot be reached at the moment.", Tone.ATTENTION
+    return "None is free at the moment. One is built when you ask.", Tone.BUSY
