@@ -112,9 +112,13 @@ class KvmConnector:
             warnings.append(
                 "Unencrypted TCP: anybody on the way can read and change everything. For laboratories only."
             )
-        takes = self.takes if self.surroundings.probe_image else self.takes - {ProbeAcceleration}
+        takes = set(self.takes)
+        if not self.surroundings.probe_image:
+            takes.discard(ProbeAcceleration)
+        if connection.getType() != "QEMU":  # libvirt's other drivers have no VNC passwords and no acceleration
+            takes -= {OpenScreen, ProbeAcceleration}
         version = _version(connection.getVersion())
-        return Platform(product=product, version=version, takes=takes, warnings=tuple(warnings))
+        return Platform(product=product, version=version, takes=frozenset(takes), warnings=tuple(warnings))
 
     def _read(self, line: Line, connection: Any, since: Cursor | None, deadline: float) -> Inventory:
         if self._listening_on != line.generation:

@@ -64,7 +64,7 @@ def _mark(work: Work[Any], name: str) -> Any | None:
     try:
         return work.connection.secretLookupByUUIDString(_mark_uuid(work, name))
     except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_SECRET:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_SECRET, libvirt.VIR_ERR_NO_SUPPORT):
             return None
         raise
 
@@ -74,7 +74,11 @@ def _mark_uuid(work: Work[Any], name: str) -> str:
 
 
 def _set_mark(work: Work[Any], name: str) -> None:
-    work.connection.secretDefineXML(mapping.copy_mark_xml(_mark_uuid(work, name), _usage(work, name)))
+    try:
+        work.connection.secretDefineXML(mapping.copy_mark_xml(_mark_uuid(work, name), _usage(work, name)))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # then a copy whose answer is lost is made again
+            raise
 
 
 def _all_secrets(work: Work[Any]) -> list[Any]:

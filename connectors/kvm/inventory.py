@@ -341,7 +341,7 @@ class Reading:
 
     def _cannot(self, domain: Any, seen: mapping.Domain) -> dict[str, str]:
         cannot = {}
-        if seen.uuid in self.replicated if self.replicated is not None else snapshots.has_checkpoints(domain):
+        if seen.uuid in self.replicated if self.replicated is not None else snapshots.checkpoints(domain):
             cannot.update(dict.fromkeys(("TakeSnapshot", "RevertSnapshot"), snapshots.REPLICATED))
         if not any(graphics.kind == "vnc" for graphics in seen.graphics):
             cannot["OpenScreen"] = "It has no VNC screen."

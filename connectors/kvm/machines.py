@@ -25,7 +25,7 @@ from connectors.base import (
     RecycleMachine,
 )
 from connectors.errors import Conflict, ConnectorError, NotFound, Unsupported
-from connectors.kvm import copies, mapping, names, power, screens, volumes
+from connectors.kvm import copies, mapping, names, power, screens, snapshots, volumes
 from connectors.kvm.seed import seed_iso
 from connectors.kvm.work import Domain, Work
 
@@ -277,19 +277,9 @@ def _forget_memories(work: Work[Any], domain: Domain) -> None:
     for snapshot in domain.listAllSnapshots():
         work.begin("Forgetting snapshots")
         snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
-    for checkpoint in _checkpoints(domain):
+    for checkpoint in snapshots.checkpoints(domain):
         work.begin("Forgetting checkpoints")
         checkpoint.delete(libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
-
-
-def _checkpoints(domain: Domain) -> list[Any]:
-    try:
-        found: list[Any] = domain.listAllCheckpoints()
-        return found
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
-            return []
-        raise
 
 
 # --- delete, reconfigure ---------------------------------------------------------------------------------------------
@@ -313,12 +303,15 @@ def delete(work: Work[DeleteMachine]) -> Outcome:
 def undefine(work: Work[Any], domain: Domain) -> None:
     """Remove the definition with all that libvirt keeps beside it. Gone already is fine."""
     work.begin("Removing the definition")
-    flags = (
-        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-    )
+    flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    # The others only where there is something: drivers and old releases refuse flags that they do not know.
+    if snapshots.checkpoints(domain):
+        flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    if mapping.has_uefi_variables(xml):
+        flags |= libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    if mapping.has_emulated_tpm(xml):
+        flags |= libvirt.VIR_DOMAIN_UNDEFINE_TPM
     try:
         domain.undefineFlags(flags)
     except libvirt.libvirtError as error:

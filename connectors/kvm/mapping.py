@@ -249,6 +249,16 @@ def volume_backing(xml: str) -> str:
     return _text(parse(xml), "backingStore/path")
 
 
+def has_uefi_variables(xml: str) -> bool:
+    """Whether the machine has a store of UEFI variables of its own, which its deletion must take along."""
+    return parse(xml).find("os/nvram") is not None
+
+
+def has_emulated_tpm(xml: str) -> bool:
+    """Whether the machine has a TPM whose state lies in files of the host."""
+    return any(backend.get("type") == "emulator" for backend in parse(xml).iterfind("devices/tpm/backend"))
+
+
 def snapshot_key(xml: str) -> str:
     """Key of the order that took a snapshot, "" for somebody else's."""
     description = _text(parse(xml), "description")

@@ -74,10 +74,10 @@ class KvmSettings(Settings):
 
     def require_complete(self) -> None:
         """Raises `Unsupported` naming the first thing that is missing or contradicts another."""
-        if self.acceleration not in dict(ACCELERATIONS):
-            raise Unsupported(f"There is no acceleration {self.acceleration!r}. Choose kvm or qemu.")
         if self.uri:
             return
+        if self.acceleration not in dict(ACCELERATIONS):
+            raise Unsupported(f"There is no acceleration {self.acceleration!r}. Choose kvm or qemu.")
         if self.transport not in dict(TRANSPORTS):
             raise Unsupported(f"There is no transport {self.transport!r}. Choose local, tls, ssh or tcp.")
         if self.transport != "local" and not self.address:

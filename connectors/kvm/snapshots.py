@@ -74,16 +74,17 @@ def _find(domain: Domain, name: str) -> Any | None:
         raise
 
 
-def has_checkpoints(domain: Domain) -> bool:
-    """Whether the domain is replicated incrementally. Drivers without checkpoints have none."""
+def checkpoints(domain: Domain) -> list[Any]:
+    """A machine that is replicated incrementally has some. Drivers without checkpoints have none."""
     try:
-        return bool(domain.listAllCheckpoints())
+        found: list[Any] = domain.listAllCheckpoints()
+        return found
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
-            return False
+            return []
         raise
 
 
 def _require_no_checkpoints(domain: Domain, seen: mapping.Domain) -> None:
-    if has_checkpoints(domain):
+    if checkpoints(domain):
         raise Unsupported(f"Machine {seen.name!r} was left as it is. {REPLICATED}")
