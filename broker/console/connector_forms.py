@@ -1,0 +1,99 @@
+"""The form of a hypervisor, made from what its connector declares about its settings. Connects to nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext as _
+
+from connectors.base import Connector, Settings
+
+PREFIX = "setting_"
+"""Settings may be named as they like without meeting the form's own fields."""
+
+
+class HypervisorForm(forms.Form):
+    """Name and the connector's settings. `kept`: the present values of a registered one (no secrets among them)."""
+
+    name = forms.CharField(label="Name", max_length=100, help_text="What you call it in Deskyard.")
+
+    def __init__(
+        self, connector: type[Connector], *args: Any, kept: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.connector = connector
+        for declared in dataclasses.fields(connector.settings):
+            self.fields[PREFIX + declared.name] = _field(declared, kept)
+
+    def values(self) -> dict[str, str]:
+        """The settings by their own names, as text, the way services take them."""
+        return {
+            name.removeprefix(PREFIX): _text(value)
+            for name, value in self.cleaned_data.items()
+            if name.startswith(PREFIX)
+        }
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        """Services name faults by the settings' own names."""
+        if field is not None and field not in self.fields and PREFIX + field in self.fields:
+            field = PREFIX + field
+        super().add_error(field, error)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return "" if value is None else str(value)
+
+
+def _field(declared: dataclasses.Field[Any], kept: Mapping[str, Any] | None) -> forms.Field:
+    meta = declared.metadata
+    default = None if declared.default is dataclasses.MISSING else declared.default
+    common: dict[str, Any] = {
+        "label": meta.get("label") or declared.name.replace("_", " ").capitalize(),
+        "help_text": meta.get("help", ""),
+        "required": False,
+        "initial": default if kept is None else kept.get(declared.name, default),
+    }
+    if meta.get("secret"):
+        return _secret(common, is_multiline=bool(meta.get("multiline")), is_kept=kept is not None)
+    if choices := meta.get("choices"):
+        return forms.ChoiceField(choices=choices, **common)
+    if isinstance(default, bool):
+        return forms.BooleanField(**common)
+    if isinstance(default, int):
+        return forms.IntegerField(**common)
+    if meta.get("multiline"):
+        return forms.CharField(
+            widget=forms.Textarea(attrs={"rows": 4, "class": "mono", "spellcheck": "false"}), **common
+        )
+    return forms.CharField(**common)
+
+
+def _secret(common: dict[str, Any], *, is_multiline: bool, is_kept: bool) -> forms.Field:
+    common["initial"] = None
+    if is_kept:
+        common["help_text"] = f"{common['help_text']} {_('Leave empty to keep the present one.')}".strip()
+    attributes: dict[str, Any] = {"autocomplete": "new-password", "spellcheck": "false"}
+    widget: forms.Widget
+    if is_multiline:
+        widget = forms.Textarea(attrs={**attributes, "rows": 4, "class": "mono"})
+    else:
+        widget = forms.PasswordInput(attrs=attributes)
+    # A password may begin or end with a space.
+    return forms.CharField(widget=widget, strip=False, **common)
+
+
+def settings_shown(declared: type[Settings], values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, value) of what is set and no secret, for the detail page."""
+    shown = []
+    for field in dataclasses.fields(declared):
+        value = values.get(field.name)
+        if field.metadata.get("secret") or value in (None, "", field.default):
+            continue
+        words = dict(field.metadata.get("choices", ())).get(value, value)
+        shown.append((str(field.metadata.get("label") or field.name), str(words)))
+    return shown

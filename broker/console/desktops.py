@@ -1,0 +1,214 @@
+"""Desktops: find them, switch many at once, look at one and do what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from broker.console.access import administrator, administrators_only
+from broker.console.answers import Question, act, ask_first, came_from, done, page_of, show, typed, typed_uuid
+from broker.domain.lifecycle import Event, State, sources
+from broker.models import Desktop, Hypervisor, Machine, Pool
+from broker.selectors import audit, operations
+from broker.selectors import desktops as selectors
+from broker.services import brokering, power
+from broker.services import desktops as services
+from broker.services.errors import Clash, Invalid
+
+OPERATIONS_SHOWN = 10
+STATES = {
+    "ready": "Ready",
+    "assigned": "Assigned",
+    "coming": "On their way",
+    "off": "Switched off",
+    "silent": "Not answering",
+    "maintenance": "In maintenance",
+    "failed": "Failed",
+    "missing": "Missing",
+    "deleting": "Being deleted",
+    "gone": "Deleted",
+}
+"""The filter's states with their words."""
+SWITCHABLE = (State.PREPARING, State.READY, State.ASSIGNED, State.FAILED)
+HARD = {"off": "Power is cut: unsaved work is lost.", "reset": "Like the reset button: unsaved work is lost."}
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _address(desktop_id: UUID) -> str:
+    return reverse("console:desktop", args=[desktop_id])
+
+
+@administrators_only
+def list_(request: HttpRequest) -> HttpResponse:
+    wanted = selectors.DesktopFilter(
+        state=typed(request, "state"),
+        pool=typed_uuid(request, "pool"),
+        hypervisor=typed_uuid(request, "hypervisor"),
+        text=typed(request, "q"),
+    )
+    rows = selectors.labelled(wanted.apply(selectors.desktops_with_owner()))
+    context = {
+        "page": page_of(request, rows),
+        "wanted": wanted,
+        "states": STATES.items(),
+        "pools": Pool.objects.only("name"),
+        "hypervisors": Hypervisor.objects.only("name"),
+        "actions": power.ACTIONS.items(),
+    }
+    return show(request, "console/desktops/list.html", context)
+
+
+@administrators_only
+def power_of_many(request: HttpRequest) -> HttpResponse:
+    """First says how many are meant and how many of them are in use, then orders it."""
+    actor = administrator(request)
+    action = request.POST.get("action", "")
+    ids = [pk for text in request.POST.getlist("desktop") if (pk := _uuid(text))]
+    verb = power.ACTIONS.get(action, "")
+    in_use = selectors.in_use(ids) if ids else 0
+    sentences = [
+        ngettext("%d of them is in use right now.", "%d of them are in use right now.", in_use) % in_use
+        if in_use
+        else _("None of them is in use right now."),
+        *([HARD[action]] if action in HARD else []),
+    ]
+    question = Question(
+        title=ngettext("%(verb)s %(n)d desktop?", "%(verb)s %(n)d desktops?", len(ids)) % {"verb": verb, "n": len(ids)},
+        verb=verb,
+        back=reverse("console:desktops"),
+        sentences=sentences,
+        is_harmless=action not in HARD,
+        hidden=[("action", action), *(("desktop", str(pk)) for pk in ids)],
+    )
+
+    def do() -> str:
+        if not verb or not ids:
+            raise Invalid(_("Choose desktops and an action first."))
+        started, refused = power.set_power_of_many(actor=actor, desktop_ids=ids, action=action)
+        why = " ".join(f"{name}: {words}" for name, words in refused[:5])
+        if not started:
+            raise Clash(_("Nothing was ordered. %s") % why)
+        message = ngettext("Ordered for %d desktop.", "Ordered for %d desktops.", len(started)) % len(started)
+        if refused:
+            message += " " + _("Not for %(n)d: %(why)s") % {"n": len(refused), "why": why}
+        return message
+
+    return ask_first(request, question, do, came_from(request, reverse("console:desktops")))
+
+
+@administrators_only
+def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    rows = selectors.labelled(selectors.desktops_with_owner()).select_related(
+        "copy__version__template", "target_host", "member"
+    )
+    desktop = get_object_or_404(rows, pk=desktop_id)
+    machines = Machine.objects.filter(hypervisor=desktop.hypervisor_id, platform_id=desktop.machine_id)
+    context = {
+        "desktop": desktop,
+        "machine": machines.select_related("host").first() if desktop.machine_id else None,
+        "assignment": desktop.assignments.filter(until=None).select_related("user").first(),
+        "events": audit.events_of(desktop),
+        "operations": operations.operations().filter(desktop=desktop)[:OPERATIONS_SHOWN],
+        "changes": audit.audit_of(desktop)[:10],
+        "actions": [(action, words) for action, words in power.ACTIONS.items() if _fits(action, desktop.power)],
+        "has_power": bool(desktop.machine_id) and State(desktop.state) in SWITCHABLE,
+        "can_retire": State(desktop.state) in sources(Event.RETIRED) - {State.RETIRING},
+        "can_release": State(desktop.state) in sources(Event.RELEASED),
+        "can_recycle": State(desktop.state) in sources(Event.RETRIED) and bool(desktop.machine_id),
+    }
+    return show(request, "console/desktops/detail.html", context)
+
+
+def _fits(action: str, observed: str) -> bool:
+    """Whether an action makes sense for what is seen; all do where nothing is known."""
+    fitting = {
+        "on": ("off", "shutdown", "reboot", "reset", "suspend"),
+        "off": ("on",),
+        "suspended": ("resume", "off"),
+    }
+    return action in fitting.get(observed, tuple(power.ACTIONS))
+
+
+@administrators_only
+def set_power(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    """`?action=`: what may lose somebody's work is asked first."""
+    actor = administrator(request)
+    desktop = get_object_or_404(Desktop, pk=desktop_id)
+    action = typed(request, "action")
+    verb = power.ACTIONS.get(action, "")
+    sentences = [HARD[action]] if action in HARD else []
+    if selectors.in_use([desktop_id]):
+        sentences.append(_("Somebody looks at its screen right now."))
+    question = Question(
+        title=f"{verb} {desktop}?",
+        verb=verb,
+        back=_address(desktop_id),
+        sentences=sentences,
+        is_harmless=action not in HARD,
+    )
+
+    def do() -> str:
+        power.set_power(actor=actor, desktop_id=desktop_id, action=action)
+        return _("%(verb)s %(desktop)s: ordered.") % {"verb": verb, "desktop": desktop}
+
+    if not verb:
+        question = Question(title=_("There is no such action."), verb=_("Back"), back=_address(desktop_id))
+    return ask_first(request, question, do, _address(desktop_id))
+
+
+@act
+def set_maintenance(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    on = request.POST.get("on") == "1"
+    desktop = services.set_maintenance(actor=administrator(request), desktop_id=desktop_id, on=on)
+    message = _("%s is in maintenance: it is not given out.") if on else _("%s is back in service.")
+    return done(request, message % desktop, came_from(request, _address(desktop_id)))
+
+
+def _asked(
+    request: HttpRequest, desktop_id: UUID, title: str, verb: str, sentence: str, do: Callable[[Desktop], str]
+) -> HttpResponse:
+    desktop = get_object_or_404(Desktop.objects.select_related("pool"), pk=desktop_id)
+    question = Question(title=title % desktop, verb=verb, back=_address(desktop_id), sentences=[sentence])
+    return ask_first(request, question, lambda: do(desktop), _address(desktop_id))
+
+
+@administrators_only
+def recycle(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    def do(desktop: Desktop) -> str:
+        services.recycle_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        return _("%s gets a fresh disk.") % desktop
+
+    sentence = _("It gets a fresh disk of its template; what is on it is lost.")
+    return _asked(request, desktop_id, _("Recycle %s?"), _("Recycle it"), sentence, do)
+
+
+@administrators_only
+def retire(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    def do(desktop: Desktop) -> str:
+        services.retire_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        return _("%s is being deleted.") % desktop
+
+    sentence = _("Its machine and disks are deleted on the hypervisor. The pool builds another one if it needs it.")
+    return _asked(request, desktop_id, _("Delete %s?"), _("Delete it"), sentence, do)
+
+
+@administrators_only
+def release(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    def do(desktop: Desktop) -> str:
+        brokering.release_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        return _("%s was taken back and is being recycled.") % desktop
+
+    sentence = _("Its user loses it at once, with everything on it that is not kept elsewhere.")
+    return _asked(request, desktop_id, _("Take %s back from its user?"), _("Take it back"), sentence, do)

@@ -1,0 +1,65 @@
+"""What stands around every page of the console: the rooms, what runs, and what is wrong with the broker itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+
+from broker.console.access import administrators_only
+from broker.selectors import health, operations
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One entry of the navigation."""
+
+    name: str
+    """Of its first page's address, and the part of the address that marks it as the present one."""
+    title: Any
+    icon: str
+    group: Any = ""
+
+    @property
+    def address(self) -> str:
+        return reverse(f"console:{self.name}")
+
+
+ROOMS = (
+    Room("dashboard", _("Dashboard"), "dashboard"),
+    Room("desktops", _("Desktops"), "desktops"),
+    Room("pools", _("Pools"), "pool"),
+    Room("templates", _("Templates"), "template"),
+    Room("hypervisors", _("Hypervisors"), "hypervisor"),
+    Room("people", _("People"), "people"),
+    Room("requests", _("Requests"), "request"),
+    Room("operations", _("Operations"), "operation", _("What happens")),
+    Room("drift", _("Drift"), "drift"),
+    Room("audit", _("Audit"), "audit"),
+)
+
+
+def of(request: HttpRequest) -> dict[str, Any]:
+    """What `console/frame.html` needs; one statement."""
+    address = request.path
+    present = next((room.name for room in ROOMS[1:] if address.startswith(room.address)), "")
+    if not present and address == ROOMS[0].address:
+        present = ROOMS[0].name
+    return {"rooms": ROOMS, "present_room": present, **pulse_facts()}
+
+
+def pulse_facts() -> dict[str, Any]:
+    return {
+        "unfinished": operations.unfinished_count(),
+        "broken_parts": [part for part in health.processes() if not part.is_up],
+    }
+
+
+@administrators_only
+def pulse(request: HttpRequest) -> HttpResponse:
+    """The moving parts of the frame alone: how many operations run, and which part of the broker does not."""
+    return render(request, "console/_pulse.html", pulse_facts())

@@ -1,0 +1,81 @@
+"""Operations: what the broker asked of the hypervisors, how far it is, and why it failed."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from broker.console.access import administrator, administrators_only
+from broker.console.answers import act, came_from, done, page_of, show, typed, typed_uuid
+from broker.models import Hypervisor, Operation
+from broker.selectors import audit
+from broker.selectors import operations as selectors
+from broker.services import operations as services
+
+RETRIABLE = (Operation.State.FAILED, Operation.State.CANCELLED)
+SELF_REPEATED = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.DELETE, Operation.Kind.SCREEN)
+"""The broker orders these anew by itself while they are needed."""
+
+
+@administrators_only
+def list_(request: HttpRequest) -> HttpResponse:
+    state, kind = typed(request, "state"), typed(request, "kind")
+    wanted = selectors.OperationFilter(
+        state=state if state in {*Operation.State.values, "unfinished"} else "",
+        kind=kind if kind in Operation.Kind.values else "",
+        hypervisor=typed_uuid(request, "hypervisor"),
+        text=typed(request, "q"),
+    )
+    context = {
+        "page": page_of(request, wanted.apply(selectors.operations())),
+        "wanted": wanted,
+        "states": [("unfinished", _("Not finished")), *Operation.State.choices],
+        "kinds": Operation.Kind.choices,
+        "hypervisors": Hypervisor.objects.only("name"),
+    }
+    return show(request, "console/operations/list.html", context)
+
+
+@administrators_only
+def detail(request: HttpRequest, operation_id: UUID) -> HttpResponse:
+    operation = get_object_or_404(selectors.operations().select_related("retry_of"), pk=operation_id)
+    context = {
+        "operation": operation,
+        "events": audit.events_of(operation),
+        "retries": operation.retries.all()[:5],
+        "can_cancel": operation.state == Operation.State.QUEUED,
+        "can_retry": operation.state in RETRIABLE and operation.kind not in SELF_REPEATED,
+        "is_self_repeated": operation.state in RETRIABLE and operation.kind in SELF_REPEATED,
+        "steps": _steps(operation),
+    }
+    return show(request, "console/operations/detail.html", context)
+
+
+def _steps(operation: Operation) -> list[tuple[str, str]]:
+    """Queued, sent, running, done: which are behind, which is now."""
+    order = [Operation.State.QUEUED, Operation.State.SENT, Operation.State.RUNNING, Operation.State.DONE]
+    if operation.state in RETRIABLE:
+        reached = [_("Queued"), *([_("Sent")] if operation.sent_at else [])]
+        return [*((words, "done") for words in reached), (operation.get_state_display(), "failed")]
+    now = order.index(Operation.State(operation.state))
+    is_done = operation.state == Operation.State.DONE
+    return [
+        (str(state.label), "done" if index < now or is_done else "now" if index == now else "later")
+        for index, state in enumerate(order)
+    ]
+
+
+@act
+def retry(request: HttpRequest, operation_id: UUID) -> HttpResponse:
+    operation = services.retry_operation(actor=administrator(request), operation_id=operation_id)
+    return done(request, _("Ordered anew."), reverse("console:operation", args=[operation.pk]), leaves=True)
+
+
+@act
+def cancel(request: HttpRequest, operation_id: UUID) -> HttpResponse:
+    services.cancel_operation(actor=administrator(request), operation_id=operation_id)
+    return done(request, _("Cancelled."), came_from(request, reverse("console:operations")))

@@ -1,0 +1,204 @@
+"""People: accounts, groups, and the tokens their tools sign in with."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django import forms
+from django.contrib.auth.models import Group, User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from broker.console.access import administrator, administrators_only
+from broker.console.answers import Question, ask_first, done, page_of, saved, show, typed
+from broker.models import ApiToken
+from broker.selectors import audit
+from broker.selectors import people as selectors
+from broker.services import people as services
+
+NEW_PASSWORD = {"autocomplete": "new-password"}
+
+
+def _address(user_id: int) -> str:
+    return reverse("console:user", args=[user_id])
+
+
+class UserForm(forms.Form):
+    name = forms.CharField(label="Sign-in name", max_length=150, widget=forms.TextInput(attrs={"autocomplete": "off"}))
+    password = forms.CharField(label="Password", strip=False, widget=forms.PasswordInput(attrs=NEW_PASSWORD))
+    is_administrator = forms.BooleanField(
+        label="Administrator", required=False, help_text="May do everything in this console."
+    )
+    groups = forms.ModelMultipleChoiceField(
+        label="Groups", queryset=Group.objects.order_by("name"), required=False, widget=forms.CheckboxSelectMultiple
+    )
+
+
+class GroupForm(forms.Form):
+    name = forms.CharField(label="Name", max_length=150)
+
+
+class GroupsForm(forms.Form):
+    groups = forms.ModelMultipleChoiceField(
+        label="Groups", queryset=Group.objects.order_by("name"), required=False, widget=forms.CheckboxSelectMultiple
+    )
+
+
+class PasswordForm(forms.Form):
+    password = forms.CharField(label="New password", strip=False, widget=forms.PasswordInput(attrs=NEW_PASSWORD))
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(label="What is it for?", max_length=100, help_text="Such as “nightly report”.")
+    days = forms.IntegerField(label="Valid for (days)", min_value=1, max_value=366, initial=30)
+    scopes = forms.MultipleChoiceField(label="It may", widget=forms.CheckboxSelectMultiple)
+
+    def __init__(self, user: User, data: object = None) -> None:
+        super().__init__(data)  # type: ignore[arg-type]
+        words = {services.PORTAL: _("Use the user’s own desktops"), services.ADMIN: _("Administer Deskyard")}
+        field = self.fields["scopes"]
+        assert isinstance(field, forms.MultipleChoiceField)  # noqa: S101 - for the type checker
+        field.choices = [(scope, words[scope]) for scope in services.own_scopes(user)]
+        field.initial = [services.PORTAL]
+
+
+@administrators_only
+def list_(request: HttpRequest) -> HttpResponse:
+    text = typed(request, "q")
+    page = page_of(request, selectors.users(text))
+    return show(request, "console/people/list.html", {"page": page, "text": text, "groups": selectors.groups()})
+
+
+@administrators_only
+def add_user(request: HttpRequest) -> HttpResponse:
+    form = UserForm(request.POST or None)
+    if request.method == "POST":
+        actor = administrator(request)
+        user = saved(
+            form,
+            lambda data: services.create_user(
+                actor=actor,
+                name=data["name"],
+                password=data["password"],
+                is_administrator=data["is_administrator"],
+                group_ids=[group.pk for group in data["groups"]],
+            ),
+        )
+        if user:
+            return redirect("console:user", user.pk)
+    return _form_page(request, form, _("Add a user"), _("Add the user"))
+
+
+@administrators_only
+def add_group(request: HttpRequest) -> HttpResponse:
+    form = GroupForm(request.POST or None)
+    if request.method == "POST":
+        actor = administrator(request)
+        if group := saved(form, lambda data: services.create_group(actor=actor, name=data["name"])):
+            return done(request, _("The group %s was added.") % group, reverse("console:people"))
+    return _form_page(request, form, _("Add a group"), _("Add the group"))
+
+
+@administrators_only
+def detail(request: HttpRequest, user_id: int) -> HttpResponse:
+    person = get_object_or_404(selectors.users(), pk=user_id)
+    context = {
+        "person": person,
+        "assignments": selectors.assignments_of(person),
+        "entitlements": selectors.entitlements_of(person),
+        "tokens": selectors.tokens_of(person),
+        "changes": audit.audit_of(person)[:10],
+    }
+    return show(request, "console/people/detail.html", context)
+
+
+@administrators_only
+def set_groups(request: HttpRequest, user_id: int) -> HttpResponse:
+    person = get_object_or_404(User, pk=user_id)
+    form = GroupsForm(request.POST or None, initial={"groups": person.groups.all()})
+    if request.method == "POST":
+        actor = administrator(request)
+        changed = saved(
+            form,
+            lambda data: services.set_groups(
+                actor=actor, user_id=user_id, group_ids=[group.pk for group in data["groups"]]
+            ),
+        )
+        if changed:
+            return done(request, _("Saved."), _address(user_id))
+    return _form_page(request, form, _("Groups of %s") % person, _("Save"), person)
+
+
+@administrators_only
+def set_password(request: HttpRequest, user_id: int) -> HttpResponse:
+    person = get_object_or_404(User, pk=user_id)
+    form = PasswordForm(request.POST or None)
+    if request.method == "POST":
+        actor = administrator(request)
+
+        def change(data: dict[str, str]) -> bool:
+            services.set_password(actor=actor, user_id=user_id, password=data["password"])
+            return True
+
+        if saved(form, change):
+            return done(request, _("%s has a new password.") % person, _address(user_id))
+    return _form_page(request, form, _("New password for %s") % person, _("Set the password"), person)
+
+
+@administrators_only
+def set_active(request: HttpRequest, user_id: int) -> HttpResponse:
+    person = get_object_or_404(User, pk=user_id)
+    on = not person.is_active
+    question = Question(
+        title=_("Open the account of %s again?") % person if on else _("Close the account of %s?") % person,
+        verb=_("Open it") if on else _("Close it"),
+        back=_address(user_id),
+        sentences=[] if on else [_("They cannot sign in, their tokens do not work, and open screens close.")],
+        is_harmless=on,
+    )
+
+    def do() -> str:
+        services.set_user_active(actor=administrator(request), user_id=user_id, on=on)
+        return _("The account is open.") if on else _("The account is closed.")
+
+    return ask_first(request, question, do, _address(user_id))
+
+
+@administrators_only
+def make_token(request: HttpRequest, user_id: int) -> HttpResponse:
+    """The token's text is on the answer to this one POST and nowhere else."""
+    person = get_object_or_404(User, pk=user_id)
+    form = TokenForm(person, request.POST or None)
+    if request.method == "POST":
+        actor = administrator(request)
+        made = saved(form, lambda data: services.make_token(actor=actor, user=person, **data))
+        if made:
+            token, plain = made
+            return show(request, "console/people/token.html", {"person": person, "token": token, "plain": plain})
+    return _form_page(request, form, _("API token for %s") % person, _("Make the token"), person)
+
+
+@administrators_only
+def revoke_token(request: HttpRequest, token_id: UUID) -> HttpResponse:
+    token = get_object_or_404(ApiToken.objects.select_related("user"), pk=token_id)
+    question = Question(
+        title=_("Revoke the token %s?") % token.name,
+        verb=_("Revoke it"),
+        back=_address(token.user_id),
+        sentences=[_("Whatever signs in with it stops working at once.")],
+    )
+
+    def do() -> str:
+        services.revoke_token(actor=administrator(request), token_id=token_id)
+        return _("The token was revoked.")
+
+    return ask_first(request, question, do, _address(token.user_id))
+
+
+def _form_page(
+    request: HttpRequest, form: forms.Form, title: str, verb: str, person: User | None = None
+) -> HttpResponse:
+    context = {"form": form, "title": title, "verb": verb, "person": person}
+    return show(request, "console/people/form.html", context, status=422 if form.errors else 200)

@@ -1,0 +1,190 @@
+"""The forms of pools and their members. What contradicts itself is refused by the services, as for the API."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+
+from broker.domain import naming
+from broker.models import Network, Pool, PoolMember, TemplateCopy
+from broker.services.pools import MemberWish
+
+CHECKED = ("is_linked", "gives_seed", "starts_powered_off")
+
+
+class PoolForm(forms.Form):
+    """What a pool is. Its places and people stand on forms of their own once it exists."""
+
+    name = forms.CharField(label="Name", max_length=100, help_text="Users see it in the portal.")
+    description = forms.CharField(
+        label="Description", required=False, widget=forms.Textarea(attrs={"rows": 2}), help_text="Users see it too."
+    )
+    kind = forms.ChoiceField(
+        label="Kind", choices=Pool.Kind.choices, widget=forms.RadioSelect, initial=Pool.Kind.FLOATING
+    )
+    naming = forms.CharField(
+        label="Naming pattern",
+        max_length=60,
+        help_text="One run of # stands for the number: office-### makes office-001.",
+    )
+    minimum = forms.IntegerField(label="Minimum", min_value=0, initial=0, help_text="Desktops that always exist.")
+    spare = forms.IntegerField(label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use.")
+    maximum = forms.IntegerField(label="Maximum", min_value=0, initial=10, help_text="Never more than these.")
+    vcpus = forms.IntegerField(label="vCPUs", min_value=1, required=False, help_text="Empty: as the template has it.")
+    memory_mib = forms.IntegerField(
+        label="Memory (MiB)", min_value=1, required=False, help_text="Empty: as the template has it."
+    )
+    is_linked = forms.BooleanField(
+        label="Linked clones", required=False, initial=True,
+        help_text="Desktops share the template’s disk and keep only what differs: built in seconds. Off: full copies.",
+    )  # fmt: skip
+    preparation = forms.ChoiceField(label="A desktop is ready when", choices=Pool.Preparation.choices)
+    prepare_timeout_s = forms.IntegerField(
+        label="Give up after (seconds)", min_value=10, initial=900, help_text="If the guest has not answered by then."
+    )
+    gives_seed = forms.BooleanField(label="Hand each guest its name (cloud-init)", required=False, initial=True)
+    starts_powered_off = forms.BooleanField(
+        label="Give out desktops that are switched off, and start them", required=False, initial=True
+    )
+    priority = forms.IntegerField(
+        label="Priority", min_value=1, max_value=1000, initial=50, help_text="Smaller goes first in every queue."
+    )
+    delete_budget_per_hour = forms.IntegerField(
+        label="Deletions an hour", min_value=0, initial=30,
+        help_text="When more would go, the pool stops and asks an administrator.",
+    )  # fmt: skip
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        # Services check it again; here it spares the round to the review page.
+        if "naming" in data and (fault := naming.validate(data["naming"].strip(), data.get("maximum"))):
+            self.add_error("naming", fault)
+        if data.get("minimum", 0) > data.get("maximum", data.get("minimum", 0)):
+            self.add_error("minimum", _("Not more than the maximum."))
+        return data
+
+
+def initial_of(pool: Pool) -> dict[str, Any]:
+    return {field: getattr(pool, field) for field in PoolForm.base_fields}
+
+
+class NewPoolForm(PoolForm):
+    """With the places it may build at and the people who may have its desktops."""
+
+    def __init__(self, copies: list[TemplateCopy], groups: list[Group], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.copy_rows = {str(copy.pk): copy for copy in copies}
+        self.fields["copies"] = forms.MultipleChoiceField(
+            choices=[(key, str(copy)) for key, copy in self.copy_rows.items()],
+            error_messages={"required": _("Choose at least one template copy to build from.")},
+        )
+        self.fields["groups"] = forms.MultipleChoiceField(
+            label=_("Groups"), required=False, choices=[(str(group.pk), group.name) for group in groups],
+            widget=forms.CheckboxSelectMultiple,
+        )  # fmt: skip
+        self.fields["users"] = forms.CharField(
+            label=_("Users"), required=False, help_text=_("Sign-in names, separated by commas.")
+        )
+        for key in self.copy_rows:
+            self.fields[f"weight_{key}"] = forms.IntegerField(min_value=0, max_value=10_000, required=False)
+            self.fields[f"maximum_{key}"] = forms.IntegerField(min_value=1, required=False)
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        """Services call the choice of copies "members"."""
+        super().add_error("copies" if field in ("members", "copy", "copy_id") else field, error)
+
+    def clean_copies(self) -> list[str]:
+        chosen: list[str] = self.cleaned_data["copies"]
+        hypervisors = [self.copy_rows[key].hypervisor_id for key in chosen]
+        if len(hypervisors) != len(set(hypervisors)):
+            raise ValidationError(_("One copy for each hypervisor: a pool builds from one image there."))
+        return chosen
+
+    def clean_users(self) -> list[User]:
+        names = {name.strip() for name in re.split(r"[,;\n]", self.cleaned_data["users"]) if name.strip()}
+        found = list(User.objects.filter(username__in=names))
+        if unknown := sorted(names - {user.username for user in found}):
+            raise ValidationError(_("There is no user named %s.") % ", ".join(unknown))
+        return found
+
+    def chosen_copies(self) -> list[TemplateCopy]:
+        return [self.copy_rows[key] for key in self.cleaned_data["copies"]]
+
+    def wishes(self) -> list[MemberWish]:
+        data = self.cleaned_data
+        return [
+            MemberWish(self.copy_rows[key].pk, weight, data.get(f"maximum_{key}"))
+            for key in data["copies"]
+            for weight in [100 if data.get(f"weight_{key}") is None else data[f"weight_{key}"]]
+        ]
+
+    def pool_values(self) -> dict[str, Any]:
+        return {name: self.cleaned_data[name] for name in PoolForm.base_fields}
+
+    def places(self) -> list[dict[str, Any]]:
+        """Each copy as the form shows it: whether it is chosen, with which weight and limit."""
+        chosen = set(self["copies"].value() or []) if self.is_bound else set()
+        return [
+            {
+                "copy": copy,
+                "is_chosen": key in chosen,
+                "weight": self.data.get(f"weight_{key}", "100") if self.is_bound else "100",
+                "maximum": self.data.get(f"maximum_{key}", "") if self.is_bound else "",
+                "errors": [
+                    *(self.errors.get(f"weight_{key}", []) if self.is_bound else []),
+                    *(self.errors.get(f"maximum_{key}", []) if self.is_bound else []),
+                ],
+            }
+            for key, copy in self.copy_rows.items()
+        ]
+
+
+class MemberForm(forms.Form):
+    """Where and how much a pool builds on one hypervisor."""
+
+    copy_id = forms.TypedChoiceField(label="Template copy")
+    weight = forms.IntegerField(
+        label="Weight", min_value=0, max_value=10_000, initial=100, help_text="Twice the weight: about twice as many."
+    )
+    maximum = forms.IntegerField(
+        label="At most",
+        min_value=1,
+        required=False,
+        help_text="Desktops of this pool there. Empty: no limit of its own.",
+    )
+    networks = forms.MultipleChoiceField(
+        label="Networks", required=False, widget=forms.CheckboxSelectMultiple,
+        help_text="One a network card. None: as the template has them.",
+    )  # fmt: skip
+    is_enabled = forms.BooleanField(label="Build here", required=False, initial=True)
+
+    def __init__(self, copies: list[TemplateCopy], networks: list[Network] | None, *args: Any, **kwargs: Any) -> None:
+        """`networks` None: the hypervisor is chosen with the copy, so its networks are not known yet."""
+        super().__init__(*args, **kwargs)
+        field = self.fields["copy_id"]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - for the type checker
+        field.choices = [(str(copy.pk), f"{copy.version}: {copy.name} on {copy.hypervisor}") for copy in copies]
+        if networks is None:
+            del self.fields["networks"], self.fields["is_enabled"]
+            return
+        choice = self.fields["networks"]
+        assert isinstance(choice, forms.ChoiceField)  # noqa: S101 - for the type checker
+        choice.choices = [(network.platform_id, network.name) for network in networks]
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        super().add_error("copy_id" if field in ("copy", "members") else field, error)
+
+
+def member_initial(member: PoolMember) -> dict[str, Any]:
+    return {
+        "copy_id": str(member.copy_id),
+        "weight": member.weight,
+        "maximum": member.maximum,
+        "networks": member.networks,
+        "is_enabled": member.is_enabled,
+    }

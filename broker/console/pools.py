@@ -1,0 +1,291 @@
+"""Pools: create with a review, watch them fill, say where they build and who may have their desktops."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib.auth.models import Group, User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from broker.console.access import administrator, administrators_only
+from broker.console.answers import Question, act, ask_first, came_from, done, page_of, saved, show
+from broker.console.pool_forms import MemberForm, NewPoolForm, PoolForm, initial_of, member_initial
+from broker.domain import naming, placement
+from broker.models import Entitlement, Pool, PoolMember
+from broker.selectors import audit, desktops, hypervisors, room
+from broker.selectors import pools as selectors
+from broker.selectors import templates as template_selectors
+from broker.services import entitlements
+from broker.services import pools as services
+
+EXAMPLES = 3
+PREVIEWED = 50
+"""Placements worked out for the review page."""
+DESKTOPS_SHOWN = 12
+
+
+def _address(pool_id: UUID) -> str:
+    return reverse("console:pool", args=[pool_id])
+
+
+@administrators_only
+def list_(request: HttpRequest) -> HttpResponse:
+    page = page_of(request, selectors.pools_with_members())
+    shown = selectors.standings(list(page), timezone.now())
+    is_short = request.GET.get("short") == "1"
+    if is_short:
+        shown = [standing for standing in shown if standing.is_short or standing.pool.hold_reason]
+    return show(request, "console/pools/list.html", {"page": page, "shown": shown, "is_short": is_short})
+
+
+@administrators_only
+def add(request: HttpRequest) -> HttpResponse:
+    """Three steps on one address: fill in, review, create. Going back keeps what was typed."""
+    form = NewPoolForm(list(template_selectors.copies()), list(Group.objects.order_by("name")), request.POST or None)
+    step = request.POST.get("step", "")
+    if step == "review" and form.is_valid():
+        return show(request, "console/pools/review.html", {"form": form, "typed": _typed(request), **_review(form)})
+    if step == "create":
+        actor = administrator(request)
+        pool = saved(form, lambda _data: services.create_pool(actor=actor, members=form.wishes(), **form.pool_values()))
+        if pool:
+            _entitle_all(actor, pool, form)
+            return redirect("console:pool", pool.pk)
+    status = 422 if step in ("review", "create") and form.errors else 200
+    return show(request, "console/pools/add.html", {"form": form, "is_fresh": step == "edit"}, status=status)
+
+
+def _typed(request: HttpRequest) -> list[tuple[str, str]]:
+    """Everything typed so far, for the hidden fields of the review."""
+    left_out = ("step", "csrfmiddlewaretoken")
+    return [(key, value) for key, values in request.POST.lists() if key not in left_out for value in values]
+
+
+def _review(form: NewPoolForm) -> dict[str, Any]:
+    """Example names, and where the first desktops would be built, by the rules that will build them."""
+    pool = Pool(**form.pool_values())
+    members = [
+        PoolMember(hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, maximum=wish.maximum)
+        for copy, wish in zip(form.chosen_copies(), form.wishes(), strict=True)
+    ]
+    first = min(max(pool.minimum, pool.spare), pool.maximum)
+    placements = room.preview(pool, members, min(first, PREVIEWED), timezone.now())
+    places = Counter(placed.target.name for placed in placements if placed.target)
+    return {
+        "pool": pool,
+        "members": members,
+        "first": first,
+        "examples": [name for _number, name in naming.names(pool.naming.strip(), (), 0, EXAMPLES)],
+        "naming_warning": naming.warn(pool.naming.strip()),
+        "places": places.most_common(),
+        "previewed": sum(places.values()),
+        "why_no_more": placement.explain_none(placements[-1]) if placements else "",
+        "groups": [label for key, label in form.fields["groups"].choices if key in form.cleaned_data["groups"]],  # type: ignore[attr-defined]
+        "users": form.cleaned_data["users"],
+    }
+
+
+def _entitle_all(actor: User, pool: Pool, form: NewPoolForm) -> None:
+    for group_id in form.cleaned_data["groups"]:
+        entitlements.entitle(actor=actor, pool_id=pool.pk, group_id=int(group_id))
+    for user in form.cleaned_data["users"]:
+        entitlements.entitle(actor=actor, pool_id=pool.pk, user_id=user.pk)
+
+
+@administrators_only
+def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    pool = get_object_or_404(selectors.pools_with_members(), pk=pool_id)
+    mine = desktops.labelled(desktops.desktops_with_owner()).filter(pool=pool)
+    context = {
+        "pool": pool,
+        "standing": selectors.standings([pool], timezone.now())[0],
+        "members": selectors.member_standings(pool),
+        "entitlements": selectors.entitlements().filter(pool=pool).order_by("group__name", "user__username"),
+        "desktops": desktops.DesktopFilter().apply(mine)[:DESKTOPS_SHOWN],
+        "events": audit.events_of(pool),
+        "changes": audit.audit_of(pool)[:10],
+    }
+    return show(request, "console/pools/detail.html", context)
+
+
+@administrators_only
+def edit(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    pool = get_object_or_404(Pool, pk=pool_id)
+    form = PoolForm(request.POST or None, initial=initial_of(pool))
+    if request.method == "POST":
+        actor = administrator(request)
+        if saved(form, lambda data: services.change_pool(actor=actor, pool_id=pool_id, **data)):
+            return done(request, _("Saved."), _address(pool_id))
+    context = {"form": form, "pool": pool}
+    return show(request, "console/pools/edit.html", context, status=422 if form.errors else 200)
+
+
+@administrators_only
+def enable(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    pool = get_object_or_404(Pool, pk=pool_id)
+    on = not pool.is_enabled
+    question = Question(
+        title=_("Enable %s?") % pool if on else _("Disable %s?") % pool,
+        verb=_("Enable it") if on else _("Disable it"),
+        back=_address(pool_id),
+        sentences=[] if on else [_("Nothing new is built and nothing is given out. What is in use stays in use.")],
+        is_harmless=True,
+    )
+
+    def do() -> str:
+        services.enable_pool(actor=administrator(request), pool_id=pool_id, on=on)
+        return _("%s is enabled.") % pool if on else _("%s is disabled.") % pool
+
+    return ask_first(request, question, do, _address(pool_id))
+
+
+@act
+def resume(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    pool = services.resume_pool(actor=administrator(request), pool_id=pool_id)
+    return done(request, _("%s goes on.") % pool, came_from(request, _address(pool_id)))
+
+
+@administrators_only
+def delete(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    pool = get_object_or_404(Pool, pk=pool_id)
+    question = Question(
+        title=_("Delete the pool %s?") % pool,
+        verb=_("Delete it"),
+        back=_address(pool_id),
+        sentences=[_("Its members, entitlements and history go with it; the audit is kept. It must have no desktops.")],
+        typed_name=pool.name,
+    )
+
+    def do() -> str:
+        services.delete_pool(actor=administrator(request), pool_id=pool_id)
+        return _("%s was deleted.") % pool
+
+    return ask_first(request, question, do, reverse("console:pools"), leaves=True)
+
+
+@administrators_only
+def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    pool = get_object_or_404(Pool, pk=pool_id)
+    used = pool.members.values("hypervisor")
+    copies = list(template_selectors.copies().exclude(hypervisor__in=used))
+    form = MemberForm(copies, None, request.POST or None)
+    if request.method == "POST":
+        actor = administrator(request)
+        member = saved(
+            form,
+            lambda data: services.add_member(
+                actor=actor,
+                pool_id=pool_id,
+                copy_id=UUID(data["copy_id"]),
+                weight=data["weight"],
+                maximum=data["maximum"],
+            ),
+        )
+        if member:
+            return done(request, _("%s builds there too.") % pool, _address(pool_id))
+    context = {"form": form, "pool": pool, "has_copies": bool(copies)}
+    return show(request, "console/pools/member.html", context, status=422 if form.errors else 200)
+
+
+@administrators_only
+def edit_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
+    member = get_object_or_404(PoolMember.objects.select_related("pool", "hypervisor", "copy"), pk=member_id)
+    copies = list(template_selectors.copies().filter(hypervisor=member.hypervisor))
+    networks = list(hypervisors.networks_of(member.hypervisor_id))
+    form = MemberForm(copies, networks, request.POST or None, initial=member_initial(member))
+    if request.method == "POST":
+        actor = administrator(request)
+        changed = saved(
+            form,
+            lambda data: services.change_member(
+                actor=actor, member_id=member_id, **{**data, "copy_id": UUID(data["copy_id"])}
+            ),
+        )
+        if changed:
+            return done(request, _("Saved."), _address(member.pool_id))
+    context = {"form": form, "pool": member.pool, "member": member, "has_copies": True}
+    return show(request, "console/pools/member.html", context, status=422 if form.errors else 200)
+
+
+@administrators_only
+def remove_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
+    member = get_object_or_404(PoolMember.objects.select_related("pool", "hypervisor"), pk=member_id)
+    question = Question(
+        title=_("Stop building on %s?") % member.hypervisor,
+        verb=_("Remove the member"),
+        back=_address(member.pool_id),
+        sentences=[
+            _("Nothing more is built there. Its free desktops there are deleted; those in use stay until released.")
+        ],
+    )
+
+    def do() -> str:
+        services.remove_member(actor=administrator(request), member_id=member_id)
+        return _("Removed.")
+
+    return ask_first(request, question, do, _address(member.pool_id))
+
+
+class EntitlementForm(forms.Form):
+    """One group or one user."""
+
+    group = forms.ModelChoiceField(label="A group", queryset=Group.objects.order_by("name"), required=False)
+    user = forms.CharField(label="or a user", required=False, help_text="The sign-in name.")
+
+    def clean_user(self) -> User | None:
+        name = self.cleaned_data["user"].strip()
+        if not name:
+            return None
+        user = User.objects.filter(username__iexact=name).first()
+        if user is None:
+            raise forms.ValidationError(_("There is no user of that name."))
+        return user
+
+
+@administrators_only
+def entitle(request: HttpRequest, pool_id: UUID) -> HttpResponse:
+    pool = get_object_or_404(Pool, pk=pool_id)
+    form = EntitlementForm(request.POST or None)
+    if request.method == "POST":
+        actor = administrator(request)
+        made = saved(
+            form,
+            lambda data: entitlements.entitle(
+                actor=actor,
+                pool_id=pool_id,
+                user_id=data["user"].pk if data["user"] else None,
+                group_id=data["group"].pk if data["group"] else None,
+            ),
+        )
+        if made:
+            who = made[0].user or made[0].group
+            return done(
+                request, _("%(who)s may have desktops of %(pool)s.") % {"who": who, "pool": pool}, _address(pool_id)
+            )
+    context = {"form": form, "pool": pool}
+    return show(request, "console/pools/entitle.html", context, status=422 if form.errors else 200)
+
+
+@administrators_only
+def withdraw(request: HttpRequest, entitlement_id: UUID) -> HttpResponse:
+    entitlement = get_object_or_404(Entitlement.objects.select_related("pool", "user", "group"), pk=entitlement_id)
+    who = str(entitlement.user or entitlement.group)
+    question = Question(
+        title=_("Withdraw %(pool)s from %(who)s?") % {"pool": entitlement.pool, "who": who},
+        verb=_("Withdraw it"),
+        back=_address(entitlement.pool_id),
+        sentences=[_("Whoever has no other entitlement loses the place in the queue, and open screens close.")],
+    )
+
+    def do() -> str:
+        entitlements.withdraw(actor=administrator(request), entitlement_id=entitlement_id)
+        return _("Withdrawn from %s.") % who
+
+    return ask_first(request, question, do, _address(entitlement.pool_id))
