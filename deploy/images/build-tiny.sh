@@ -15,15 +15,12 @@ SELF=$(realpath "$0"); mkdir -p "$1"; OUT=$(realpath "$1")
 PACKAGES=(linux-image-cloud-amd64 qemu-guest-agent busybox-static)
 PRODUCTS=(vmlinuz initrd.gz golden.qcow2)
 
-candidate() { apt-cache policy "$1" | awk '/Candidate:/{print $2}'; }
-
+# "PACKAGE VERSION" lines of what apt would install now, and this script's own digest; fails where apt does not know one.
 current_versions() {
-  local package version
-  for package in "${PACKAGES[@]}"; do
-    version=$(candidate "$package")
-    [ -n "$version" ] && [ "$version" != "(none)" ] || return 1
-    echo "$package $version"
-  done
+  local lines
+  lines=$(apt-cache policy "${PACKAGES[@]}" | awk '/^[^ ]/{sub(":$", ""); name=$1} /^  Candidate: [^(]/{print name, $2}')
+  [ "$(wc -l <<< "$lines")" = ${#PACKAGES[@]} ] || return 1
+  echo "$lines"
   echo "build-tiny.sh $(sha256sum < "$SELF" | cut -c1-16)"
 }
 
@@ -125,8 +122,8 @@ hostname tiny; ifconfig lo 127.0.0.1
 
 [ -b /dev/vda ] && mount -t ext4 -o commit=1 /dev/vda /mnt && [ -x /mnt/boot.sh ] && /mnt/boot.sh
 
-# NoCloud: the first disk that is an ISO with a meta-data file. The instance id tells a rebuilt desktop from a restarted one.
-value() { sed -n "s/^ *[\"']\{0,1\}$1[\"']\{0,1\} *: *[\"']\{0,1\}\([^\"',]*\)[\"',]*.*/\1/p" /seed/meta-data | head -1; }
+# NoCloud (YAML or one line of JSON): the first disk that is an ISO with a meta-data file. The instance id tells a rebuilt desktop from a restarted one.
+value() { tr '{},' '\n' </seed/meta-data | sed -n "s/^ *[\"']\{0,1\}$1[\"']\{0,1\} *: *[\"']\{0,1\}\([^\"',]*\)[\"',]*.*/\1/p" | head -1; }
 for disk in /dev/vdb /dev/vdc /dev/vdd; do
   [ -b $disk ] && mount -t iso9660 -o ro $disk /seed 2>/dev/null || continue
   [ -e /seed/meta-data ] || { umount /seed; continue; }

@@ -16,8 +16,13 @@ AGENT_LIMIT_S = 120
 """Under emulation on a busy machine a tiny guest needs up to 20 s, one of twenty up to 120 s."""
 
 
-def clone_tiny(conn: libvirt.virConnect, name: str, *, template: str = "tiny", listen: str = "127.0.0.1") -> Any:
-    """A started linked clone of the tiny template, made without the broker. Its disk is the volume `NAME.qcow2`."""
+def clone_tiny(
+    conn: libvirt.virConnect, name: str, *, template: str = "tiny", listen: str = "127.0.0.1", more_devices: str = ""
+) -> Any:
+    """A started linked clone of the tiny template, made without the broker. Its disk is the volume `NAME.qcow2`.
+
+    `more_devices` is XML of further devices.
+    """
     original = conn.lookupByName(template)
     definition = etree.fromstring(original.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     source = _child(definition, "devices/disk/source")
@@ -37,6 +42,8 @@ def clone_tiny(conn: libvirt.virConnect, name: str, *, template: str = "tiny", l
         parent = element.getparent()
         assert parent is not None
         parent.remove(element)
+    for device in etree.fromstring(f"<devices>{more_devices}</devices>"):
+        _child(definition, "devices").append(device)
     domain = conn.defineXML(etree.tostring(definition, encoding="unicode"))
     domain.create()
     return domain
@@ -44,7 +51,8 @@ def clone_tiny(conn: libvirt.virConnect, name: str, *, template: str = "tiny", l
 
 def remove_clone(domain: Any) -> None:
     """The machine and its disk are gone."""
-    source = _child(etree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)), "devices/disk/source")
+    disk = "devices/disk/target[@dev='vda']/../source"
+    source = _child(etree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)), disk)
     if domain.isActive():
         domain.destroy()
     domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)

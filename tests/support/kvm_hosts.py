@@ -118,6 +118,10 @@ class KvmHost:
 
     def stop(self) -> None:
         """Power cut: ends libvirtd, guests and network of this host at once. Its disks stay until the folder goes."""
+        if self._init is not None and self._libvirtd_pid() is not None:
+            # First and apart, so that it can still close its connections: with the network gone at the same time, a
+            # client that forgot to close one would wait for this host for ever.
+            self.kill_libvirtd()
         for process in (self._sshd, self._init):
             if process is not None:
                 process.kill()
