@@ -66,6 +66,7 @@ app_name = "api"
 urlpatterns: list[URLPattern] = []
 for pattern in api.urls[0]:
     if isinstance(pattern, URLPattern):
-        pattern.callback = problems.with_problems(pattern.callback)
+        answers = problems.unknown if pattern.name == "api-root" else pattern.callback
+        pattern.callback = problems.with_problems(answers)
         urlpatterns.append(pattern)
 urlpatterns.append(re_path(r"^.*$", csrf_exempt(problems.unknown)))
