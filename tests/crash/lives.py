@@ -36,7 +36,7 @@ def life(*, until: Callable[[], bool], limit_s: float, boundary: str = "", marke
         if marker is not None:
             arm(boundary, 1, marker, act)
         _work(until, time.monotonic() + limit_s)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, the forked child must never return into pytest
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(FAILED)

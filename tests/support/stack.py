@@ -67,6 +67,14 @@ class Stack:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
+    def vault_keys(self) -> list[str]:
+        """The key its processes made, or the one they are to find."""
+        file = self.folder / "vault.key"
+        if not file.exists():
+            file.write_text(settings.VAULT_KEYS[0])
+        return file.read_text().strip().split(",")
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -80,12 +88,13 @@ class Stack:
             raise RuntimeError(f"manage.py {' '.join(arguments)} failed: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def start(self, kind: str, name: str = "", *, extra: Mapping[str, str] | None = None, module: str = "celery") -> int:
+    def start(
+        self, kind: str, name: str = "", *, extra: Mapping[str, str] | None = None, module: str = "celery"
+    ) -> int:
         """Start a process; its pid. `module` replaces Celery's own start by one that is to die at a given point."""
         name = name or kind
         arguments = [
-            part.format(asgi="broker.config.asgi:application", port=self.port, worker=module)
-            for part in COMMANDS[kind]
+            part.format(asgi="broker.config.asgi:application", port=self.port, worker=module) for part in COMMANDS[kind]
         ]
         if kind == "worker":
             arguments += ["--hostname", f"{name}@test"]
@@ -154,7 +163,7 @@ class Stack:
         )["default"]
         del connections["default"]
         settings.REDIS_URL = settings.CELERY_BROKER_URL = self.redis.url
-        settings.VAULT_KEYS = (self.folder / "vault.key").read_text().strip().split(",")
+        settings.VAULT_KEYS = self.vault_keys
         for function in cached:
             function.cache_clear()
         try:
@@ -170,10 +179,10 @@ class Stack:
 
 
 @contextmanager
-def database(server_url: str, name: str) -> Iterator[str]:
-    """A fresh database on a PostgreSQL server; its DATABASE_URL."""
+def database(server_url: str, name: str, template: str = "template1") -> Iterator[str]:
+    """A fresh database on a PostgreSQL server, empty or a copy of another one; its DATABASE_URL."""
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[arg-type]
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')  # type: ignore[arg-type]
     try:
         yield f"{server_url.rsplit('/', 1)[0]}/{name}"
     finally:
@@ -189,10 +198,12 @@ def stack(
     *,
     django_settings: str = "broker.config.settings",
     extra: Mapping[str, str] | None = None,
+    is_migrated: bool = False,
 ) -> Iterator[Stack]:
     """A migrated, empty installation with nothing running yet; everything it started has ended afterwards."""
     made = Stack(folder, database_url, redis, django_settings, extra or {})
-    made.manage("migrate", "--verbosity", "0")
+    if not is_migrated:
+        made.manage("migrate", "--verbosity", "0")
     try:
         yield made
     finally:
