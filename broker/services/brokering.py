@@ -195,7 +195,8 @@ def _serve_next(pool_id: UUID) -> bool:
     with transaction.atomic():
         waiting = Request.objects.filter(pool_id=pool_id, state__in=Request.IN_QUEUE).order_by("created_at")
         # A user in the queue who lost the entitlement keeps the place but blocks nobody: the next one is tried.
-        for request in waiting.select_for_update(skip_locked=True, of=("self",)).select_related("user")[:5]:
+        # Locked rows are waited for: to skip them would let another server's batch overtake this one's.
+        for request in waiting.select_for_update(of=("self",)).select_related("user")[:5]:
             claimed = _claim(pool_id=pool_id, user_id=request.user_id, now=now, from_queue=True)
             if claimed:
                 _hand_over(claimed, user=request.user, request=request, is_new=False, now=now)

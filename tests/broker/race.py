@@ -1,0 +1,240 @@
+"""Races for desktops, each run in a process of its own on the database that DATABASE_URL names.
+
+    python -m tests.broker.race claim --people 200 --desktops 200
+
+prints one JSON object with what the people were told and what the rows say. Started by `test_races.py`; a process of
+its own, because the database of a Django process is settled when it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+django.setup()
+
+from django.contrib.auth.models import Group, User  # noqa: E402 - after setup
+from django.db import connection  # noqa: E402
+from django.utils import timezone  # noqa: E402
+
+from broker.domain.lifecycle import State  # noqa: E402
+from broker.models import (  # noqa: E402
+    Assignment,
+    AuditEntry,
+    Desktop,
+    Entitlement,
+    Hypervisor,
+    Operation,
+    Pool,
+    PoolMember,
+    Request,
+    Template,
+    TemplateCopy,
+    TemplateVersion,
+)
+from broker.services import brokering  # noqa: E402
+from broker.services.errors import Clash, Missing  # noqa: E402
+
+THREADS = 64
+T = TypeVar("T")
+
+
+class Ground:
+    """A pool of its own, with ready desktops and entitled people."""
+
+    def __init__(self, people: int, desktops: int) -> None:
+        name = uuid4().hex[:10]
+        self.now = timezone.now()
+        self.hypervisor = Hypervisor.objects.create(
+            name=name, kind="instant", status=Hypervisor.Status.UP, status_since=self.now
+        )
+        version = TemplateVersion.objects.create(template=Template.objects.create(name=name), number=1)
+        self.copy = TemplateCopy.objects.create(
+            version=version, hypervisor=self.hypervisor, platform_id=name, name=name, vcpus=1, memory_mib=512
+        )
+        self.pool = Pool.objects.create(name=name, naming=f"{name}-####", maximum=5000)
+        self.member = PoolMember.objects.create(pool=self.pool, hypervisor=self.hypervisor, copy=self.copy)
+        group = Group.objects.create(name=name)
+        Entitlement.objects.create(pool=self.pool, group=group)
+        self.people = User.objects.bulk_create([User(username=f"{name}-{n}") for n in range(people)])
+        group.user_set.set(self.people)
+        self.add_desktops(desktops)
+
+    def add_desktops(self, count: int) -> None:
+        first = self.pool.desktops.count()
+        Desktop.objects.bulk_create(
+            Desktop(
+                name=f"{self.pool.name}-{number:04}",
+                pool=self.pool,
+                member=self.member,
+                hypervisor=self.hypervisor,
+                copy=self.copy,
+                state=State.READY,
+                state_since=self.now,
+                ready_at=self.now + timedelta(milliseconds=number),
+                epoch=1,
+                clean_epoch=1,
+                machine_id=str(uuid4()),
+                stamp_key=str(uuid4()),
+                vcpus=1,
+                memory_mib=512,
+                power="on",
+                is_answering=True,
+            )
+            for number in range(first, first + count)
+        )
+
+    def ask(self, user: User) -> tuple[UUID, str, UUID | None, str]:
+        """(request, state, desktop, reason), as this person is told."""
+        request, _ = brokering.request_desktop(user=user, pool_id=self.pool.pk)
+        return request.pk, request.state, request.desktop_id, request.reason
+
+    def standing(self) -> dict[str, Any]:
+        """What the rows say."""
+        held = list(Assignment.objects.filter(pool=self.pool, until=None).values_list("user_id", "desktop_id"))
+        states = Counter(Desktop.objects.filter(pool=self.pool).values_list("state", flat=True))
+        requests = Request.objects.filter(pool=self.pool)
+        served = requests.filter(state=Request.State.READY).values_list("user_id", "desktop_id")
+        return {
+            "holders": len({user for user, _ in held}),
+            "held": len({desktop for _, desktop in held}),
+            "assignments": len(held),
+            "states": dict(states),
+            "requests": dict(Counter(requests.values_list("state", flat=True))),
+            "agree": set(held) == set(served),
+            "epochs": sorted(set(Desktop.objects.filter(pool=self.pool).values_list("state", "epoch"))),
+            "audited": AuditEntry.objects.filter(
+                action="desktop.claim", object_id__in=[str(desktop) for _, desktop in held]
+            ).count(),
+        }
+
+
+def at_once(calls: Iterable[Callable[[], T]]) -> list[T | Exception]:
+    """Every call's result or error; all threads start together."""
+    todo = list(calls)
+    width = min(THREADS, len(todo))
+    gate = threading.Barrier(width)
+    local = threading.local()
+
+    def run(call: Callable[[], T]) -> T | Exception:
+        if not getattr(local, "is_started", False):
+            local.is_started = True
+            connection.ensure_connection()
+            gate.wait(30)
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            return error
+
+    with ThreadPoolExecutor(width) as threads:
+        results = list(threads.map(run, todo))
+        # Each thread closes its own connection; one call each keeps a thread from taking two.
+        leave = threading.Barrier(width)
+
+        def close(_: int) -> None:
+            leave.wait(30)
+            connection.close()
+
+        list(threads.map(close, range(width)))
+    return results
+
+
+def errors(results: Iterable[object]) -> list[str]:
+    return sorted({f"{type(result).__name__}: {result}" for result in results if isinstance(result, Exception)})
+
+
+def claim(people: int, desktops: int) -> dict[str, Any]:
+    """Everybody asks at once."""
+    ground = Ground(people, desktops)
+    results = at_once([lambda user=user: ground.ask(user) for user in ground.people])  # type: ignore[misc]
+    told = [result for result in results if isinstance(result, tuple)]
+    return ground.standing() | {
+        "errors": errors(results),
+        "told_ready": len({desktop for _, state, desktop, _ in told if state == "ready"}),
+        "told_waiting": sum(state == "approved" and bool(reason) for _, state, _, reason in told),
+    }
+
+
+def tabs(people: int, desktops: int) -> dict[str, Any]:
+    """One person asks in as many tabs at once as there are people."""
+    ground = Ground(1, desktops)
+    results = at_once([lambda: ground.ask(ground.people[0])] * people)
+    told = [result for result in results if isinstance(result, tuple)]
+    return ground.standing() | {
+        "errors": errors(results),
+        "told": len(told),
+        "told_requests": len({request for request, *_ in told}),
+        "told_desktops": len({desktop for _, _, desktop, _ in told}),
+    }
+
+
+def queue(people: int, desktops: int) -> dict[str, Any]:
+    """People wait; then desktops become ready, and many serve the queue at once."""
+    ground = Ground(people, 0)
+    for user in ground.people:
+        ground.ask(user)
+    ground.add_desktops(desktops)
+    results = at_once([lambda: brokering.serve_queue(pool_id=ground.pool.pk)] * THREADS)
+    first = list(
+        Request.objects.filter(pool=ground.pool).order_by("created_at").values_list("pk", flat=True)[:desktops]
+    )
+    served = set(Request.objects.filter(pool=ground.pool, state=Request.State.READY).values_list("pk", flat=True))
+    return ground.standing() | {
+        "errors": errors(results),
+        "served": sum(result for result in results if isinstance(result, int)),
+        "first_come_first_served": served == set(first),
+    }
+
+
+def release(people: int, desktops: int) -> dict[str, Any]:
+    """Everybody has a desktop and gives it back in three tabs at once."""
+    ground = Ground(people, desktops)
+    for user in ground.people:
+        ground.ask(user)
+    held = list(Assignment.objects.filter(pool=ground.pool, until=None).select_related("user"))
+    results = at_once(
+        [
+            lambda a=assignment: brokering.release_desktop(actor=a.user, desktop_id=a.desktop_id)  # type: ignore[misc]
+            for assignment in held
+            for _ in range(3)
+        ]
+    )
+    return ground.standing() | {
+        "errors": errors(result for result in results if not isinstance(result, Clash | Missing)),
+        "released": sum(not isinstance(result, Exception) for result in results),
+        "recycles": Operation.objects.filter(desktop__pool=ground.pool, kind=Operation.Kind.RECYCLE).count(),
+        "one_each": Operation.objects.filter(desktop__pool=ground.pool).values("desktop").distinct().count(),
+    }
+
+
+RACES: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "claim": claim,
+    "tabs": tabs,
+    "queue": queue,
+    "release": release,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("race", choices=RACES)
+    parser.add_argument("--people", type=int, required=True)
+    parser.add_argument("--desktops", type=int, required=True)
+    given = parser.parse_args()
+    sys.stdout.write(json.dumps(RACES[given.race](given.people, given.desktops)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

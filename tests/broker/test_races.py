@@ -1,0 +1,110 @@
+"""Many people at once, on PostgreSQL and on SQLite: nobody gets another one's desktop, and nobody is forgotten."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LIMIT_S = 200
+
+
+@pytest.fixture(scope="module", params=["postgresql", "sqlite"])
+def surroundings(
+    request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The environment of a broker with an empty, migrated database."""
+    folder = tmp_path_factory.mktemp("races")
+    if request.param == "postgresql":
+        url = _fresh_database(request.getfixturevalue("postgres_url"))
+    else:
+        url = f"sqlite:///{folder / 'races.sqlite3'}"
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DESKYARD_DATA": str(folder),
+        "DATABASE_URL": url,
+        "REDIS_URL": redis_url,
+        "DESKYARD_LOG_LEVEL": "ERROR",
+    }
+    _run(environment, "manage.py", "migrate", "--verbosity", "0")
+    return environment
+
+
+def _fresh_database(url: str) -> str:
+    """A database of our own on that server: other tests use theirs."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS races")
+        connection.execute("CREATE DATABASE races")
+    return url.rsplit("/", 1)[0] + "/races"
+
+
+def _run(environment: dict[str, str], *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def race(surroundings: dict[str, str], name: str, *, people: int, desktops: int) -> dict[str, Any]:
+    printed = _run(surroundings, "-m", "tests.broker.race", name, "--people", str(people), "--desktops", str(desktops))
+    told: dict[str, Any] = json.loads(printed)
+    assert not told["errors"]
+    return told
+
+
+def test_two_hundred_people_get_two_hundred_desktops(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "claim", people=200, desktops=200)
+    assert told["told_ready"] == told["held"] == told["holders"] == told["assignments"] == told["audited"] == 200
+    assert told["states"] == {"assigned": 200}
+    assert told["requests"] == {"ready": 200}
+    assert told["epochs"] == [["assigned", 2]]
+    assert told["agree"]
+
+
+def test_with_one_hundred_desktops_one_hundred_people_wait(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "claim", people=200, desktops=100)
+    assert told["held"] == told["holders"] == told["assignments"] == 100
+    assert told["requests"] == {"ready": 100, "approved": 100}
+    assert told["told_ready"] + told["told_waiting"] == 200
+    assert told["told_waiting"] >= 100
+    assert told["agree"]
+
+
+def test_one_person_in_twenty_tabs_gets_one_desktop(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "tabs", people=20, desktops=5)
+    assert told["told"] == 20
+    assert told["told_requests"] == told["held"] == told["assignments"] == 1
+    assert told["states"] == {"assigned": 1, "ready": 4}
+    assert told["requests"] == {"ready": 1}
+
+
+def test_one_person_in_twenty_tabs_waits_once(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "tabs", people=20, desktops=0)
+    assert told["told_requests"] == 1
+    assert told["requests"] == {"approved": 1}
+
+
+def test_a_queue_that_many_serve_is_served_once_and_in_order(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "queue", people=60, desktops=40)
+    assert told["served"] == told["held"] == told["holders"] == 40
+    assert told["requests"] == {"ready": 40, "approved": 20}
+    assert told["first_come_first_served"]
+    assert told["agree"]
+
+
+def test_a_desktop_given_back_in_three_tabs_is_recycled_once(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "release", people=40, desktops=40)
+    assert told["released"] == told["recycles"] == told["one_each"] == 40
+    assert told["assignments"] == 0
+    assert told["states"] == {"recycling": 40}
+    assert told["requests"] == {"ended": 40}
+    assert told["epochs"] == [["recycling", 3]]
