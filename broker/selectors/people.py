@@ -47,5 +47,5 @@ def entitlements_of(user: User) -> QuerySet[Entitlement]:
 
 
 def _can_be_kept(name: str) -> bool:
-    # PostgreSQL refuses NUL even in a comparison.
-    return "\0" not in name
+    # Databases refuse NUL and half a character even in a comparison.
+    return name.isprintable()
