@@ -72,7 +72,7 @@ def offer_words(
     if has_coming:
         return "None is free at the moment, but one is being prepared.", Tone.BUSY
     if desktops >= maximum:
-        return f"All {maximum} desktops are in use. You get the next one that is given back.", Tone.ATTENTION
+        return "All of its desktops are in use. You get the next one that is given back.", Tone.ATTENTION
     if not has_host:
         return "None is free, and no new one can be built: its hosts cannot be reached at the moment.", Tone.ATTENTION
     return "None is free at the moment. One is built when you ask.", Tone.BUSY

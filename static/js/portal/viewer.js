@@ -61,6 +61,13 @@ const waiting = (words, step) => {
 
 const stop = (words, detail, more = {}) => show("stopped", words, detail, { button: say.try, ...more });
 
+/** Once a visit: how to get the keyboard back. */
+function hint() {
+  if (matchMedia("(pointer: coarse)").matches || sessionStorage.getItem("viewer-hint")) return;
+  sessionStorage.setItem("viewer-hint", "shown");
+  toast(say.hint);
+}
+
 // --- opening ----------------------------------------------------------------------------------------------------------
 
 /** From nothing to a stream. Each call makes an earlier one give up. */
@@ -132,6 +139,7 @@ function stream({ url, subprotocols }, isCurrent) {
     openedAt = Date.now();
     show("open", "");
     made.focus();
+    hint();
   });
   made.addEventListener("disconnect", () => {
     if (rfb === made) rfb = null;
@@ -184,7 +192,8 @@ byId("retry").addEventListener("click", () => {
 
 byId("full").addEventListener("click", async () => {
   if (document.fullscreenElement) return document.exitFullscreen();
-  await page.requestFullscreen?.();
+  // The whole document, so that messages in the corner are seen too.
+  await document.documentElement.requestFullscreen?.();
   // Where the browser allows it, Escape and Alt-Tab belong to the desktop while it fills the screen.
   await navigator.keyboard?.lock?.().catch(() => {});
   rfb?.focus();
