@@ -36,6 +36,7 @@ class Command(BaseCommand):
         parser.add_argument("--no-demo", action="store_true", help="leave hypervisors, pools and people as they are")
 
     def handle(self, *args: Any, no_demo: bool, **options: Any) -> None:
+        os.umask(0o077)  # the database holds what only this account may read
         for folder in (settings.DATA_DIR / "run", settings.DATA_DIR / "log", settings.VALKEY_SOCKET.parent):
             make_private(folder)
         settings.STATIC_ROOT.mkdir(exist_ok=True)

@@ -53,8 +53,8 @@ class Command(BaseCommand):
         pool = make_pool(administrator, copy)
         entitlements.entitle(actor=administrator, pool_id=pool.pk, user_id=user.pk)
         self._say(f"The pool {pool} is being filled with {pool.spare} desktops; the console shows how they get on ...")
-        if count := ready(pool):
-            self._say(f"{count} desktops are ready.")
+        count = ready(pool)
+        self._say(f"{count} desktops are ready." if count else f"No desktop is ready yet. {trouble(pool)}")
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
@@ -122,6 +122,12 @@ def ready(pool: Pool) -> int:
     while found.count() < pool.spare and time.monotonic() < last:
         time.sleep(0.5)
     return found.count()
+
+
+def trouble(pool: Pool) -> str:
+    """The newest reason, in words, why desktops are not ready; "See the console." if nothing has failed."""
+    failed = Operation.objects.filter(desktop__pool=pool, state=Operation.State.FAILED).order_by("-finished_at")
+    return failed.values_list("error", flat=True).first() or "See the console."
 
 
 def make_pool(administrator: User, copy: TemplateCopy) -> Pool:
