@@ -90,8 +90,13 @@ def detail(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
         "hypervisor": hypervisor,
         "kind_label": connector.label if connector else hypervisor.kind,
         "settings": settings_shown(connector.settings, hypervisor.settings) if connector else [],
-        "hosts": selectors.hosts_of(hypervisor.pk),
-        "storages": selectors.storages_of(hypervisor.pk),
+        "hosts": [
+            (host, int(host.vcpus * hypervisor.vcpu_ratio), int(host.memory_mib * hypervisor.memory_ratio))
+            for host in selectors.hosts_of(hypervisor.pk)
+        ],
+        "storages": [
+            (storage, storage.capacity_mib - storage.free_mib) for storage in selectors.storages_of(hypervisor.pk)
+        ],
         "networks": selectors.networks_of(hypervisor.pk),
         "machine_count": machines.filter(absences=0).count(),
         "desktop_count": selectors.live_desktop_counts([hypervisor.pk]).get(hypervisor.pk, 0),

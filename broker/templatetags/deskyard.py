@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from broker.domain.labels import Label, Tone, hypervisor_label, operation_label, request_label
+from broker.domain.labels import label as desktop_label
 
 register = template.Library()
 
@@ -60,6 +61,19 @@ def chip(label: Label, *, wrap: bool = False) -> dict[str, object]:
 def plain_chip(text: object, tone: str = "off", icon_name: str = "") -> dict[str, object]:
     """A chip of one's own words."""
     return {"text": text, "tone": tone, "icon_name": icon_name, "wrap": False}
+
+
+@register.filter
+def desktop_state(desktop: Any) -> Label:
+    """Of a desktop from `selectors.desktops.labelled`; without those columns, as if nobody used or changed it."""
+    return desktop_label(
+        desktop.state,
+        desktop.power,
+        getattr(desktop, "has_session", False),
+        desktop.is_answering,
+        desktop.is_in_maintenance,
+        getattr(desktop, "operation_kind", None) or "",
+    )
 
 
 @register.filter
@@ -191,9 +205,9 @@ def initials(name: str) -> str:
 
 
 @register.filter
-def entry(mapping: Mapping[str, object], key: object) -> object:
+def entry(mapping: Mapping[Any, object], key: object) -> object:
     """A value of a mapping by a key that is a variable; empty if there is none."""
-    return mapping.get(str(key), "")
+    return mapping[key] if key in mapping else mapping.get(str(key), "")
 
 
 @register.simple_tag

@@ -1,0 +1,8 @@
+// The console's own behaviour: choosing rows, keeping what was chosen and opened while live parts change, instant filters.
+import { startKeeping } from "./keeping.js";
+import { startChoosing } from "./choosing.js";
+import { startFilters } from "./filters.js";
+
+startKeeping();
+startChoosing();
+startFilters();

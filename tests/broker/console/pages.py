@@ -1,0 +1,36 @@
+"""The address of every page of the console, for a furnished house."""
+
+from __future__ import annotations
+
+from django.urls import reverse
+
+from tests.broker.console.furniture import Furniture
+from tests.broker.portal.cast import Estate
+
+LISTS = (
+    "dashboard", "desktops", "pools", "templates", "hypervisors", "people", "requests", "operations", "drift", "audit",
+)  # fmt: skip
+PLAIN = (*LISTS, "search", "patterns", "pulse", "hypervisor-kinds", "template-add", "pool-add", "user-add", "group-add")
+
+
+def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
+    """Name -> address of everything that answers to GET."""
+    kvm, pool, template = house.hypervisor.pk, house.pool.pk, house.copy.version.template_id
+    member = house.pool.members.get().pk
+    entitlement = house.pool.entitlements.all()[0].pk
+    named: dict[str, object] = {
+        "hypervisor": kvm, "hypervisor-machines": kvm, "hypervisor-edit": kvm, "hypervisor-limits": kvm,
+        "hypervisor-drain": kvm, "hypervisor-remove": kvm, "hypervisor-absence": furniture.doubtful.pk,
+        "hypervisor-add": "kvm", "template": template, "template-edit": template, "version-add": template,
+        "template-delete": template, "copy-link": house.copy.version_id, "version-remove": house.copy.version_id,
+        "copy-remove": house.copy.pk, "pool": pool, "pool-edit": pool, "pool-enable": pool, "pool-delete": pool,
+        "member-add": pool, "pool-entitle": pool, "member-edit": member, "member-remove": member,
+        "entitlement-withdraw": entitlement, "desktop": house.desktop.pk, "desktop-recycle": house.desktop.pk,
+        "desktop-retire": house.desktop.pk, "desktop-release": house.desktop.pk, "desktop-power": house.desktop.pk,
+        "operation": furniture.failed.pk, "request-cancel": furniture.waiting.pk, "drift-adopt": furniture.unknown.pk,
+        "drift-forget": furniture.unknown.pk, "drift-delete": furniture.left_over.pk, "user": house.bob.pk,
+        "user-groups": house.bob.pk, "user-password": house.bob.pk, "user-active": house.bob.pk,
+        "token-add": house.bob.pk, "token-revoke": furniture.token.pk,
+    }  # fmt: skip
+    pages = {name: reverse(f"console:{name}") for name in PLAIN}
+    return pages | {name: reverse(f"console:{name}", args=[argument]) for name, argument in named.items()}
