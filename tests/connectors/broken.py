@@ -1,4 +1,5 @@
-"""A connector that breaks its promises, one at a time; each check of the contract must catch the faults named for it."""
+"""A connector that breaks its promises, one at a time; each check of the contract must catch its faults."""
+
 from __future__ import annotations
 
 import time

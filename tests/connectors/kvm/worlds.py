@@ -37,6 +37,7 @@ class LibvirtWorld:
     def __init__(
         self, uri: str, settings: KvmSettings, workdir: Path, *, probe_image: Path | None = None, limit_s: float = 60
     ) -> None:
+        self._uri = uri
         self.conn: Any = libvirt.open(uri)
         self.settings = settings
         self.template = ""
@@ -47,6 +48,10 @@ class LibvirtWorld:
         self._connectors: list[Connector] = []
         self._mute = socket.create_server(("127.0.0.1", 0))
         self._kept = {"golden.qcow2"}
+
+    def reconnect(self) -> None:
+        """After the daemon was restarted."""
+        self.conn = libvirt.open(self._uri)
 
     def connector(self, installation: str = OURS) -> KvmConnector:
         surroundings = Surroundings(installation=installation, workdir=self._workdir, probe_image=self._probe_image)
@@ -113,7 +118,10 @@ class LibvirtWorld:
         self.conn.close()
 
     def _domains(self) -> list[Any]:
-        return [domain for domain in self.conn.listAllDomains() if domain.UUIDString() != self.template]
+        kept = {self.template} | {
+            domain.UUIDString() for domain in self.conn.listAllDomains() if domain.name() == "heavy"
+        }
+        return [domain for domain in self.conn.listAllDomains() if domain.UUIDString() not in kept]
 
     def _drop_volumes(self, prefix: str) -> None:
         for pool in self.conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
