@@ -135,11 +135,10 @@ def _upload(conn: libvirt.virConnect, pool: Any, source: Path, volume_name: str,
             volume.delete()
     size = source.stat().st_size
     # Mode 0644: QEMU runs as a user of its own, and several guests share kernel, initrd and golden disk; libvirt gives
-    # a file back to root when the first of them stops. compat 1.1: libvirt's default, qcow2 v2, has no dirty bitmaps.
-    features = "<compat>1.1</compat>" if image_format == "qcow2" else ""
+    # a file back to root when the first of them stops.
     volume = pool.createXML(
         f"<volume><name>{escape(volume_name)}</name><capacity unit='bytes'>{size}</capacity>"
-        f"<target><format type='{image_format}'/><permissions><mode>0644</mode></permissions>{features}</target>"
+        f"<target><format type='{image_format}'/><permissions><mode>0644</mode></permissions></target>"
         "</volume>"
     )
     stream = conn.newStream()

@@ -159,11 +159,15 @@ class KvmHost:
         self._signal_libvirtd(signal.SIGCONT)
 
     def unplug(self) -> None:
-        """Packets to and from the host vanish. Undone by `plug_in`."""
-        _run("ip", "link", "set", self._link, "down")
+        """Packets to and from the host vanish; connections stay open and silent. Undone by `plug_in`."""
+        # Not by taking the link down: its address would then be looked for outside, where a proxy may answer.
+        self.plug_in()
+        self._inside("iptables", "-w", "-t", "raw", "-A", "PREROUTING", "-i", "mgmt0", "-j", "DROP")
+        self._inside("iptables", "-w", "-t", "raw", "-A", "OUTPUT", "-o", "mgmt0", "-j", "DROP")
 
     def plug_in(self) -> None:
-        _run("ip", "link", "set", self._link, "up")
+        # The table `raw` is ours alone: libvirt keeps to filter, nat and mangle.
+        self._inside("iptables", "-w", "-t", "raw", "-F")
 
     def start_ssh(self) -> None:
         """An SSH server for root with `ssh_key`, on port 22 of the host. Idempotent."""

@@ -27,6 +27,9 @@ SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "256MB",  # several runs may stand beside each other on a small disk
     "max_connections": "300",  # race tests open one connection per thread
     "listen_addresses": "127.0.0.1",
     "log_lock_waits": "on",

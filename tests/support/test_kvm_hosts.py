@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -128,7 +129,20 @@ def test_a_frozen_or_unplugged_host_is_back_for_the_next_test(kvm_hosts: KvmHost
     host = kvm_hosts.take(1)[0]
     host.freeze_libvirtd()
     host.unplug()
+    with pytest.raises(TimeoutError):
+        socket.create_connection((host.address, 16509), timeout=0.5)
     kvm_hosts.take(1)
+    host.connect().close()
+
+
+def test_a_frozen_libvirtd_takes_connections_and_says_nothing(kvm_hosts: KvmHosts) -> None:
+    host = kvm_hosts.take(1)[0]
+    host.freeze_libvirtd()
+    with socket.create_connection((host.address, 16509), timeout=5) as connection:
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+    host.thaw_libvirtd()
     host.connect().close()
 
 
