@@ -6,7 +6,8 @@ Nothing here logs, and nothing outside `broker/hypervisors` and the services tha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
@@ -29,13 +30,22 @@ def unseal(sealed: bytes | memoryview[int]) -> dict[str, str]:
     """The mapping again; an empty one for nothing. Raises `VaultLocked`."""
     if not sealed:
         return {}
-    try:
+    with _told_if_locked():
         opened: dict[str, str] = json.loads(_keys().decrypt(bytes(sealed)))
-    except InvalidToken:
-        raise VaultLocked("The secrets were encrypted with a key that is not configured. Restore DESKYARD_VAULT_KEYS.") from None
     return opened
 
 
 def reseal(sealed: bytes | memoryview[int]) -> bytes:
-    """The same secrets under the newest key."""
-    return _keys().rotate(bytes(sealed)) if sealed else b""
+    """The same secrets under the newest key. Raises `VaultLocked`."""
+    with _told_if_locked():
+        return _keys().rotate(bytes(sealed)) if sealed else b""
+
+
+@contextmanager
+def _told_if_locked() -> Iterator[None]:
+    try:
+        yield
+    except InvalidToken:
+        raise VaultLocked(
+            "The secrets were encrypted with a key that is not configured. Restore DESKYARD_VAULT_KEYS."
+        ) from None
