@@ -30,8 +30,8 @@ from connectors.errors import ConnectorError
 
 log = structlog.get_logger()
 
-LEASE_S = 60.0
-CALL_S = 30.0
+LEASE_S = 30.0
+CALL_S = 20.0
 COMPLETE_EVERY_S = 60.0
 QUICK_S, CALM_S = 1.0, 5.0
 """Between readings: while desktops are on their way, and otherwise."""
@@ -71,8 +71,11 @@ def take(hypervisor_id: UUID) -> None:
     try:
         session = sessions.borrow(hypervisor)
         reading = _read(hypervisor, session)
+        writer = Writer(hypervisor, reading)
         with _under(hypervisor_id, epoch):
-            Writer(hypervisor, reading).write()
+            writer.write()
+        if not writer.is_overtaken:
+            session.cursor = None if reading.gone else reading.cursor
     except ConnectorError as error:
         if session:
             sessions.discard(session)
@@ -129,7 +132,6 @@ def _read(hypervisor: Hypervisor, session: sessions.Session) -> Inventory:
     wants_all = session.cursor is None or time.monotonic() - session.complete_at > COMPLETE_EVERY_S
     began = time.monotonic()
     reading = session.connector.inventory(None if wants_all else session.cursor, time.monotonic() + CALL_S)
-    session.cursor = None if reading.gone else reading.cursor
     if reading.complete:
         session.complete_at = began
     return reading
@@ -144,7 +146,9 @@ def _check(hypervisor: Hypervisor, session: sessions.Session) -> None:
             takes=sorted(order.__name__ for order in platform.takes),
             warnings=list(platform.warnings),
         )
-        if ProbeAcceleration in platform.takes and not hypervisor.operations.filter(kind=Operation.Kind.PROBE).exists():
+        probes = hypervisor.operations.filter(kind=Operation.Kind.PROBE)
+        known = probes.filter(state__in=[*UNFINISHED, Operation.State.DONE]).exists()
+        if ProbeAcceleration in platform.takes and not known:
             operations.order(
                 kind=Operation.Kind.PROBE, hypervisor_id=hypervisor.pk, parameters={}, rank=operations.RANK_SCREEN
             )
@@ -159,6 +163,8 @@ class Writer:
     now: datetime = field(default_factory=timezone.now)
     events: list[Event] = field(default_factory=list)
     pools: set[UUID] = field(default_factory=set)
+    is_overtaken: bool = False
+    """An operation learned something later than this reading: what it showed of that machine has to be read again."""
 
     def write(self) -> None:
         self.hypervisor.refresh_from_db()
@@ -328,6 +334,7 @@ class Writer:
                 continue
             handed.append(desktop)
             if desktop.learned_at and self.reading.began_at <= desktop.learned_at:
+                self.is_overtaken = True
                 continue
             if self._see(desktop, machine, desktop.pk in owned, waits.get(desktop.pool_id, "")):
                 changed.append(desktop)

@@ -307,6 +307,10 @@ def _follow_failure(batch: Batch, operation: Operation, error: ConnectorError) -
         desktop = batch.desktops.get(operation.desktop_id)
         if desktop and desktop.state == State.RETIRING:
             desktop.attempts, desktop.failure = desktop.attempts + 1, error.message
+    elif operation.kind == Kind.PROBE:
+        set_to = batch.hypervisor.settings.get("acceleration", "unknown")
+        words = f"Whether acceleration works could not be found out; it stays at {set_to}. Recheck to try again."
+        batch.note("hypervisor.unprobed", f"{words} {error.message}", operation, "warning")
 
 
 def _fault(batch: Batch, operation: Operation, reason: str) -> None:
