@@ -17,6 +17,7 @@ from openapi_spec_validator import validate
 from broker.api.urls import urlpatterns
 from tests.broker.api.conftest import Caller, Callers
 from tests.broker.portal.cast import Estate
+from tests.support.prerequisites import REPOSITORY
 
 
 @pytest.fixture
@@ -185,3 +186,12 @@ def ask_anything(
         assert answer.media_type == "application/problem+json"
         assert answer.body["status"] == answer.status
         assert answer.body["detail"]
+
+
+def test_the_manual_names_only_addresses_that_exist(described: dict[str, Any]) -> None:
+    manual = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(GET|POST|PATCH|DELETE) (/api/v1/[\w/{}-]+)`", manual)
+    assert len(named) >= 8
+    assert {(method.lower(), path) for method, path in named} <= {
+        (method, path) for path, methods in described["paths"].items() for method in methods
+    }
