@@ -16,6 +16,7 @@ from connectors.kvm import faults, mapping, names, power, volumes
 from connectors.kvm.work import Domain, Work, number
 
 FILES = ("vmlinuz", "initrd.gz")
+TRIED = "kvm"
 
 
 def probe(work: Work[ProbeAcceleration]) -> Outcome:
@@ -54,7 +55,7 @@ def _begin(work: Work[ProbeAcceleration], uuid: str) -> Outcome:
         name=names.probe_name(work.order.key),
         uuid=uuid,
         stamp=work.stamp,
-        virt_type="kvm",
+        virt_type=TRIED,
         kernel=kernel,
         initrd=initrd,
     )
@@ -82,7 +83,7 @@ def _pool(work: Work[ProbeAcceleration]) -> volumes.Pool:
     pools = volumes.active_pools(work)
     if not pools:
         raise Unsupported(f"{work.settings.endpoint} has no active storage pool to put the tiny guest in.")
-    return pools[0]
+    return max(pools, key=lambda pool: int(pool.info()[3]))
 
 
 def _end(work: Work[ProbeAcceleration], domain: Domain | None, acceleration: str, reason: str) -> Outcome:
