@@ -11,9 +11,9 @@ lists=(packages-run.txt)
 mapfile -t wanted < <(sed 's/#.*//' "${lists[@]}" | grep -o '[^[:space:]]\+')
 
 command -v dpkg-query >/dev/null || { echo "deploy/apt.sh: no Debian here. Install by hand what stands in: ${lists[*]}" >&2; exit 3; }
-installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null)" = "ii " ]; }
+installed=$(dpkg-query -W -f '${Package} ${db:Status-Abbrev}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/ ii $//p') || true
 missing=()
-for package in "${wanted[@]}"; do installed "$package" || missing+=("$package"); done
+for package in "${wanted[@]}"; do grep -qxF "$package" <<<"$installed" || missing+=("$package"); done
 [ ${#missing[@]} = 0 ] && exit 0
 
 if [ "$(id -u)" != 0 ]; then

@@ -19,7 +19,7 @@ from django.contrib.auth.models import User
 
 ADMINISTRATOR, USER = "admin", "demo"
 HYPERVISOR, TEMPLATE, POOL = "This machine", "Tiny Linux", "Tiny Linux"
-SHARED_IMAGES = Path("/var/cache/deskyard/tiny")
+SHARED_IMAGES = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "tiny"
 """Where root keeps the built image, so that several installations build it once."""
 TOOLS = Path(settings.BASE_DIR) / "deploy"
 
