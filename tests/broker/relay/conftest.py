@@ -118,7 +118,7 @@ def _wait_until_it_answers(web: Web, server: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline:
         assert server.poll() is None, "uvicorn ended"
         try:
-            with urlopen(web.origin + "/static/vendor/VERSIONS.md", timeout=2):  # noqa: S310 - our own server
+            with urlopen(web.origin + "/static/vendor/VERSIONS.md", timeout=2):
                 return
         except OSError:
             time.sleep(0.1)

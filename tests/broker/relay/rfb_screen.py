@@ -20,7 +20,7 @@ FLOOD_CHUNK = bytes(16 * 1024)
 
 class RfbScreen:
     """Runs in a thread of its own until closed. `mode`: echo, flood (as fast as the viewer reads), mute (accepts the
-    connection and never says a word) or hang up (right after ServerInit)."""
+    connection and never says a word), deaf (never reads after ServerInit) or hang up (right after it)."""
 
     def __init__(self, password: str, mode: str = "echo", pause_s: float = 0.0) -> None:
         self.password = password
@@ -94,6 +94,8 @@ class RfbScreen:
         writer.write(SERVER_INIT)
         if self.mode == "hang up":
             return
+        if self.mode == "deaf":
+            await self._stop.wait()
         listening = asyncio.create_task(self._listen(reader, writer))
         try:
             while self.mode == "flood":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,9 +44,10 @@ def refusal(web: Web, opening: screens.Opening, cookie: str = "", origin: str | 
 
 
 def closing(browser: ClientConnection) -> tuple[int, str]:
-    """How the relay closed it."""
+    """How the relay closes it, within 20 s."""
+    deadline = time.monotonic() + 20
     with suppress(ConnectionClosed):
-        while True:
+        while time.monotonic() < deadline:
             browser.recv(timeout=20)
     assert browser.close_code is not None
     return browser.close_code, browser.close_reason or ""
@@ -317,6 +319,32 @@ def test_a_slow_reader_costs_no_memory_and_slows_the_screen_down(house: Estate, 
             taken = 0
             while taken < 2 * sent:  # it goes on as soon as somebody reads
                 taken += len(browser.recv(timeout=5))
+
+
+def test_a_browser_that_floods_a_deaf_screen_costs_no_memory(house: Estate, web: Web) -> None:
+    cookie = signed_in(house, "alice")
+    with screen(mode="deaf") as shown:
+        opening = ask(house, cookie)
+        show(opening, shown)
+        with web.open(opening, cookie) as browser:
+            handshake(browser)
+            before = web.memory_kib
+            sent = 0
+
+            def flood() -> None:
+                nonlocal sent
+                with suppress(ConnectionClosed, OSError):
+                    while sent < 256:
+                        browser.send(bytes(256 * 1024))
+                        sent += 1
+
+            flooding = threading.Thread(target=flood)
+            flooding.start()
+            flooding.join(3)
+            assert flooding.is_alive(), "64 MiB went somewhere"
+            assert web.memory_kib - before < 8192
+            browser.socket.shutdown(socket.SHUT_RDWR)
+            flooding.join(5)
 
 
 def test_no_address_within_fifteen_seconds_is_said_in_words(house: Estate, web: Web) -> None:
