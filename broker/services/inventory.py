@@ -164,7 +164,7 @@ class Writer:
     events: list[Event] = field(default_factory=list)
     pools: set[UUID] = field(default_factory=set)
     is_overtaken: bool = False
-    """An operation learned something later than this reading: what it showed of that machine has to be read again."""
+    """It showed a machine that an operation is making or has learned something newer of: that must be shown again."""
 
     def write(self) -> None:
         self.hypervisor.refresh_from_db()
@@ -175,6 +175,7 @@ class Writer:
         known = self._machines(hosts)
         desktops = self._desktops()
         self._observe(desktops)
+        self.is_overtaken = self.is_overtaken or self._shows_unborn(desktops)
         if self.reading.complete:
             self._absences(known, desktops)
             self._leftovers(desktops)
@@ -346,6 +347,16 @@ class Writer:
             )
         # The listing shows the machines: they are counted as used from here on, no longer as promised.
         reservations.end(handed)
+
+    def _shows_unborn(self, desktops: dict[str, Desktop]) -> bool:
+        """Whether it shows a machine whose desktop does not know it yet, as its making has not been written."""
+        ours = gate.installation_id()
+        keys = [
+            m.stamp.key
+            for m in self.reading.machines
+            if m.stamp and m.stamp.installation == ours and m.id not in desktops and _is_uuid(m.stamp.key)
+        ]
+        return bool(keys) and Operation.objects.filter(pk__in=keys, state__in=UNFINISHED).exists()
 
     def _see(self, desktop: Desktop, machine: Seen, is_owned: bool, preparation: str) -> bool:
         """Take one machine's facts over. True if anything of the desktop changed."""
