@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.postgres import SETTINGS, private_postgres
-from tests.support.redis import private_redis
+from tests.support.redis import RedisServer, private_redis
 from tests.support.scratch import scratch_directory
 
 AS_IN_PRODUCTION = {
@@ -17,14 +19,26 @@ AS_IN_PRODUCTION = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "shared_buffers": "512MB",
+    # As for any database on flash memory.
+    "random_page_cost": "1.1",
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track_utility": "off",
     "pg_stat_statements.track": "top",
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    database_url: str
+    redis: RedisServer
+    folder: Path
+    """The installation's own data directory."""
+    is_small: bool = False
+    """Only what can be counted, on smaller estates: for the tests that pin counts."""
+
+
 @contextmanager
-def broker_ready() -> Iterator[None]:
+def broker_ready(*, is_small: bool = False) -> Iterator[Ground]:
     """Django is set up on fresh servers while the block lasts; child processes find them by the environment."""
     with (
         private_postgres(AS_IN_PRODUCTION) as database_url,
@@ -47,6 +61,6 @@ def broker_ready() -> Iterator[None]:
         with connections["default"].cursor() as cursor:
             cursor.execute("CREATE EXTENSION pg_stat_statements")
         try:
-            yield
+            yield Ground(database_url, redis, data, is_small)
         finally:
             connections.close_all()
