@@ -18,6 +18,9 @@ PREFIX = "setting_"
 class HypervisorForm(forms.Form):
     """Name and the connector's settings. `kept`: the present values of a registered one (no secrets among them)."""
 
+    hides_optional = True
+    """Which settings are needed depends on the others; the connector says what is missing."""
+
     name = forms.CharField(label="Name", max_length=100, help_text="What you call it in Deskyard.")
 
     def __init__(

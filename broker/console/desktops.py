@@ -97,7 +97,8 @@ def power_of_many(request: HttpRequest) -> HttpResponse:
         if not verb or not ids:
             raise Invalid(_("Choose desktops and an action first."))
         started, refused = power.set_power_of_many(actor=actor, desktop_ids=ids, action=action)
-        why = " ".join(f"{name}: {words}" for name, words in refused[:5])
+        # Most refusals begin with the desktop's name themselves.
+        why = " ".join(words if words.startswith(name) else f"{name}: {words}" for name, words in refused[:5])
         if not started:
             raise Clash(_("Nothing was ordered. %s") % why)
         message = ngettext("Ordered for %d desktop.", "Ordered for %d desktops.", len(started)) % len(started)

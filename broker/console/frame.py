@@ -19,7 +19,7 @@ class Room:
     """One entry of the navigation."""
 
     name: str
-    """Of its first page's address, and the part of the address that marks it as the present one."""
+    """Of its first page, and the first part of its addresses."""
     title: Any
     icon: str
     group: Any = ""
@@ -42,21 +42,23 @@ ROOMS = (
     Room("audit", _("Audit"), "audit"),
 )
 
+BELONGS = {"members": "pools", "entitlements": "pools", "versions": "templates", "copies": "templates"}
+"""Parts of the address that are no room of their own."""
+
 
 def of(request: HttpRequest) -> dict[str, Any]:
     """What `console/frame.html` needs; one statement."""
     address = request.path
-    present = next((room.name for room in ROOMS[1:] if address.startswith(room.address)), "")
-    if not present and address == ROOMS[0].address:
-        present = ROOMS[0].name
+    part = address.removeprefix(ROOMS[0].address).partition("/")[0]
+    present = BELONGS.get(part, part or ROOMS[0].name)
     return {"rooms": ROOMS, "present_room": present, **pulse_facts()}
 
 
 def pulse_facts() -> dict[str, Any]:
-    return {
-        "unfinished": operations.unfinished_count(),
-        "broken_parts": [part for part in health.processes() if not part.is_up],
-    }
+    broken = [part for part in health.processes() if not part.is_up]
+    # While Redis is away nothing is known of the others: one banner says all there is to say.
+    redis = [part for part in broken if part.name == "redis"]
+    return {"unfinished": operations.unfinished_count(), "broken_parts": redis or broken}
 
 
 @administrators_only

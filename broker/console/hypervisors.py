@@ -77,7 +77,7 @@ def add(request: HttpRequest, kind: str) -> HttpResponse:
         if hypervisor:
             return redirect("console:hypervisor", hypervisor.pk)
     status = 422 if form.errors else 200
-    return show(request, "console/hypervisors/form.html", {"form": form, "connector": connector}, status=status)
+    return show(request, "console/hypervisors/form.html", {"form": form, "kind_label": connector.label}, status=status)
 
 
 @administrators_only
@@ -153,7 +153,7 @@ def edit(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
         )
         if changed:
             return done(request, _("Saved. Deskyard signs in anew."), _address(hypervisor_id))
-    context = {"form": form, "connector": connector, "hypervisor": hypervisor}
+    context = {"form": form, "kind_label": connector.label, "hypervisor": hypervisor}
     return show(request, "console/hypervisors/form.html", context, status=422 if form.errors else 200)
 
 

@@ -14,7 +14,7 @@ from broker.domain import naming
 from broker.models import Network, Pool, PoolMember, TemplateCopy
 from broker.services.pools import MemberWish
 
-CHECKED = ("is_linked", "gives_seed", "starts_powered_off")
+READY_WHEN = [(Pool.Preparation.AGENT, "its guest’s agent answers"), (Pool.Preparation.NONE, "its machine stands")]
 
 
 class PoolForm(forms.Form):
@@ -43,7 +43,7 @@ class PoolForm(forms.Form):
         label="Linked clones", required=False, initial=True,
         help_text="Desktops share the template’s disk and keep only what differs: built in seconds. Off: full copies.",
     )  # fmt: skip
-    preparation = forms.ChoiceField(label="A desktop is ready when", choices=Pool.Preparation.choices)
+    preparation = forms.ChoiceField(label="A desktop is ready when", choices=READY_WHEN)
     prepare_timeout_s = forms.IntegerField(
         label="Give up after (seconds)", min_value=10, initial=900, help_text="If the guest has not answered by then."
     )
