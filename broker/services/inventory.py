@@ -407,16 +407,19 @@ class Writer:
             self._end_doubt()
             return
         Machine.objects.filter(pk__in=[known[s.machine].pk for s in silences]).update(absences=F("absences") + 1)
-        verdict = absence.judge(silences, total=len(known), confirmed_at=self.hypervisor.absence_confirmed_at)
+        # What others do with their machines puts nothing of ours in doubt: we act on ours alone.
+        ours = [s for s in silences if known[s.machine].stamp_installation == gate.installation_id()]
+        verdict = absence.judge(ours, total=len(known), confirmed_at=self.hypervisor.absence_confirmed_at)
         if verdict.doubted:
             words = (
-                f"{len(verdict.doubted)} of {len(known)} machines vanished from the listing at once. Nothing is built, "
+                f"{len(verdict.doubted)} of our machines vanished from the listing at once. Nothing is built, "
                 "deleted or counted as gone here until an administrator confirms. Check storage and rights."
             )
             hypervisor_status.doubt(self.hypervisor, list(verdict.doubted), words)
         else:
             self._end_doubt()
-        self._believe_gone(verdict.gone, desktops)
+        others = [s.machine for s in silences if s not in ours and s.listings >= absence.LISTINGS]
+        self._believe_gone([*verdict.gone, *others], desktops)
 
     def _end_doubt(self) -> None:
         if self.hypervisor.status == Hypervisor.Status.DOUBT:
