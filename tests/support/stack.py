@@ -119,7 +119,7 @@ class Stack:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/sign-in/", timeout=2):
+            with urllib.request.urlopen(f"{self.url}/sign-in/", timeout=10):
                 return True
         except (urllib.error.URLError, OSError):
             return False
