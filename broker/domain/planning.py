@@ -14,6 +14,8 @@ What keeps a broken template or host from building for ever:
 - A failed desktop that has a machine is recycled at most `RECYCLE_TRIES` times, later each time.
 - The newest `KEPT_FAILED` failed desktops stay a day for the administrator to look at; older ones are deleted. They
   give way earlier if the pool needs their room.
+- A ready desktop that cannot be given out because its guest fell silent gets a fresh disk once it has been silent for
+  as long as a new one may take to answer; one batch at a time, since silence of many has its cause elsewhere.
 - Deletions have a budget an hour. When it is spent the plan deletes nothing more and asks.
 """
 
@@ -95,6 +97,8 @@ class DesktopFacts:
     """It has an open assignment."""
     is_draining: bool = False
     """Its host is to be emptied."""
+    silent_since: datetime | None = None
+    """Since when a ready one could not be given out, because its guest does not answer; None if it could."""
     is_reachable: bool = True
     """Its hypervisor is up; says so for desktops whose member was removed."""
 
@@ -146,7 +150,8 @@ def plan(
     recycling = view.recycles()
     build = view.build_count(len(recycling))
     retiring, hold = _within_budget(pool, [*view.worn_out(build, recycling), *view.surplus()])
-    return [*failing, *recycling, *([Build(build)] if build else []), *retiring, *hold]
+    reviving = [] if recycling or retiring or hold else view.revivals()
+    return [*failing, *recycling, *reviving, *([Build(build)] if build else []), *retiring, *hold]
 
 
 def wanted(pool: PoolFacts, assigned: int) -> int:
@@ -302,6 +307,19 @@ class _View:
             slots[member.id] -= 1
             found.append(Recycle(desktop.id, f"Try {desktop.attempts + 1} of {RECYCLE_TRIES} after a failure."))
         return found
+
+    def revivals(self) -> list[Recycle]:
+        """Ready desktops that fell silent, a batch at a time, where nothing else is on its way."""
+        words = f"Its guest has not answered for {self.pool.prepare_timeout_s} s, so nobody could have it."
+        silent = [d for d in _oldest_first(self.ready) if self.has_fallen_silent(d)]
+        return [Recycle(d.id, words) for d in silent[: max(0, self.batch - len(self.coming))]]
+
+    def has_fallen_silent(self, desktop: DesktopFacts) -> bool:
+        member = self.members.get(desktop.member_id or "")
+        if desktop.silent_since is None or member is None or not self.pool.is_enabled or not self.is_open(member):
+            return False
+        since = max(desktop.silent_since, member.status_since or desktop.silent_since)
+        return self.now - since >= timedelta(seconds=self.pool.prepare_timeout_s) and not self.is_leaving(desktop)
 
     def may_recycle(self, desktop: DesktopFacts) -> bool:
         after = timedelta(seconds=delay_s(desktop.attempts, desktop.id, base_s=RECYCLE_BASE_S))

@@ -112,7 +112,7 @@ class Work:
             .only(
                 "id", "name", "state", "state_since", "epoch", "is_answering", "power", "member_id", "copy_id",
                 "is_in_maintenance", "attempts", "machine_id", "hypervisor_id", "target_host_id", "pool_id",
-                "reserved_memory_mib", "reserved_vcpus",
+                "reserved_memory_mib", "reserved_vcpus", "observed_at",
             )
             .annotate(open_assignments=Count("assignments", filter=Q(assignments__until=None)))
         )  # fmt: skip
@@ -173,7 +173,15 @@ class Work:
             attempts=desktop.attempts,
             has_machine=bool(desktop.machine_id),
             is_assigned=bool(desktop.open_assignments),  # type: ignore[attr-defined]
+            silent_since=self._silent_since(desktop),
         )
+
+    def _silent_since(self, desktop: Desktop) -> datetime | None:
+        """Since when a ready desktop could not be claimed; see `brokering.CLAIM`. None if it can be."""
+        is_given_out_off = self.pool.starts_powered_off and desktop.power == "off"
+        if desktop.is_answering or is_given_out_off or self.pool.preparation == Pool.Preparation.NONE:
+            return None
+        return max(filter(None, [desktop.observed_at, desktop.state_since]))
 
     # -- build --
 

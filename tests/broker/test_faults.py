@@ -232,6 +232,23 @@ def test_a_failed_recycle_keeps_the_desktop_from_everybody(office: Plant) -> Non
     office.assert_tidy()
 
 
+def test_a_guest_that_falls_silent_is_given_to_nobody_and_gets_a_fresh_disk(office: Plant) -> None:
+    office.world().faults.set("silent")
+    office.look()
+    assert office.ask(office.alice).state == Request.State.APPROVED
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, spare=1, maximum=2)
+    office.step()
+    assert office.count(State.READY) == 2
+    long_ago = timezone.now() - timedelta(seconds=office.pool.prepare_timeout_s)
+    Desktop.objects.update(observed_at=long_ago, state_since=long_ago)
+    Hypervisor.objects.update(status_since=long_ago)
+    office.world().faults.clear()
+    office.reconcile()
+    assert office.count(State.RECYCLING) == 1
+    office.until(lambda: office.count(State.ASSIGNED) == 1, "Alice has one that answers")
+    office.assert_tidy()
+
+
 # --- listings --------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +348,7 @@ def test_a_name_that_a_stranger_took_is_passed_over(plant: Plant) -> None:
     plant.add_pool(spare=1)
     plant.fill(1)
     assert plant.desktops(State.READY)[0].name == "office-002"
+    assert not Operation.objects.filter(state=Operation.State.FAILED).exists()
 
 
 def test_a_name_taken_behind_our_back_fails_in_words_and_the_next_one_is_used(plant: Plant) -> None:

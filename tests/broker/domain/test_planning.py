@@ -289,6 +289,42 @@ def test_kept_failures_give_way_where_the_hosts_have_no_room() -> None:
     assert retired(planned(pool(spare=1, is_cramped=True), [failed])) == [failed.id]
 
 
+# --- silence ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_ready_desktop_that_fell_silent_gets_a_fresh_disk() -> None:
+    silent = desktop(silent_since=NOW - timedelta(seconds=900))
+    actions = planned(pool(spare=2), [silent, desktop()])
+    assert [action.desktop for action in actions if isinstance(action, Recycle)] == [silent.id]
+    assert len(actions) == 1
+
+
+def test_a_moments_silence_is_nothing() -> None:
+    assert planned(pool(spare=1), [desktop(silent_since=NOW - timedelta(seconds=899))]) == []
+
+
+def test_silence_while_the_hypervisor_was_away_is_not_held_against_a_guest() -> None:
+    back = MemberFacts(id="kvm", status_since=NOW - timedelta(seconds=60))
+    assert planned(pool(spare=1), [desktop(silent_since=LONG_AGO)], back) == []
+
+
+def test_silence_of_many_is_not_answered_by_recycling_all_of_them() -> None:
+    actions = planned(pool(spare=8), desktops(8, silent_since=LONG_AGO))
+    assert [type(action) for action in actions] == [Recycle, Recycle]
+    assert planned(pool(spare=8), [*desktops(6, silent_since=LONG_AGO), *desktops(2, State.RECYCLING)]) == []
+
+
+def test_a_silent_desktop_beyond_what_is_wanted_is_deleted_not_revived() -> None:
+    actions = planned(pool(spare=0), [desktop(silent_since=LONG_AGO)])
+    assert [type(action) for action in actions] == [Retire]
+
+
+@pytest.mark.parametrize("facts", [{"in_maintenance": True}, {"copy_current": False}, {"is_reachable": False}])
+def test_a_silent_desktop_that_is_out_of_reach_or_leaving_is_not_revived(facts: dict[str, Any]) -> None:
+    actions = planned(pool(spare=1, maximum=1), [desktop(silent_since=LONG_AGO, **facts)])
+    assert not [action for action in actions if isinstance(action, Recycle)]
+
+
 # --- budget ----------------------------------------------------------------------------------------------------------
 
 
@@ -338,7 +374,9 @@ class World:
                     self.assert_may_go(self.desktops[key])
                     self.set(key, state=State.RETIRING)
                 case Recycle(key, _):
-                    self.set(key, state=State.RECYCLING)
+                    assert self.desktops[key].state in {State.FAILED, State.READY}
+                    assert not self.desktops[key].is_assigned
+                    self.set(key, state=State.RECYCLING, silent_since=None)
                 case Fail(key, _):
                     self.set(key, state=State.FAILED, attempts=self.desktops[key].attempts + 1)
                 case Hold(reason):
@@ -443,6 +481,7 @@ desktops_ = st.lists(
         in_maintenance=st.sampled_from([False, False, False, True]),
         attempts=st.integers(0, 4),
         has_machine=st.booleans(),
+        silent_since=st.none() | st.just(LONG_AGO),
         state_since=st.integers(0, 2000).map(lambda minutes: NOW - timedelta(minutes=minutes)),
         power=st.sampled_from(["on", "off"]),
     ),
