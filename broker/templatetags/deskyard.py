@@ -155,6 +155,12 @@ def share(part: float, whole: float) -> float:
 
 
 @register.filter
+def is_full(used: float, reserved: float) -> bool:
+    """Whether two shares in per cent leave nothing."""
+    return used + reserved >= 100
+
+
+@register.filter
 def ago(moment: datetime | None) -> SafeString | str:
     """How long ago (or how soon), with the exact time on hover; None: "never"."""
     if moment is None:
