@@ -129,7 +129,9 @@ class KvmConnector:
         # Taken before anything is read: what changes while we read is read again the next time.
         here = self._changes.counter
         cursor = Cursor(f"{self._name}/{line.generation}/{here}")
-        reading = Reading(connection, self._host(connection), deadline, self._verified, self._changes)
+        # The reading stops a little before whoever waits for it does: a partial listing is better than none.
+        stop_at = deadline - min(1.0, (deadline - time.monotonic()) / 5)
+        reading = Reading(connection, self._host(connection), stop_at, self._verified, self._changes)
         counted = self._counter_of(since, line.generation)
         inventory = reading.complete() if counted is None else reading.changed(self._changes.since(counted))
         return _with_cursor(inventory, cursor)
@@ -152,6 +154,8 @@ class KvmConnector:
         return self._go(receipts, deadline)
 
     def close(self) -> None:
+        for going in self._jobs.values():
+            going.work.deadline = 0.0  # what is under way takes no further step
         self._crew.close()
         self._endpoint.close()
 

@@ -73,7 +73,7 @@ def _table(*rows: tuple[str, type[ConnectorError]]) -> tuple[tuple[re.Pattern[st
 
 
 LINE_WORDS = _table(
-    (r"certificate|certification", CertificateRejected),
+    (r"certificate|certification|tls confirmation", CertificateRejected),  # the last: the host hangs up on ours
     (r"host key|known hosts|hostkey", CertificateRejected),
     (r"authentication failed|no authentication methods|authentication (method|cancel)|sasl", CredentialsRejected),
     (r"client socket is closed|end of file while reading|keepalive|connection reset|connection refused", Unreachable),
@@ -105,7 +105,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 
 ADVICE: dict[type[ConnectorError], str] = {
     Unreachable: "Check that libvirt runs there, the address and the port.",
-    CertificateRejected: "Check the host's certificate or key against the one entered here; nothing was sent to it.",
+    CertificateRejected: "Check the host's certificate or key, and whether it accepts ours; nothing was sent to it.",
     CredentialsRejected: "Check user, password and key.",
     Busy: "It will be tried again.",
     NotFound: "It is not there any more.",

@@ -93,22 +93,25 @@ class LibvirtWorld:
         domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark, "deskyard", NAMESPACE, flags)
 
     def remove(self, machine: str) -> None:
-        domain = self.conn.lookupByUUIDString(machine)
+        self._undefine(self.conn.lookupByUUIDString(machine))
+        self._drop_volumes(f"deskyard-{machine}-")
+
+    def wipe(self) -> None:
+        for domain in self._domains():
+            self._undefine(domain)
+        self._drop_volumes("deskyard-")
+        for secret in self.conn.listAllSecrets() if self.settings.uri != TEST_URI else ():
+            secret.undefine()
+
+    def _undefine(self, domain: Any) -> None:
+        is_persistent = domain.isPersistent()
         if domain.isActive():
             domain.destroy()
-        if machine in {found.UUIDString() for found in self._domains()}:
+        if is_persistent:
             flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             if self.settings.uri != TEST_URI:
                 flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
             domain.undefineFlags(flags)
-        self._drop_volumes(f"deskyard-{machine}-")
-
-    def wipe(self) -> None:
-        for machine in self.machines():
-            self.remove(machine)
-        self._drop_volumes("deskyard-")
-        for secret in self.conn.listAllSecrets() if self.settings.uri != TEST_URI else ():
-            secret.undefine()
 
     def close(self) -> None:
         for connector in self._connectors:

@@ -1,0 +1,236 @@
+"""Reaching real hosts over every transport, and what each way of failing is called."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from connectors.base import CloneMachine, Receipt, Stage, Surroundings
+from connectors.errors import CertificateRejected, ConnectorError, CredentialsRejected, Unreachable
+from connectors.kvm.connector import KvmConnector
+from connectors.kvm.settings import KvmSettings
+from tests.connectors.contract import OURS, clone, do, new_key, soon, submit
+from tests.connectors.kvm.worlds import LibvirtWorld, host_settings
+from tests.support.kvm_hosts import KvmHost
+
+
+def connector(settings: KvmSettings, workdir: Path) -> KvmConnector:
+    return KvmConnector(settings, Surroundings(installation=OURS, workdir=workdir))
+
+
+def ssh_settings(host: KvmHost) -> KvmSettings:
+    host.start_ssh()
+    return KvmSettings(
+        transport="ssh",
+        address=host.address,
+        user="root",
+        ssh_key=host.ssh_key.read_text(),
+        known_hosts=host.known_hosts.read_text(),
+    )
+
+
+def refused(settings: KvmSettings, workdir: Path, limit_s: float = 10) -> ConnectorError:
+    """The error of a check, and no secret stands in it."""
+    trial = connector(settings, workdir)
+    began = time.monotonic()
+    with pytest.raises(ConnectorError) as caught:
+        trial.check(soon(limit_s))
+    assert time.monotonic() - began < limit_s + 1
+    trial.close()
+    texts = f"{caught.value!r} {caught.value} {caught.value.platform_words}"
+    for secret in (settings.password, settings.ssh_key, settings.client_key):
+        assert not secret or secret not in texts
+    assert not list(workdir.iterdir()), "key files are removed"
+    return caught.value
+
+
+def test_a_host_is_reached_by_tls_with_certificates_and_password(host: KvmHost, tmp_path: Path) -> None:
+    platform = connector(host_settings(host), tmp_path).check(soon())
+    assert platform.version.startswith("7.")
+    assert not platform.warnings
+
+
+def test_a_host_is_reached_by_ssh_with_key_and_known_hosts(host: KvmHost, tmp_path: Path) -> None:
+    trial = connector(ssh_settings(host), tmp_path)
+    assert trial.check(soon(20)).product.startswith("QEMU")
+    assert trial.inventory(None, soon(20)).complete
+    trial.close()
+
+
+def test_plain_tcp_works_in_laboratories_and_is_warned_of(host: KvmHost, tmp_path: Path) -> None:
+    platform = connector(KvmSettings(transport="tcp", address=host.address), tmp_path).check(soon())
+    assert any("laboratories" in warning for warning in platform.warnings)
+
+
+def test_this_machines_own_libvirt_is_reached_by_its_socket(system_libvirt: str, tmp_path: Path) -> None:
+    assert connector(KvmSettings(), tmp_path).check(soon()).product.startswith("QEMU")
+    socket = KvmSettings(socket="/run/libvirt/libvirt-sock")
+    assert connector(socket, tmp_path).check(soon()).product.startswith("QEMU")
+
+
+def test_key_files_are_private_and_removed_at_the_end(host: KvmHost, tmp_path: Path) -> None:
+    trial = connector(host_settings(host), tmp_path)
+    trial.check(soon())
+    files = [Path(folder) / name for folder, _, names in os.walk(tmp_path) for name in names]
+    assert len(files) == 3
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert {stat.S_IMODE(file.parent.stat().st_mode) for file in files} == {0o700}
+    trial.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_password_is_a_rejected_credential(host: KvmHost, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(host_settings(host), password="wrong horse battery staple")
+    assert isinstance(refused(wrong, tmp_path), CredentialsRejected)
+
+
+def test_an_unknown_user_is_a_rejected_credential(host: KvmHost, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(host_settings(host), user="nobody@nowhere")
+    assert isinstance(refused(wrong, tmp_path), CredentialsRejected)
+
+
+def test_a_host_of_an_authority_we_do_not_trust_is_rejected(host: KvmHost, tmp_path: Path) -> None:
+    stranger = (host.stranger_pki / "cacert.pem").read_text()
+    error = refused(dataclasses.replace(host_settings(host), ca_certificate=stranger), tmp_path)
+    assert isinstance(error, CertificateRejected)
+
+
+def test_a_certificate_the_host_does_not_trust_is_told_apart_from_a_dead_host(host: KvmHost, tmp_path: Path) -> None:
+    stranger = dataclasses.replace(
+        host_settings(host),
+        client_certificate=(host.stranger_pki / "clientcert.pem").read_text(),
+        client_key=(host.stranger_pki / "clientkey.pem").read_text(),
+    )
+    error = refused(stranger, tmp_path)
+    assert isinstance(error, (CertificateRejected, CredentialsRejected)), error.platform_words
+
+
+def test_certificates_that_are_none_are_told(host: KvmHost, tmp_path: Path) -> None:
+    error = refused(dataclasses.replace(host_settings(host), ca_certificate="not a certificate"), tmp_path)
+    assert isinstance(error, CertificateRejected)
+
+
+def test_a_host_with_another_ssh_key_is_rejected(host: KvmHost, tmp_path: Path) -> None:
+    settings = ssh_settings(host)
+    other = f"{host.address} {(host.folder / 'ssh' / 'id.pub').read_text()}"
+    error = refused(dataclasses.replace(settings, known_hosts=other), tmp_path)
+    assert isinstance(error, CertificateRejected), error.platform_words
+
+
+def test_an_ssh_key_the_host_does_not_know_is_a_rejected_credential(host: KvmHost, tmp_path: Path) -> None:
+    settings = ssh_settings(host)
+    stranger = (host.folder / "ssh" / "hostkey").read_text()
+    error = refused(dataclasses.replace(settings, ssh_key=stranger), tmp_path)
+    assert isinstance(error, CredentialsRejected), error.platform_words
+
+
+@pytest.mark.parametrize("transport", ["tls", "ssh", "tcp"])
+def test_a_closed_port_is_unreachable_at_once(transport: str, host: KvmHost, tmp_path: Path) -> None:
+    settings = dataclasses.replace(host_settings(host), transport=transport, port=1, ssh_key="x", known_hosts="x")
+    began = time.monotonic()
+    assert isinstance(refused(settings, tmp_path), Unreachable)
+    assert time.monotonic() - began < 2
+
+
+def test_a_host_that_is_gone_is_unreachable_by_the_deadline(host: KvmHost, tmp_path: Path) -> None:
+    host.unplug()
+    try:
+        assert isinstance(refused(host_settings(host), tmp_path, limit_s=2), Unreachable)
+    finally:
+        host.plug_in()
+
+
+def test_a_socket_without_a_daemon_is_unreachable(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    settings = KvmSettings(socket=str(tmp_path / "no-such-socket"))
+    assert isinstance(refused(settings, tmp_path / "work"), Unreachable)
+
+
+def test_a_frozen_daemon_holds_up_nobody_beyond_the_deadline(real: LibvirtWorld, host: KvmHost) -> None:
+    trial, order = real.connector(), clone(real)
+    trial.check(soon())
+    host.freeze_libvirtd()
+    try:
+        began = time.monotonic()
+        with pytest.raises(Unreachable):
+            trial.inventory(None, soon(1))
+        assert time.monotonic() - began < 2
+        began = time.monotonic()
+        try:
+            outcomes = list(trial.submit([order], soon(1)))
+        except Unreachable:
+            outcomes = []
+        assert all(outcome.stage is Stage.RUNNING for outcome in outcomes)
+        assert time.monotonic() - began < 2
+        trial.close()
+    finally:
+        host.thaw_libvirtd()
+    do(real, real.connector(), order)
+    assert len(real.machines()) == 1, "what the frozen daemon was asked before is done once"
+
+
+def test_many_tries_at_a_frozen_daemon_leave_one_thread(host: KvmHost, tmp_path: Path) -> None:
+    trial = connector(host_settings(host), tmp_path)
+    host.freeze_libvirtd()
+    try:
+        for _ in range(5):
+            with pytest.raises(Unreachable):
+                trial.check(soon(0.2))
+        opening = [thread for thread in threading.enumerate() if thread.name == "libvirt-open"]
+        assert len(opening) <= 1
+    finally:
+        host.thaw_libvirtd()
+    trial.check(soon(20))
+    trial.close()
+
+
+def test_a_lost_line_is_told_and_the_next_call_opens_another(real: LibvirtWorld, host: KvmHost) -> None:
+    trial = real.connector()
+    machine_order = clone(real)
+    do(real, trial, machine_order)
+    host.kill_libvirtd()
+    with pytest.raises(Unreachable):
+        list(trial.submit([clone(real)], soon(3)))
+    with pytest.raises(Unreachable):
+        list(trial.poll([Receipt(machine_order)], soon(3)))
+    host.start_libvirtd()
+    real.reconnect()
+    do(real, trial, CloneMachine(key=new_key(), name="afterwards", template=real.template, power_on=False))
+    assert len(real.machines()) == 2
+
+
+def test_a_daemon_that_dies_in_the_middle_makes_the_order_unknown_not_failed(real: LibvirtWorld, host: KvmHost) -> None:
+    trial, orders = real.connector(), [clone(real, power_on=True) for _ in range(6)]
+    submit(trial, orders)
+    host.kill_libvirtd()
+    failures = []
+    with suppress(Unreachable):
+        failures = [o for o in trial.poll([Receipt(o) for o in orders], soon(3)) if o.stage is Stage.FAILED]
+    assert not failures
+    host.start_libvirtd()
+    real.reconnect()
+    fresh = real.connector()
+    for order in orders:
+        do(real, fresh, order)
+    assert len(real.machines()) == 6
+
+
+def test_a_password_never_stands_in_the_uri(host: KvmHost, tmp_path: Path) -> None:
+    trial = connector(host_settings(host), tmp_path)
+    uri = trial._endpoint.uri()
+    assert host.tls_user_password not in uri
+    assert "pkipath=" in uri
+    trial.close()
+
+
+def test_a_host_that_wants_a_client_certificate_is_not_called_dead(host: KvmHost, tmp_path: Path) -> None:
+    bare = dataclasses.replace(host_settings(host), client_certificate="", client_key="")
+    error = refused(bare, tmp_path)
+    assert isinstance(error, (CertificateRejected, CredentialsRejected)), error.platform_words
