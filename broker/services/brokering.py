@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import structlog
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from broker.domain.lifecycle import Event as Move
@@ -185,23 +185,35 @@ def _check_may_ask(user: User, pool_id: UUID) -> None:
 def serve_queue(*, pool_id: UUID) -> int:
     """Give ready desktops to those who wait, first come first served. Returns how many were served."""
     served = 0
-    while _serve_next(pool_id):
-        served += 1
+    while (head := _head_of_queue(pool_id)) and (claimed := _serve(head, pool_id)) is not None:
+        served += claimed
     return served
 
 
-def _serve_next(pool_id: UUID) -> bool:
+def _head_of_queue(pool_id: UUID) -> UUID | None:
+    """Who is next. One who lost the entitlement keeps the place and blocks nobody."""
+    queue = Request.objects.filter(pool_id=pool_id, state__in=Request.IN_QUEUE)
+    entitled = Q(user__entitlements__pool_id=pool_id) | Q(user__groups__entitlements__pool_id=pool_id)
+    return queue.filter(entitled).order_by("created_at", "pk").values_list("pk", flat=True).first()
+
+
+def _serve(request_id: UUID, pool_id: UUID) -> bool | None:
+    """Give the head of the queue a desktop. False: somebody else did just now. None: there is none to give.
+
+    One row is locked and waited for. To skip a locked head would serve people out of turn; to lock several would
+    deadlock with whoever writes them in another order.
+    """
     now = timezone.now()
     with transaction.atomic():
-        waiting = Request.objects.filter(pool_id=pool_id, state__in=Request.IN_QUEUE).order_by("created_at")
-        # A user in the queue who lost the entitlement keeps the place but blocks nobody: the next one is tried.
-        # Locked rows are waited for: to skip them would let another server's batch overtake this one's.
-        for request in waiting.select_for_update(of=("self",)).select_related("user")[:5]:
-            claimed = _claim(pool_id=pool_id, user_id=request.user_id, now=now, from_queue=True)
-            if claimed:
-                _hand_over(claimed, user=request.user, request=request, is_new=False, now=now)
-                return True
-    return False
+        waiting = Request.objects.select_for_update(of=("self",)).select_related("user")
+        request = waiting.filter(pk=request_id, state__in=Request.IN_QUEUE).first()
+        if request is None:
+            return False
+        claimed = _claim(pool_id=pool_id, user_id=request.user_id, now=now, from_queue=True)
+        if claimed is None:
+            return None
+        _hand_over(claimed, user=request.user, request=request, is_new=False, now=now)
+    return True
 
 
 def cancel_request(*, actor: User, request_id: UUID) -> Request:

@@ -12,11 +12,15 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -44,8 +48,10 @@ from broker.models import (  # noqa: E402
     TemplateCopy,
     TemplateVersion,
 )
-from broker.services import brokering  # noqa: E402
+from broker.services import brokering, entitlements, inventory, pump, reconcile  # noqa: E402
 from broker.services.errors import Clash, Missing  # noqa: E402
+from tests.broker.plant import Plant  # noqa: E402
+from tests.doubles.instant.world import World  # noqa: E402
 
 THREADS = 64
 T = TypeVar("T")
@@ -219,11 +225,86 @@ def release(people: int, desktops: int) -> dict[str, Any]:
     }
 
 
+def use(people: int, desktops: int) -> dict[str, Any]:
+    """People take, use and give back desktops for a while; three workers' worth of threads build and recycle them.
+
+    What a person finds on a desktop's disk before writing there must be the template's alone, and stay theirs.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        plant = Plant(Path(folder))
+        plant.add_hypervisor("instant-1")
+        plant.add_hypervisor("instant-2")
+        plant.add_pool(spare=desktops, maximum=desktops * 2, delete_budget_per_hour=10_000)
+        plant.fill(desktops)
+        users = User.objects.bulk_create([User(username=f"user-{n}") for n in range(people)])
+        for user in users:
+            entitlements.entitle(actor=plant.dana, pool_id=plant.pool.pk, user_id=user.pk)
+        told = Day(plant, threading.Event()).pass_by(users)
+        plant.until(lambda: plant.count(State.READY) >= desktops, "all is calm again", steps=40)
+        plant.assert_tidy()
+        plant.close()
+    return told
+
+
+USE_S = 8.0
+
+
+@dataclass
+class Day:
+    """A while of use: errors and foreign files found, and how often a desktop was used."""
+
+    plant: Plant
+    is_over: threading.Event
+    uses: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+
+    def pass_by(self, users: list[User]) -> dict[str, Any]:
+        workers = [self.work] * 6
+        people = [lambda user=user: self.come_and_go(user) for user in users]
+        timer = threading.Timer(USE_S, self.is_over.set)
+        timer.start()
+        results = at_once([*workers, *people])
+        timer.join()
+        return {"errors": errors(results), "foreign_files": self.found, "uses": len(self.uses)}
+
+    def work(self) -> None:
+        """As three workers do: whoever comes first takes what is due."""
+        while not self.is_over.is_set():
+            reconcile.run(self.plant.pool.pk)
+            for hypervisor in self.plant.hypervisors.values():
+                pump.run(hypervisor.pk)
+                inventory.take(hypervisor.pk)
+            time.sleep(0.05)
+
+    def come_and_go(self, user: User) -> None:
+        worlds = {
+            hypervisor.pk: World(self.plant.worlds[name].folder) for name, hypervisor in self.plant.hypervisors.items()
+        }
+        while not self.is_over.is_set():
+            request, _ = brokering.request_desktop(user=user, pool_id=self.plant.pool.pk)
+            desktop = request.desktop
+            if desktop is None:
+                time.sleep(0.05)
+                continue
+            world = worlds[desktop.hypervisor_id]
+            before = world.read(desktop.machine_id)
+            world.write(desktop.machine_id, f" {user.username}")
+            time.sleep(0.02)
+            after = world.read(desktop.machine_id)
+            if (before, after) != ("golden", f"golden {user.username}"):
+                self.found.append(f"{user.username} found {before!r}, then {after!r} on {desktop}")
+            self.uses.append(user.username)
+            brokering.release_desktop(actor=user, desktop_id=desktop.pk)
+        for world in worlds.values():
+            world.close()
+
+
 RACES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "claim": claim,
     "tabs": tabs,
     "queue": queue,
     "release": release,
+    "use": use,
 }
 
 

@@ -108,3 +108,10 @@ def test_a_desktop_given_back_in_three_tabs_is_recycled_once(surroundings: dict[
     assert told["states"] == {"recycling": 40}
     assert told["requests"] == {"ended": 40}
     assert told["epochs"] == [["recycling", 3]]
+
+
+def test_people_come_and_go_and_nobody_meets_anothers_files(surroundings: dict[str, str]) -> None:
+    """Twelve people share six desktops for eight seconds, with six threads that pump, look and reconcile."""
+    told = race(surroundings, "use", people=12, desktops=6)
+    assert not told["foreign_files"]
+    assert told["uses"] >= 20

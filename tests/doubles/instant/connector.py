@@ -101,7 +101,8 @@ class InstantConnector:
         self.latency_s = float(settings.latency_s or 0)
         self.boot_s = float(settings.boot_s or 0)
         self._world: World | None = None
-        self._shown_last: dict[str, base.Machine] = {}
+        self._shown_last: dict[str, tuple[base.Machine, float]] = {}
+        """Machine and when it was switched on: one that was recycled meanwhile has changed, though it looks alike."""
         self._cursor: Cursor | None = None
         self._acts: dict[type[Order], Callable[[Any], Outcome]] = {
             CloneMachine: self._clone,
@@ -129,7 +130,7 @@ class InstantConnector:
         machines = world.machines()
         if share := world.faults.value("omit"):
             machines = machines[int(len(machines) * float(share)) :]
-        shown = {machine.id: self._shown(machine, world) for machine in machines}
+        shown = {machine.id: (self._shown(machine, world), machine.answers_at) for machine in machines}
         partial = "The storage could not be read." if world.faults.value("partial") is not None else ""
         is_incremental = since is not None and since == self._cursor and not partial
         last, self._shown_last, self._cursor = self._shown_last, shown, Cursor(str(uuid4()))
@@ -159,7 +160,7 @@ class InstantConnector:
                     "SELECT id, name, storage, vcpus, memory_mib, disk_mib FROM template"
                 )
             ),
-            machines=tuple(m for m in shown.values() if not is_incremental or last.get(m.id) != m),
+            machines=tuple(m for m, on in shown.values() if not is_incremental or last.get(m.id) != (m, on)),
             gone=tuple(last.keys() - shown.keys()) if is_incremental else (),
         )
         world.faults.reach("inventory.end")
