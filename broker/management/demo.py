@@ -21,6 +21,8 @@ ADMINISTRATOR, USER = "admin", "demo"
 HYPERVISOR, TEMPLATE, POOL = "This machine", "Tiny Linux", "Tiny Linux"
 SHARED_IMAGES = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "tiny"
 """Where root keeps the built image, so that several installations build it once."""
+SESSION_NEEDS = ("qemu-system-x86_64", "libvirtd", "virsh")
+"""Programs with which an account may have a libvirt of its own."""
 TOOLS = Path(settings.BASE_DIR) / "deploy"
 
 
@@ -77,7 +79,9 @@ def local_libvirt() -> Libvirt:
     """The system's libvirt if we may use it; else, where QEMU is, one of this account's own. Raises `NoLibvirt`."""
     if _answers("qemu:///system"):
         return Libvirt(uri="qemu:///system", socket="", network="default")
-    if os.getuid() != 0 and all(shutil.which(program) for program in ("qemu-system-x86_64", "libvirtd", "virsh")):
+    # Debian keeps libvirtd where an ordinary account's PATH does not look.
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    if os.getuid() != 0 and all(shutil.which(program, path=path) for program in SESSION_NEEDS):
         done = subprocess.run([TOOLS / "libvirt-session.sh"], capture_output=True, text=True, check=False)
         if done.returncode == 0:
             socket = done.stdout.strip()
