@@ -6,13 +6,12 @@ size: lock the operations, lock their desktops, write both, write events and fol
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from broker.domain.backoff import delay_s
@@ -20,15 +19,14 @@ from broker.domain.lifecycle import TRANSITIONS, State
 from broker.domain.lifecycle import Event as Move
 from broker.models import Desktop, Event, Hypervisor, Machine, Operation, Pool, PoolMember
 from broker.services import nudges, operations, reservations
+from broker.services.setwise import update_each
 from connectors.base import MachineMade, Outcome, PowerSet, Probed, ScreenOpened, Stage
 from connectors.errors import CapacityExhausted, ConnectorError, Unsupported
 
 Kind = Operation.Kind
 
-OPERATION_FIELDS = [
-    "state", "receipt", "percent", "step", "next_poll_at", "not_before", "finished_at", "error_kind", "error",
-    "platform_words",
-]  # fmt: skip
+PROGRESS_FIELDS = ["state", "receipt", "percent", "step", "next_poll_at"]
+OPERATION_FIELDS = [*PROGRESS_FIELDS, "not_before", "finished_at", "error_kind", "error", "platform_words"]
 DESKTOP_FIELDS = [
     "state", "state_since", "clean_epoch", "machine_id", "stamp_key", "disks", "power", "is_answering", "addresses",
     "learned_at", "failure", "attempts", "ready_at",
@@ -62,10 +60,11 @@ class Batch:
 
 
 def lock_desktops(ids: Sequence[UUID]) -> dict[UUID, Desktop]:
-    """The desktops, locked in the order of their ids."""
+    """The desktops with their pools, locked in the order of their ids."""
     if not ids:
         return {}
-    locked = Desktop.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
+    rows = Desktop.objects.select_related("pool").select_for_update(no_key=True, of=("self",))
+    locked = rows.filter(pk__in=ids).order_by("pk")
     return {desktop.pk: desktop for desktop in locked}
 
 
@@ -79,52 +78,53 @@ def sent(chosen: Sequence[Operation], now: datetime) -> None:
 def apply(hypervisor: Hypervisor, pump_epoch: int, answers: Sequence[Outcome]) -> None:
     """Write what the connector said. Outcomes of operations no longer in flight under this epoch are dropped."""
     now = timezone.now()
-    quiet, telling = _split(answers)
-    _still_running(quiet, pump_epoch, now)
-    if not telling:
+    told = {answer.key: answer for answer in answers}
+    _advance({key: answer for key, answer in told.items() if answer.stage == Stage.RUNNING}, pump_epoch, now)
+    ended = {key: answer for key, answer in told.items() if answer.stage != Stage.RUNNING}
+    if not ended:
         return
-    mine = Operation.objects.filter(
-        pk__in=[a.key for a in telling],
-        pump_epoch=pump_epoch,
-        state__in=[Operation.State.SENT, Operation.State.RUNNING],
-    )
     batch = Batch(hypervisor, now)
+    mine = _in_flight(ended, pump_epoch)
     # Desktops before their operations, in the order of ids: everybody who holds both locks them so.
     batch.desktops = lock_desktops([pk for pk in mine.values_list("desktop", flat=True) if pk])
-    rows = {str(o.pk): o for o in mine.select_for_update(no_key=True)}
-    for answer in telling:
-        if operation := rows.get(answer.key):
-            _take(batch, operation, answer)
+    for operation in mine.select_for_update(no_key=True):
+        _take(batch, operation, ended[str(operation.pk)])
     _save(batch)
 
 
-def _split(answers: Sequence[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """Plain "still running" answers, which need one statement together, and those that tell something."""
-    quiet = [a for a in answers if a.stage == Stage.RUNNING and a.receipt is None]
-    return quiet, [a for a in answers if not (a.stage == Stage.RUNNING and a.receipt is None)]
+def _in_flight(keys: Iterable[str], pump_epoch: int) -> QuerySet[Operation]:
+    in_flight = [Operation.State.SENT, Operation.State.RUNNING]
+    return Operation.objects.filter(pk__in=list(keys), pump_epoch=pump_epoch, state__in=in_flight)
 
 
-def _still_running(quiet: Sequence[Outcome], pump_epoch: int, now: datetime) -> None:
-    groups: dict[tuple[str, int | None, float], list[str]] = defaultdict(list)
-    for answer in quiet:
-        groups[answer.step, answer.percent, answer.poll_after_s].append(answer.key)
-    for (step, percent, pause), keys in groups.items():
-        changes: dict[str, Any] = {"next_poll_at": now + timedelta(seconds=pause)}
-        changes |= {"step": step[:200]} if step else {}
-        changes |= {"percent": percent} if percent is not None else {}
-        Operation.objects.filter(pk__in=keys, pump_epoch=pump_epoch, state=Operation.State.RUNNING).update(**changes)
+def _advance(running: Mapping[str, Outcome], pump_epoch: int, now: datetime) -> None:
+    """Operations that go on: receipts and progress, and when to ask again. Nothing else follows."""
+    if not running:
+        return
+    rows = list(_in_flight(running, pump_epoch).select_for_update(no_key=True))
+    is_news = False
+    for operation in rows:
+        answer, before = running[str(operation.pk)], (operation.step, operation.percent)
+        _note_progress(operation, answer)
+        is_news = is_news or before != (operation.step, operation.percent)
+        operation.state = Operation.State.RUNNING
+        operation.next_poll_at = now + timedelta(seconds=min(answer.poll_after_s, POLL_CAP_S))
+    update_each(rows, PROGRESS_FIELDS)
+    if is_news:
+        nudges.announce("operations")
 
 
-def _take(batch: Batch, operation: Operation, answer: Outcome) -> None:
-    batch.operations.append(operation)
+def _note_progress(operation: Operation, answer: Outcome) -> None:
     operation.step = answer.step[:200] or operation.step
     operation.percent = answer.percent if answer.percent is not None else operation.percent
     if answer.receipt is not None:
         operation.receipt = dict(answer.receipt)
-    if answer.stage == Stage.RUNNING:
-        operation.state = Operation.State.RUNNING
-        operation.next_poll_at = batch.now + timedelta(seconds=min(answer.poll_after_s, POLL_CAP_S))
-    elif answer.stage == Stage.DONE:
+
+
+def _take(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    batch.operations.append(operation)
+    _note_progress(operation, answer)
+    if answer.stage == Stage.DONE:
         _finish(batch, operation, Operation.State.DONE)
         operation.percent = 100
         DONE[Kind(operation.kind)](batch, operation, answer)
@@ -193,15 +193,11 @@ def _installation() -> str:
 
 def _prepared_at_once(batch: Batch, desktop: Desktop, operation: Operation) -> None:
     """Pools that don't wait for a guest call a machine ready as soon as it stands."""
-    if _preparation(desktop.pool_id) != Pool.Preparation.NONE:
+    if desktop.pool.preparation != Pool.Preparation.NONE:
         return
     if _subject(batch, operation, Move.PREPARED):
         desktop.ready_at = batch.now
         batch.note("desktop.ready", "Ready.", operation)
-
-
-def _preparation(pool_id: UUID) -> str:
-    return Pool.objects.values_list("preparation", flat=True).get(pk=pool_id)
 
 
 def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
@@ -350,9 +346,8 @@ def time_out(late: Sequence[Operation], now: datetime) -> None:
 
 
 def _save(batch: Batch) -> None:
-    Operation.objects.bulk_update(batch.operations, OPERATION_FIELDS, batch_size=200)
-    if batch.desktops:
-        Desktop.objects.bulk_update(list(batch.desktops.values()), DESKTOP_FIELDS, batch_size=200)
+    update_each(batch.operations, OPERATION_FIELDS)
+    update_each(list(batch.desktops.values()), DESKTOP_FIELDS)
     ended = [
         d for d in batch.desktops.values() if d.state == State.GONE or (d.state == State.FAILED and not d.machine_id)
     ]

@@ -21,7 +21,7 @@ from uuid import UUID
 import redis
 import structlog
 from django.db import transaction
-from django.db.models import F, Min, Q
+from django.db.models import Count, F, Min, Q
 from django.utils import timezone
 
 from broker.hypervisors import gate
@@ -38,9 +38,10 @@ SLICE_S = 30.0
 LEASE_S = 20.0
 CALL_S = 8.0
 """Shorter than the lease by more than a round's own writes take."""
-BATCH = 500
+BATCH = 2000
 """Operations in one poll or one set of writes: bounds memory whatever is in flight."""
 IDLE_S = 5.0
+"""Between looks at a queue from which nothing may be sent now; a hint comes sooner."""
 
 FLIGHT = (Operation.State.SENT, Operation.State.RUNNING)
 
@@ -153,16 +154,21 @@ def _sleep(lease: Lease, end: float) -> bool:
 
 
 def next_due(hypervisor_id: UUID) -> datetime | None:
-    """When the next poll or retry is due; None if nothing is unfinished."""
+    """When to look again: at the next poll or retry, else after a while if something is queued; None if nothing is.
+
+    What is queued and may not be sent now (the budget is spent, the hypervisor is in doubt) is looked at when something
+    in flight moves or with the next hint, not in a busy loop.
+    """
+    now = timezone.now()
     rows = Operation.objects.filter(hypervisor_id=hypervisor_id)
-    found = [
+    queued = rows.filter(state=Operation.State.QUEUED)
+    found: list[datetime | None] = [
         rows.filter(state__in=FLIGHT).aggregate(at=Min("next_poll_at"))["at"],
-        rows.filter(state=Operation.State.QUEUED, not_before=None).aggregate(at=Min("created_at"))["at"],
-        rows.filter(state=Operation.State.QUEUED).aggregate(at=Min("not_before"))["at"],
+        queued.filter(not_before__gt=now).aggregate(at=Min("not_before"))["at"],
     ]
-    moments = [moment for moment in found if moment]
-    # A queue that waits for its budget is looked at when something in flight moves, not in a busy loop.
-    return max(min(moments), timezone.now() + timedelta(seconds=0.05)) if moments else None
+    if moments := [moment for moment in found if moment]:
+        return max(min(moments), now + timedelta(seconds=0.05))
+    return now + timedelta(seconds=IDLE_S) if queued.exists() else None
 
 
 def adopt(lease: Lease) -> None:
@@ -217,10 +223,10 @@ def _expire(lease: Lease, hypervisor: Hypervisor) -> None:
 
 
 def _poll(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
-    """Ask after everything due, in batches."""
+    """Ask after everything due, in batches, for one call's time: what is left is due first in the next round."""
     before = timezone.now()
-    while True:
-        deadline = time.monotonic() + CALL_S
+    deadline = time.monotonic() + CALL_S
+    while time.monotonic() < deadline:
         due = list(
             Operation.objects.filter(
                 hypervisor=hypervisor, state=Operation.State.RUNNING, next_poll_at__lte=before
@@ -296,10 +302,15 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
 
 def _room(hypervisor: Hypervisor) -> dict[str, int]:
     """How many more builds and other operations may be in flight."""
-    flying = Operation.objects.filter(hypervisor=hypervisor, state__in=FLIGHT)
-    builds = flying.filter(kind__in=Operation.BUILDS).count()
-    others = flying.exclude(kind__in=Operation.BUILDS).exclude(kind=Operation.Kind.SCREEN).count()
-    return {"build": hypervisor.build_budget - builds, "other": hypervisor.power_budget - others}
+    builds = Q(kind__in=Operation.BUILDS)
+    flying = Operation.objects.filter(hypervisor=hypervisor, state__in=FLIGHT).aggregate(
+        builds=Count("pk", filter=builds),
+        others=Count("pk", filter=~builds & ~Q(kind=Operation.Kind.SCREEN)),
+    )
+    return {
+        "build": hypervisor.build_budget - flying["builds"],
+        "other": hypervisor.power_budget - flying["others"],
+    }
 
 
 def _may_build(hypervisor: Hypervisor) -> bool:
