@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.broker.portal.cast import Estate, estate
+from tests.broker.relay.serving import live_house, web
+from tests.support.prerequisites import require_program
+
+__all__ = ["as_", "chromium", "house", "live_house", "web"]
 
 
 @pytest.fixture
@@ -26,3 +31,17 @@ def as_(house: Estate) -> Callable[[User], Client]:
         return client
 
     return signed_in
+
+
+@pytest.fixture
+def chromium(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
+    """A real browser."""
+    # Playwright runs a loop in this thread, and Django would take the tests' own queries for the loop's.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    program = require_program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(program), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()

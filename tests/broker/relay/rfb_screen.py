@@ -19,8 +19,11 @@ FLOOD_CHUNK = bytes(16 * 1024)
 
 
 class RfbScreen:
-    """Runs in a thread of its own until closed. `mode`: echo, flood (as fast as the viewer reads), mute (accepts the
-    connection and never says a word), deaf (never reads after ServerInit) or hang up (right after it)."""
+    """Runs in a thread of its own until closed.
+
+    `mode`: echo; quiet (only listens); flood (as fast as the viewer reads); mute (accepts the connection and never says
+    a word); deaf (never reads after ServerInit); hang up (right after ServerInit).
+    """
 
     def __init__(self, password: str, mode: str = "echo", pause_s: float = 0.0) -> None:
         self.password = password
@@ -33,12 +36,18 @@ class RfbScreen:
         self.sent = 0
         self.received = bytearray()
         self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="rfb-screen")
         self._thread.start()
         self._started.wait(5)
+
+    def hang_up(self) -> None:
+        """Drop all viewers, as a machine that is switched off does."""
+        for writer in list(self._writers):
+            self._loop.call_soon_threadsafe(writer.transport.abort)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
@@ -61,6 +70,7 @@ class RfbScreen:
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connected += 1
+        self._writers.add(writer)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 if self.mode == "mute":
@@ -70,6 +80,7 @@ class RfbScreen:
                     await self._show(reader, writer)
         finally:
             self.connected -= 1
+            self._writers.discard(writer)
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -115,6 +126,20 @@ class RfbScreen:
             if self.mode == "echo":
                 writer.write(data)
                 await writer.drain()
+
+
+def keys(said: bytes) -> list[tuple[int, bool]]:
+    """The key events (keysym, down) in what a viewer said after ClientInit. RFC 6143 §7.5."""
+    found, at = [], 0
+    while at < len(said):
+        kind = said[at]
+        if kind == 4:
+            found.append((int.from_bytes(said[at + 4 : at + 8], "big"), bool(said[at + 1])))
+        if kind == 2:
+            at += 4 + 4 * int.from_bytes(said[at + 2 : at + 4], "big")
+        else:
+            at += {0: 20, 3: 10, 4: 8, 5: 6}[kind]
+    return found
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from broker.models import ApiToken, Entitlement, Operation, ScreenSession, Ticke
 from broker.relay.closing import Code
 from broker.services import brokering, screens
 from tests.broker.portal.cast import Estate
-from tests.broker.relay.conftest import Web, handshake, show, signed_in
 from tests.broker.relay.rfb_screen import SERVER_INIT, screen
+from tests.broker.relay.serving import Web, handshake, show, signed_in
 
 
 def ask(house: Estate, cookie: str = "", token: ApiToken | None = None) -> screens.Opening:
