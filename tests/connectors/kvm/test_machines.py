@@ -258,30 +258,45 @@ def test_a_failed_recycle_leaves_the_machine_and_no_disk_made_in_vain(real: Libv
     assert real.litter() == set(machine.disks)
 
 
-@pytest.mark.parametrize("kind", [CloneMachine, RecycleMachine, DeleteMachine])
+KINDS = [CloneMachine, RecycleMachine, DeleteMachine]
+
+
+@pytest.mark.parametrize(("kind", "boundary"), list(zip(KINDS, (4, 5, 4), strict=True)))
+def test_a_kill_in_the_middle_is_mended_by_the_next_attempt(
+    kind: type[Order], boundary: int, real: LibvirtWorld, tmp_path: Path, unchanged_golden: None
+) -> None:
+    assert _is_mended(kind, boundary, real, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_before_any_step_is_mended_by_the_next_attempt(
     kind: type[Order], real: LibvirtWorld, tmp_path: Path, unchanged_golden: None
 ) -> None:
-    boundary, connector = 0, real.connector()
-    while True:
-        order = _order_to_be_killed(kind, real)
-        status = _run_and_kill(real, order, boundary, tmp_path)
-        if status == 0:
-            break
-        assert status == -9
-        if isinstance(order, DeleteMachine):
-            do(real, connector, order)
-            assert not real.machines(), f"killed before step {boundary}"
-            assert not real.litter(), f"killed before step {boundary}"
-        else:
-            result = do(real, connector, order).result
-            assert isinstance(result, MachineMade)
-            assert list(real.machines()) == [result.machine_id], f"killed before step {boundary}"
-            seed = {path for path in real.litter() if path.endswith(".iso")}
-            assert real.litter() - seed == set(result.disks), f"killed before step {boundary}"
+    boundary = 0
+    while _is_mended(kind, boundary, real, tmp_path):
         real.wipe()
         boundary += 1
     assert boundary >= 4, "the order has that many steps at least"
+
+
+def _is_mended(kind: type[Order], boundary: int, real: LibvirtWorld, tmp_path: Path) -> bool:
+    """Kill before that step, send the order again, and look; False if the order has no such step."""
+    order, connector = _order_to_be_killed(kind, real), real.connector()
+    status = _run_and_kill(real, order, boundary, tmp_path)
+    if status == 0:
+        return False
+    assert status == -9
+    result = do(real, connector, order).result
+    if isinstance(order, DeleteMachine):
+        assert not real.machines(), f"killed before step {boundary}"
+        assert not real.litter(), f"killed before step {boundary}"
+        return True
+    assert isinstance(result, MachineMade)
+    assert list(real.machines()) == [result.machine_id], f"killed before step {boundary}"
+    seed = {path for path in real.litter() if path.endswith(".iso")}
+    assert real.litter() - seed == set(result.disks), f"killed before step {boundary}"
+    return True
 
 
 def _order_to_be_killed(kind: type[Order], real: LibvirtWorld) -> Order:

@@ -1,0 +1,117 @@
+"""A process that dies between any two steps of any order, on libvirt's test driver; on real hosts: `test_machines.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from connectors.base import (
+    CloneMachine,
+    DeleteMachine,
+    MachineMade,
+    Order,
+    PowerAction,
+    Reconfigure,
+    RecycleMachine,
+    SetPower,
+    TakeSnapshot,
+)
+from connectors.kvm.connector import KvmConnector
+from connectors.kvm.work import Work
+from tests.connectors.contract import clone, do, made, new_key, ref, soon
+from tests.connectors.kvm.worlds import LibvirtWorld
+
+
+class Killed(Exception):
+    """No error of libvirt's or ours: nothing answers it, as nothing answers a kill."""
+
+
+@contextmanager
+def killed_before(step: int) -> Iterator[list[str]]:
+    """Every order dies before that step; tells the steps that were begun."""
+    begin, begun = Work.begin, list[str]()
+
+    def begin_or_die(self: Work[Any], name: str) -> None:
+        if len(begun) == step:
+            raise Killed
+        begun.append(name)
+        begin(self, name)
+
+    Work.begin = begin_or_die  # type: ignore[method-assign, assignment]
+    try:
+        yield begun
+    finally:
+        Work.begin = begin  # type: ignore[method-assign]
+
+
+def run_to_death(connector: KvmConnector, order: Order) -> bool:
+    """True if it died on the way."""
+    try:
+        list(connector.submit([order], soon()))
+    except Killed:
+        return True
+    for going in list(connector._jobs.values()):
+        assert going.job.ended.wait(10)
+        return isinstance(going.job.fault, Killed)
+    return False
+
+
+def a_clone(world: LibvirtWorld) -> Order:
+    return clone(world, power_on=True)
+
+
+def a_full_clone(world: LibvirtWorld) -> Order:
+    return clone(world, power_on=True, linked=False)
+
+
+def a_recycle(world: LibvirtWorld) -> Order:
+    machine = ref(world, made(world, world.connector(), clone(world, power_on=True)))
+    return RecycleMachine(key=new_key(), machine=machine, name="renamed", template=world.template)
+
+
+def a_delete(world: LibvirtWorld) -> Order:
+    return DeleteMachine(key=new_key(), machine=ref(world, made(world, world.connector(), clone(world, power_on=True))))
+
+
+def a_power_off(world: LibvirtWorld) -> Order:
+    machine = ref(world, made(world, world.connector(), clone(world, power_on=True)))
+    return SetPower(key=new_key(), machine=machine, action=PowerAction.OFF)
+
+
+def a_snapshot(world: LibvirtWorld) -> Order:
+    return TakeSnapshot(key=new_key(), machine=ref(world, made(world, world.connector(), clone(world))), name="s")
+
+
+def a_resize(world: LibvirtWorld) -> Order:
+    return Reconfigure(key=new_key(), machine=ref(world, made(world, world.connector(), clone(world))), vcpus=2)
+
+
+MAKERS = [a_clone, a_full_clone, a_recycle, a_delete, a_power_off, a_snapshot, a_resize]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_the_next_attempt_mends_what_a_kill_left(make: Callable[[LibvirtWorld], Order], world: LibvirtWorld) -> None:
+    step = 0
+    while True:
+        order = make(world)
+        with killed_before(step) as begun:
+            died = run_to_death(world.connector(), order)
+        if not died:
+            break
+        result = do(world, world.connector(), order).result
+        where = f"killed after {begun}"
+        if isinstance(order, DeleteMachine):
+            assert not world.machines(), where
+            assert not world.litter(), where
+        else:
+            assert len(world.machines()) == 1, where
+            assert len(world.litter()) == 1, where
+        if isinstance(order, (CloneMachine, RecycleMachine)):
+            assert isinstance(result, MachineMade), where
+            assert set(result.disks) == world.litter(), where
+        world.wipe()
+        step += 1
+    assert step >= 3, "the order has that many steps at least"
