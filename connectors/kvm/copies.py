@@ -51,6 +51,8 @@ def is_being_written(work: Work[Any], volume: volumes.Volume) -> bool:
     except libvirt.libvirtError as error:
         if "still being allocated" in str(error):
             return True
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:  # a driver without bytes has nothing half written
+            return False
         raise
     stream.abort()
     return False
