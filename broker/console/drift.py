@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, ask_first, done, page_of, saved, show, typed
+from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show, typed
 from broker.models import Machine, Pool
 from broker.selectors import drift as selectors
 from broker.selectors.people import user_named
@@ -69,7 +69,7 @@ class AdoptForm(forms.Form):
 @administrators_only
 def adopt(request: HttpRequest, machine_id: UUID) -> HttpResponse:
     machine = get_object_or_404(Machine.objects.select_related("hypervisor"), pk=machine_id)
-    form = AdoptForm(machine, request.POST or None)
+    form = AdoptForm(machine, posted(request))
     if request.method == "POST":
         actor = administrator(request)
         desktop = saved(

@@ -12,7 +12,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, act, ask_first, came_from, done, page_of, saved, show, typed
+from broker.console.answers import (
+    Question,
+    act,
+    ask_first,
+    came_from,
+    done,
+    page_of,
+    posted,
+    saved,
+    show,
+    typed,
+)
 from broker.console.connector_forms import HypervisorForm, settings_shown
 from broker.models import Hypervisor
 from broker.selectors import audit, drift
@@ -67,7 +78,7 @@ def choose_kind(request: HttpRequest) -> HttpResponse:
 @administrators_only
 def add(request: HttpRequest, kind: str) -> HttpResponse:
     connector = _connector(kind)
-    form = HypervisorForm(connector, request.POST or None)
+    form = HypervisorForm(connector, posted(request))
     if request.method == "POST":
         actor = administrator(request)
         hypervisor = saved(
@@ -142,7 +153,7 @@ def edit(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     connector = _connector(hypervisor.kind)
     initial = {"name": hypervisor.name}
-    form = HypervisorForm(connector, request.POST or None, initial=initial, kept=hypervisor.settings)
+    form = HypervisorForm(connector, posted(request), initial=initial, kept=hypervisor.settings)
     if request.method == "POST":
         actor = administrator(request)
         changed = saved(
@@ -181,7 +192,7 @@ class LimitsForm(forms.Form):
 def limits(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     initial = {field: getattr(hypervisor, field) for field in LimitsForm.base_fields}
-    form = LimitsForm(request.POST or None, initial=initial)
+    form = LimitsForm(posted(request), initial=initial)
     if request.method == "POST":
         actor = administrator(request)
         if saved(form, lambda data: services.set_budgets(actor=actor, hypervisor_id=hypervisor_id, **data)):

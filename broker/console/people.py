@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, ask_first, done, page_of, saved, show, typed
+from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show, typed
 from broker.models import ApiToken
 from broker.selectors import audit
 from broker.selectors import people as selectors
@@ -73,7 +73,7 @@ def list_(request: HttpRequest) -> HttpResponse:
 
 @administrators_only
 def add_user(request: HttpRequest) -> HttpResponse:
-    form = UserForm(request.POST or None)
+    form = UserForm(posted(request))
     if request.method == "POST":
         actor = administrator(request)
         user = saved(
@@ -93,7 +93,7 @@ def add_user(request: HttpRequest) -> HttpResponse:
 
 @administrators_only
 def add_group(request: HttpRequest) -> HttpResponse:
-    form = GroupForm(request.POST or None)
+    form = GroupForm(posted(request))
     if request.method == "POST":
         actor = administrator(request)
         if group := saved(form, lambda data: services.create_group(actor=actor, name=data["name"])):
@@ -117,7 +117,7 @@ def detail(request: HttpRequest, user_id: int) -> HttpResponse:
 @administrators_only
 def set_groups(request: HttpRequest, user_id: int) -> HttpResponse:
     person = get_object_or_404(User, pk=user_id)
-    form = GroupsForm(request.POST or None, initial={"groups": person.groups.all()})
+    form = GroupsForm(posted(request), initial={"groups": person.groups.all()})
     if request.method == "POST":
         actor = administrator(request)
         changed = saved(
@@ -134,7 +134,7 @@ def set_groups(request: HttpRequest, user_id: int) -> HttpResponse:
 @administrators_only
 def set_password(request: HttpRequest, user_id: int) -> HttpResponse:
     person = get_object_or_404(User, pk=user_id)
-    form = PasswordForm(request.POST or None)
+    form = PasswordForm(posted(request))
     if request.method == "POST":
         actor = administrator(request)
 
@@ -170,7 +170,7 @@ def set_active(request: HttpRequest, user_id: int) -> HttpResponse:
 def make_token(request: HttpRequest, user_id: int) -> HttpResponse:
     """The token's text is on the answer to this one POST and nowhere else."""
     person = get_object_or_404(User, pk=user_id)
-    form = TokenForm(person, request.POST or None)
+    form = TokenForm(person, posted(request))
     if request.method == "POST":
         actor = administrator(request)
         made = saved(form, lambda data: services.make_token(actor=actor, user=person, **data))

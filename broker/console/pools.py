@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, act, ask_first, came_from, done, page_of, saved, show
+from broker.console.answers import Question, act, ask_first, came_from, done, page_of, posted, saved, show
 from broker.console.pool_forms import MemberForm, NewPoolForm, PoolForm, initial_of, member_initial
 from broker.domain import naming, placement
 from broker.models import Entitlement, Pool, PoolMember
@@ -48,7 +48,7 @@ def list_(request: HttpRequest) -> HttpResponse:
 @administrators_only
 def add(request: HttpRequest) -> HttpResponse:
     """Three steps on one address: fill in, review, create. Going back keeps what was typed."""
-    form = NewPoolForm(list(template_selectors.copies()), list(Group.objects.order_by("name")), request.POST or None)
+    form = NewPoolForm(list(template_selectors.copies()), list(Group.objects.order_by("name")), posted(request))
     step = request.POST.get("step", "")
     if step == "review" and form.is_valid():
         return show(request, "console/pools/review.html", {"form": form, "typed": _typed(request), **_review(form)})
@@ -118,7 +118,7 @@ def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
 @administrators_only
 def edit(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
-    form = PoolForm(request.POST or None, initial=initial_of(pool))
+    form = PoolForm(posted(request), initial=initial_of(pool))
     if request.method == "POST":
         actor = administrator(request)
         if saved(form, lambda data: services.change_pool(actor=actor, pool_id=pool_id, **data)):
@@ -175,7 +175,7 @@ def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
     used = pool.members.values("hypervisor")
     copies = list(template_selectors.copies().exclude(hypervisor__in=used))
-    form = MemberForm(copies, None, request.POST or None)
+    form = MemberForm(copies, None, posted(request))
     if request.method == "POST":
         actor = administrator(request)
         member = saved(
@@ -199,7 +199,7 @@ def edit_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     member = get_object_or_404(PoolMember.objects.select_related("pool", "hypervisor", "copy"), pk=member_id)
     copies = list(template_selectors.copies().filter(hypervisor=member.hypervisor))
     networks = list(hypervisors.networks_of(member.hypervisor_id))
-    form = MemberForm(copies, networks, request.POST or None, initial=member_initial(member))
+    form = MemberForm(copies, networks, posted(request), initial=member_initial(member))
     if request.method == "POST":
         actor = administrator(request)
         changed = saved(
@@ -252,7 +252,7 @@ class EntitlementForm(forms.Form):
 @administrators_only
 def entitle(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
-    form = EntitlementForm(request.POST or None)
+    form = EntitlementForm(posted(request))
     if request.method == "POST":
         actor = administrator(request)
         made = saved(

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 
 from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, ask_first, done, page_of, saved, show
+from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show
 from broker.models import TemplateCopy, TemplateVersion
 from broker.selectors import audit
 from broker.selectors import templates as selectors
@@ -47,7 +47,7 @@ def list_(request: HttpRequest) -> HttpResponse:
 @administrators_only
 def add(request: HttpRequest) -> HttpResponse:
     """A template comes with its first version, so that a copy can be linked at once."""
-    form = TemplateForm(request.POST or None)
+    form = TemplateForm(posted(request))
     if request.method == "POST":
         actor = administrator(request)
         if template := saved(form, lambda data: services.create_template(actor=actor, **data)):
@@ -67,7 +67,7 @@ def detail(request: HttpRequest, template_id: UUID) -> HttpResponse:
 def edit(request: HttpRequest, template_id: UUID) -> HttpResponse:
     template = get_object_or_404(selectors.templates(), pk=template_id)
     initial = {"name": template.name, "os": template.os, "description": template.description}
-    form = TemplateForm(request.POST or None, initial=initial)
+    form = TemplateForm(posted(request), initial=initial)
     if request.method == "POST":
         actor = administrator(request)
         if saved(form, lambda data: services.change_template(actor=actor, template_id=template_id, **data)):
@@ -79,7 +79,7 @@ def edit(request: HttpRequest, template_id: UUID) -> HttpResponse:
 @administrators_only
 def add_version(request: HttpRequest, template_id: UUID) -> HttpResponse:
     template = get_object_or_404(selectors.templates(), pk=template_id)
-    form = VersionForm(request.POST or None)
+    form = VersionForm(posted(request))
     if request.method == "POST":
         actor = administrator(request)
         version = saved(form, lambda data: services.add_version(actor=actor, template_id=template_id, **data))
@@ -97,7 +97,7 @@ class LinkForm(forms.Form):
 def link_copy(request: HttpRequest, version_id: UUID) -> HttpResponse:
     """Choose from what inventory listed as templates."""
     version = get_object_or_404(TemplateVersion.objects.select_related("template"), pk=version_id)
-    form = LinkForm(request.POST or None)
+    form = LinkForm(posted(request))
     if request.method == "POST":
         actor = administrator(request)
         copy = saved(

@@ -118,13 +118,12 @@ def furnish(house: Estate) -> Furniture:
     missing = house.make(name="office-009", state=State.MISSING, clean_epoch=0)
     house.make(name="office-010", state=State.RETIRING, clean_epoch=0)
     house.make(name="office-011", state=State.GONE, clean_epoch=0)
-    running = operation(
-        kvm, building, kind="clone", state="running", step="Creating the disk", percent=40, sent_at=now
-    )
+    running = operation(kvm, building, kind="clone", state="running", step="Creating the disk", percent=40, sent_at=now)
     queued = operation(kvm, preparing, state="queued", parameters={"action": "on"}, requested_by=house.dana)
     failed = operation(
         kvm, failed_desktop, state="failed", parameters={"action": "reboot"}, requested_by=house.dana, attempt=3,
-        error="office-008 did not restart: its guest did not react.", platform_words="internal error: guest agent is not connected",
+        error="office-008 did not restart: its guest did not react.",
+        platform_words="internal error: guest agent is not connected",
         sent_at=now - timedelta(minutes=3), finished_at=now, epoch=failed_desktop.epoch,
     )  # fmt: skip
     operation(kvm, house.desktop, kind="clone", state="done", finished_at=now, created_at=now - timedelta(seconds=18))
@@ -137,7 +136,9 @@ def furnish(house: Estate) -> Furniture:
         at=now, actor=house.dana, actor_name="dana", action="pool.change", noun="pool", object_id=str(house.pool.pk),
         object_name="Office", changes={"spare": [2, 4], "description": ["", "Word processing and mail"]},
     )  # fmt: skip
-    held_pool = house.open_pool("Classroom", spare=5, maximum=40, hold_reason="30 desktops were deleted in the last hour.")
+    held_pool = house.open_pool(
+        "Classroom", spare=5, maximum=40, hold_reason="30 desktops were deleted in the last hour."
+    )
     house.open_pool("Laboratory", spare=0, is_enabled=False)
     waiting = Request.objects.create(
         pool=held_pool, user=house.bob, state=Request.State.APPROVED, created_at=now, reason="No desktop is available."
