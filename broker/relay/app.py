@@ -39,7 +39,10 @@ FAREWELL_S = 5
 
 
 async def relay(scope: Scope, receive: Receive, send: Send) -> None:
-    """One WebSocket, from the request to its end."""
+    """One WebSocket, from the request to its end. Anything else is not answered but by 404."""
+    if scope["type"] != "websocket":
+        await _no_page(scope, send)
+        return
     await receive()  # websocket.connect
     if scope["path"] != screens.RELAY_PATH:
         await _refuse(scope, send, 404, "There is nothing here.")
@@ -61,6 +64,13 @@ async def relay(scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(OSError, TimeoutError):
             message = {"type": "websocket.close", "code": int(closing.code), "reason": fitting(closing.reason)}
             await asyncio.wait_for(send(message), FAREWELL_S)
+
+
+async def _no_page(scope: Scope, send: Send) -> None:
+    """Where the relay runs apart, it has no pages."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"This is Deskyard's relay; there are no pages here.\n"})
 
 
 def _address(scope: Scope) -> str | None:

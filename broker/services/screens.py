@@ -298,7 +298,7 @@ def start_session(*, admission: Admission, address: str | None) -> UUID:
     with transaction.atomic():
         session.save(force_insert=True)
         _note(session, "screen.opened", f"{session.user} opened the screen.")
-        nudges.announce("desktops")
+        nudges.announce("desktops", user=str(session.user_id), desktop=str(session.desktop_id))
     return session.pk
 
 
@@ -318,7 +318,7 @@ def end_session(*, heartbeat: Heartbeat, reason: str) -> None:
             bytes_from_user=heartbeat.bytes_from_user,
         )
         _note(session, "screen.closed", f"The screen of {session.user} was closed: {reason}")
-        nudges.announce("desktops")
+        nudges.announce("desktops", user=str(session.user_id), desktop=str(session.desktop_id))
 
 
 def _note(session: ScreenSession, kind: str, message: str) -> None:
