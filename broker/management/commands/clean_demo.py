@@ -7,7 +7,7 @@ import logging
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -25,6 +25,7 @@ LIMIT_S = 300
 
 
 class Command(BaseCommand):
+    requires_system_checks: ClassVar[list[str]] = []
     help = (
         "Removes this installation's desktops, pools and the demo's template. Accounts, audit and other templates stay."
     )

