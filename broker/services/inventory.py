@@ -24,6 +24,8 @@ from broker.hypervisors import gate, sessions
 from broker.models import Assignment, Desktop, Event, Host, Hypervisor, Machine, Network, Operation, Pool, Storage
 from broker.models.operations import UNFINISHED
 from broker.services import hypervisor_status, nudges, operations, reservations
+from broker.services.outcomes import lock_desktops
+from broker.services.setwise import update_each
 from connectors.base import Agent, Inventory, Power, ProbeAcceleration
 from connectors.base import Machine as Seen
 from connectors.errors import ConnectorError
@@ -40,6 +42,10 @@ MACHINE_FIELDS = [
     "name", "power", "vcpus", "memory_mib", "host", "stamp_installation", "stamp_key", "agent", "addresses", "cannot",
     "is_template", "template_disk_mib", "template_storage", "template_cannot", "seen_at", "absences",
 ]  # fmt: skip
+
+
+NOT_SEEN_SINCE_LEARNED = Q(learned_at__isnull=False) & (Q(observed_at=None) | Q(observed_at__lt=F("learned_at")))
+"""Desktops of which an operation learned something that no reading has told since."""
 
 
 class LeaseLost(RuntimeError):
@@ -71,11 +77,8 @@ def take(hypervisor_id: UUID) -> None:
     try:
         session = sessions.borrow(hypervisor)
         reading = _read(hypervisor, session)
-        writer = Writer(hypervisor, reading)
         with _under(hypervisor_id, epoch):
-            writer.write()
-        if not writer.is_overtaken:
-            session.cursor = None if reading.gone else reading.cursor
+            Writer(hypervisor, reading).write()
     except ConnectorError as error:
         if session:
             sessions.discard(session)
@@ -132,6 +135,7 @@ def _read(hypervisor: Hypervisor, session: sessions.Session) -> Inventory:
     wants_all = session.cursor is None or time.monotonic() - session.complete_at > COMPLETE_EVERY_S
     began = time.monotonic()
     reading = session.connector.inventory(None if wants_all else session.cursor, time.monotonic() + CALL_S)
+    session.cursor = None if reading.gone else reading.cursor
     if reading.complete:
         session.complete_at = began
     return reading
@@ -163,8 +167,6 @@ class Writer:
     now: datetime = field(default_factory=timezone.now)
     events: list[Event] = field(default_factory=list)
     pools: set[UUID] = field(default_factory=set)
-    is_overtaken: bool = False
-    """It showed a machine that an operation is making or has learned something newer of: that must be shown again."""
 
     def write(self) -> None:
         self.hypervisor.refresh_from_db()
@@ -175,7 +177,6 @@ class Writer:
         known = self._machines(hosts)
         desktops = self._desktops()
         self._observe(desktops)
-        self.is_overtaken = self.is_overtaken or self._shows_unborn(desktops)
         if self.reading.complete:
             self._absences(known, desktops)
             self._leftovers(desktops)
@@ -311,72 +312,86 @@ class Writer:
         )
 
     def _desktops(self) -> dict[str, Desktop]:
-        """Live desktops by machine id: all of this hypervisor, or those whose machines this reading names."""
+        """Live desktops by machine id: all of this hypervisor, or those of which a reading of changes says something.
+
+        Not locked: a claim passes over locked desktops, and would find none while a large estate is written.
+        """
         rows = Desktop.objects.filter(hypervisor=self.hypervisor).exclude(state=State.GONE).exclude(machine_id="")
         if not self.reading.complete:
-            rows = rows.filter(machine_id__in=[m.id for m in self.reading.machines])
-        return {d.machine_id: d for d in rows.select_for_update(no_key=True).order_by("pk")}
+            rows = rows.filter(Q(machine_id__in=[m.id for m in self.reading.machines]) | NOT_SEEN_SINCE_LEARNED)
+        return {d.machine_id: d for d in rows}
 
     # -- desktops --
 
     def _observe(self, desktops: dict[str, Desktop]) -> None:
-        owned = set(
-            Assignment.objects.filter(
-                until=None, desktop__in=[d.pk for d in desktops.values() if d.state == State.MISSING]
-            ).values_list("desktop_id", flat=True)
-        )
-        unprepared = {d.pool_id for d in desktops.values() if d.state == State.PREPARING}
-        waits = dict(Pool.objects.filter(pk__in=unprepared).values_list("pk", "preparation")) if unprepared else {}
-        changed = []
-        handed: list[Desktop] = []
-        for machine in self.reading.machines:
-            desktop = desktops.get(machine.id)
-            if desktop is None:
-                continue
-            handed.append(desktop)
-            if desktop.learned_at and self.reading.began_at <= desktop.learned_at:
-                self.is_overtaken = True
-                continue
-            if self._see(desktop, machine, desktop.pk in owned, waits.get(desktop.pool_id, "")):
-                changed.append(desktop)
-        if changed:
-            Desktop.objects.bulk_update(
-                changed,
-                ["power", "is_answering", "addresses", "observed_at", "state", "state_since", "ready_at"],
-                batch_size=200,
-            )
-        # The listing shows the machines: they are counted as used from here on, no longer as promised.
-        reservations.end(handed)
-
-    def _shows_unborn(self, desktops: dict[str, Desktop]) -> bool:
-        """Whether it shows a machine whose desktop does not know it yet, as its making has not been written."""
-        ours = gate.installation_id()
-        keys = [
-            m.stamp.key
-            for m in self.reading.machines
-            if m.stamp and m.stamp.installation == ours and m.id not in desktops and _is_uuid(m.stamp.key)
+        """Take over what the reading says of desktops: those that it may change are locked, and judged anew."""
+        shown = {m.id: m for m in self.reading.machines} | self._unchanged(desktops)
+        news = [d.pk for key, d in desktops.items() if key in shown and self._is_news(d, shown[key])]
+        locked = {d.machine_id: d for d in lock_desktops(news).values() if d.machine_id in shown}
+        desktops |= locked
+        owned = self._owned(locked.values())
+        changed = [
+            desktop
+            for key, desktop in locked.items()
+            if not self._is_overtaken(desktop) and self._see(desktop, shown[key], desktop.pk in owned)
         ]
-        return bool(keys) and Operation.objects.filter(pk__in=keys, state__in=UNFINISHED).exists()
+        fields = ["power", "is_answering", "addresses", "observed_at", "state", "state_since", "ready_at"]
+        update_each(changed, fields)
+        # The listing shows the machines: they are counted as used from here on, no longer as promised.
+        reservations.end(locked.values())
 
-    def _see(self, desktop: Desktop, machine: Seen, is_owned: bool, preparation: str) -> bool:
+    def _unchanged(self, desktops: dict[str, Desktop]) -> dict[str, Seen]:
+        """Machines that a reading of changes does not name, and of which an operation learned something since.
+
+        Not to be named says that a machine still is as it was last shown. Without this, what was shown a moment before
+        the operation's answer was written would be believed only with the next complete listing.
+        """
+        if self.reading.complete or self.reading.partial:
+            return {}
+        unnamed = desktops.keys() - {m.id for m in self.reading.machines} - set(self.reading.gone)
+        rows = Machine.objects.filter(hypervisor=self.hypervisor, platform_id__in=unnamed, absences=0).exclude(agent="")
+        return {row.platform_id: _as_shown(row) for row in rows} if unnamed else {}
+
+    def _owned(self, desktops: Iterable[Desktop]) -> set[UUID]:
+        """Which of the missing ones somebody has."""
+        missing = [d.pk for d in desktops if d.state == State.MISSING]
+        if not missing:
+            return set()
+        return set(Assignment.objects.filter(until=None, desktop__in=missing).values_list("desktop_id", flat=True))
+
+    def _is_overtaken(self, desktop: Desktop) -> bool:
+        """Whether an operation learned something later than this reading."""
+        return bool(desktop.learned_at and self.reading.began_at <= desktop.learned_at)
+
+    def _is_news(self, desktop: Desktop, machine: Seen) -> bool:
+        """Whether the desktop may have to be written."""
+        if desktop.reserved_memory_mib or desktop.reserved_vcpus:
+            return True
+        if self._is_overtaken(desktop):
+            return False
+        if desktop.state in (State.MISSING, State.PREPARING) or _is_first_look(desktop):
+            return True
+        return _facts(machine) != (desktop.power, desktop.is_answering, desktop.addresses)
+
+    def _see(self, desktop: Desktop, machine: Seen, is_owned: bool) -> bool:
         """Take one machine's facts over. True if anything of the desktop changed."""
         was = (desktop.power, desktop.is_answering, desktop.addresses, desktop.state)
-        desktop.power, desktop.addresses = machine.power, list(machine.addresses)
-        desktop.is_answering = machine.power == Power.ON and machine.agent == Agent.ANSWERING
+        is_first_look = _is_first_look(desktop)
+        desktop.power, desktop.is_answering, desktop.addresses = _facts(machine)
         if desktop.state == State.MISSING:
             self._move(desktop, Move.FOUND_OWNED if is_owned else Move.FOUND_FREE, "Its machine is back.")
-        elif self._is_prepared(desktop, preparation):
+        elif self._is_prepared(desktop):
             self._move(desktop, Move.PREPARED, "The guest answers: ready.")
             desktop.ready_at = self.now
-        if was == (desktop.power, desktop.is_answering, desktop.addresses, desktop.state):
+        if was == (desktop.power, desktop.is_answering, desktop.addresses, desktop.state) and not is_first_look:
             return False
         desktop.observed_at = self.reading.began_at
         self.pools.add(desktop.pool_id)
         return True
 
-    def _is_prepared(self, desktop: Desktop, preparation: str) -> bool:
+    def _is_prepared(self, desktop: Desktop) -> bool:
         is_clean = desktop.clean_epoch == desktop.epoch
-        answers = desktop.is_answering or preparation == Pool.Preparation.NONE
+        answers = desktop.is_answering or desktop.pool.preparation == Pool.Preparation.NONE
         return desktop.state == State.PREPARING and is_clean and answers
 
     def _move(self, desktop: Desktop, move: Move, words: str, level: str = "info") -> None:
@@ -435,16 +450,13 @@ class Writer:
         gone = list(gone)
         Machine.objects.filter(hypervisor=self.hypervisor, platform_id__in=gone).delete()
         lost = []
-        for key in gone:
-            desktop = desktops.get(key)
-            if desktop and desktop.state in HOLDS_MACHINE:
+        for desktop in lock_desktops([desktops[key].pk for key in gone if key in desktops]).values():
+            if desktop.state in HOLDS_MACHINE and not self._is_overtaken(desktop):
                 words = "Its machine is gone from the hypervisor: two complete listings did not show it."
                 self._move(desktop, Move.LOST, words, level="error")
                 desktop.is_answering, desktop.ready_at, desktop.power = False, None, Power.UNKNOWN
                 lost.append(desktop)
-        if lost:
-            fields = ["state", "state_since", "is_answering", "ready_at", "power"]
-            Desktop.objects.bulk_update(lost, fields, batch_size=200)
+        update_each(lost, ["state", "state_since", "is_answering", "ready_at", "power"])
 
     def _leftovers(self, desktops: dict[str, Desktop]) -> None:
         """Delete machines that we made, whose operation has ended, and that nobody ever had or waits for."""
@@ -497,6 +509,30 @@ class Writer:
             memory, cpus = sums.get(host.pk, (0, 0))
             if (host.used_memory_mib, host.used_vcpus) != (memory, cpus):
                 Host.objects.filter(pk=host.pk).update(used_memory_mib=memory, used_vcpus=cpus)
+
+
+def _facts(machine: Seen) -> tuple[str, bool, list[str]]:
+    """Power, whether the guest answers, its addresses."""
+    is_answering = machine.power == Power.ON and machine.agent == Agent.ANSWERING
+    return machine.power, is_answering, list(machine.addresses)
+
+
+def _is_first_look(desktop: Desktop) -> bool:
+    """Whether no reading has told anything of it since an operation did."""
+    return bool(desktop.learned_at and (desktop.observed_at is None or desktop.observed_at < desktop.learned_at))
+
+
+def _as_shown(row: Machine) -> Seen:
+    """What the last reading that named it said of its power and its guest."""
+    return Seen(
+        id=row.platform_id,
+        name=row.name,
+        power=Power(row.power),
+        vcpus=row.vcpus,
+        memory_mib=row.memory_mib,
+        agent=Agent(row.agent),
+        addresses=tuple(row.addresses),
+    )
 
 
 def _is_uuid(text: str) -> bool:
