@@ -7,7 +7,7 @@ import logging
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -25,7 +25,7 @@ LIMIT_S = 300
 
 
 class Command(BaseCommand):
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = []
     help = (
         "Removes this installation's desktops, pools and the demo's template. Accounts, audit and other templates stay."
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
@@ -31,7 +31,7 @@ START_LIMIT_S = 60
 
 
 class Command(BaseCommand):
-    requires_system_checks: ClassVar[list[str]] = []  # the web server makes them; a start is a second faster
+    requires_system_checks = []  # the web server makes them; a start is a second faster
     help = "Starts web, relay, worker, beat and (without REDIS_URL) an embedded Valkey, and sets up the demo."
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -25,7 +25,7 @@ SPARE, MAXIMUM = 2, 10
 
 
 class Command(BaseCommand):
-    requires_system_checks: ClassVar[list[str]] = []
+    requires_system_checks = []
     help = "Sets up the demo; needs a running worker. Idempotent: what is there already is left as it is."
 
     def add_arguments(self, parser: CommandParser) -> None:
