@@ -240,10 +240,19 @@ def use(people: int, desktops: int) -> dict[str, Any]:
         for user in users:
             entitlements.entitle(actor=plant.dana, pool_id=plant.pool.pk, user_id=user.pk)
         told = Day(plant, threading.Event()).pass_by(users)
+        go_home(plant)
         plant.until(lambda: plant.count(State.READY) >= desktops, "all is calm again", steps=40)
         plant.assert_tidy()
         plant.close()
     return told
+
+
+def go_home(plant: Plant) -> None:
+    """Those who wait go; those who were served meanwhile give their desktops back."""
+    for request in Request.objects.filter(pool=plant.pool, state__in=Request.IN_QUEUE):
+        brokering.cancel_request(actor=plant.dana, request_id=request.pk)
+    for assignment in Assignment.objects.filter(pool=plant.pool, until=None):
+        brokering.release_desktop(actor=plant.dana, desktop_id=assignment.desktop_id)
 
 
 USE_S = 8.0

@@ -114,4 +114,4 @@ def test_people_come_and_go_and_nobody_meets_anothers_files(surroundings: dict[s
     """Twelve people share six desktops for eight seconds, with six threads that pump, look and reconcile."""
     told = race(surroundings, "use", people=12, desktops=6)
     assert not told["foreign_files"]
-    assert told["uses"] >= 20
+    assert told["uses"] >= 12
