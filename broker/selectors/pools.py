@@ -124,3 +124,16 @@ def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
         )
         for pool in pools
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStanding:
+    member: PoolMember
+    desktops: int
+
+
+def member_standings(pool: Pool) -> list[MemberStanding]:
+    """The members of a pool (prefetched) with how many live desktops each holds; one statement."""
+    live = Desktop.objects.filter(pool=pool, state__in=LIVE).order_by()
+    numbers = dict(live.values_list("member").annotate(number=Count("pk")))
+    return [MemberStanding(member, numbers.get(member.pk, 0)) for member in pool.members.all()]
