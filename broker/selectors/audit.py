@@ -47,6 +47,6 @@ def audit_of(row: Model) -> QuerySet[AuditEntry]:
 
 
 def events_of(subject: Desktop | Operation | Pool | Hypervisor) -> list[Event]:
-    """The latest events of one thing, newest first."""
+    """The latest events of one thing, newest first, each with its desktop."""
     field = (subject._meta.model_name or "").lower()
-    return list(Event.objects.filter(**{field: subject})[:EVENTS_SHOWN])
+    return list(Event.objects.filter(**{field: subject}).select_related("desktop")[:EVENTS_SHOWN])
