@@ -91,12 +91,14 @@ def _secret(common: dict[str, Any], *, is_multiline: bool, is_kept: bool) -> for
 
 
 def settings_shown(declared: type[Settings], values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(label, value) of what is set and no secret, for the detail page."""
+    """(label, value) of what is set and no secret, for the detail page; of certificates and the like only that."""
     shown = []
     for field in dataclasses.fields(declared):
         value = values.get(field.name)
         if field.metadata.get("secret") or value in (None, "", field.default):
             continue
         words = dict(field.metadata.get("choices", ())).get(value, value)
+        if field.metadata.get("multiline"):
+            words = _("given")
         shown.append((str(field.metadata.get("label") or field.name), str(words)))
     return shown

@@ -160,6 +160,22 @@ def is_full(used: float, reserved: float) -> bool:
     return used + reserved >= 100
 
 
+AUDITED_LENGTH = 160
+
+
+@register.filter
+def audited(value: object) -> str:
+    """A value before or after a change as people read it; empty for nothing. Long ones (certificates) are cut."""
+    if value is None or value == []:
+        return ""
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    if isinstance(value, list):
+        return ", ".join(audited(item) for item in value)
+    words = " ".join(str(value).split())
+    return words if len(words) <= AUDITED_LENGTH else f"{words[:AUDITED_LENGTH]} …"
+
+
 @register.filter
 def ago(moment: datetime | None) -> SafeString | str:
     """How long ago (or how soon), with the exact time on hover; None: "never"."""
