@@ -398,12 +398,18 @@ def setting(
     secret: bool = False,
     choices: tuple[tuple[str, str], ...] = (),
     multiline: bool = False,
+    when: tuple[str, tuple[str, ...]] | None = None,
 ) -> Any:
-    """Declare a field of a connector's settings. `secret` fields are encrypted at rest and never shown again."""
+    """Declare a field of a connector's settings. `secret` fields are encrypted at rest and never shown again.
+
+    `when`: another setting and the values of it for which this one matters; forms ask for it only then.
+    """
     return field(
         default=default,
         repr=not secret,
-        metadata={"label": label, "help": help, "secret": secret, "choices": choices, "multiline": multiline},
+        metadata={
+            "label": label, "help": help, "secret": secret, "choices": choices, "multiline": multiline, "when": when,
+        },
     )
 
 

@@ -29,7 +29,9 @@ class HypervisorForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.connector = connector
         for declared in dataclasses.fields(connector.settings):
-            self.fields[PREFIX + declared.name] = _field(declared, kept)
+            field = _field(declared, kept)
+            field.when = _condition(declared)  # type: ignore[attr-defined]
+            self.fields[PREFIX + declared.name] = field
 
     def values(self) -> dict[str, str]:
         """The settings by their own names, as text, the way services take them."""
@@ -44,6 +46,14 @@ class HypervisorForm(forms.Form):
         if field is not None and field not in self.fields and PREFIX + field in self.fields:
             field = PREFIX + field
         super().add_error(field, error)
+
+
+def _condition(declared: dataclasses.Field[Any]) -> str:
+    """For which values of which other field it is asked, as `data-when` says it: "setting_transport=tls ssh"."""
+    if not (when := declared.metadata.get("when")):
+        return ""
+    other, values = when
+    return f"{PREFIX}{other}={' '.join(values)}"
 
 
 def _text(value: Any) -> str:

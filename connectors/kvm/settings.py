@@ -18,6 +18,11 @@ TRANSPORTS = (
 ACCELERATIONS = (("kvm", "KVM (hardware)"), ("qemu", "QEMU (emulation, slow)"))
 
 
+LOCAL, TLS, SSH = ("transport", ("local",)), ("transport", ("tls",)), ("transport", ("ssh",))
+WITH_ACCOUNT, REMOTE = ("transport", ("tls", "ssh")), ("transport", ("tls", "ssh", "tcp"))
+"""For which transports a setting matters."""
+
+
 @dataclass(frozen=True, slots=True)
 class KvmSettings(Settings):
     """How to reach one libvirt and how its machines are made."""
@@ -28,20 +33,21 @@ class KvmSettings(Settings):
         choices=TRANSPORTS,
         help="How Deskyard reaches libvirt. For production: TLS or SSH.",
     )
-    address: str = setting("Address", help="Name or address of the host. Empty for this machine.")
-    port: int = setting("Port", default=0, help="0: the usual one (TLS 16514, SSH 22, TCP 16509).")
+    address: str = setting("Address", when=REMOTE, help="Name or address of the host.")
+    port: int = setting("Port", default=0, when=REMOTE, help="0: the usual one (TLS 16514, SSH 22, TCP 16509).")
     socket: str = setting(
-        "Socket", help="This machine only: another libvirt socket, such as a session daemon's. Empty: the system's."
+        "Socket", when=LOCAL, help="Another libvirt socket, such as a session daemon's. Empty: the system's."
     )
-    user: str = setting("User", help="SASL name (TLS) or account (SSH).")
-    password: str = setting("Password", secret=True, help="SASL password. Empty: certificates alone.")
-    ca_certificate: str = setting("CA certificate", multiline=True, help="PEM; whom to trust as this host.")
-    client_certificate: str = setting("Client certificate", multiline=True, help="PEM; who we are.")
-    client_key: str = setting("Client key", secret=True, multiline=True, help="PEM, without a passphrase.")
-    ssh_key: str = setting("SSH private key", secret=True, multiline=True, help="Without a passphrase.")
+    user: str = setting("User", when=WITH_ACCOUNT, help="SASL name (TLS) or account (SSH).")
+    password: str = setting("Password", secret=True, when=TLS, help="SASL password. Empty: certificates alone.")
+    ca_certificate: str = setting("CA certificate", multiline=True, when=TLS, help="PEM; whom to trust as this host.")
+    client_certificate: str = setting("Client certificate", multiline=True, when=TLS, help="PEM; who we are.")
+    client_key: str = setting("Client key", secret=True, multiline=True, when=TLS, help="PEM, without a passphrase.")
+    ssh_key: str = setting("SSH private key", secret=True, multiline=True, when=SSH, help="Without a passphrase.")
     known_hosts: str = setting(
         "Known hosts",
         multiline=True,
+        when=SSH,
         help="The host's SSH key, as `ssh-keyscan -t ed25519 ADDRESS` prints it. Compare it with the host's own first.",
     )
     storage_pool: str = setting(

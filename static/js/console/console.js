@@ -2,7 +2,9 @@
 import { startKeeping } from "./keeping.js";
 import { startChoosing } from "./choosing.js";
 import { startFilters } from "./filters.js";
+import { startConditions } from "./conditions.js";
 
 startKeeping();
 startChoosing();
 startFilters();
+startConditions();

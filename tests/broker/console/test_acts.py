@@ -191,6 +191,7 @@ def test_the_form_of_a_hypervisor_is_made_from_what_its_connector_declares(house
     assert "TLS with certificates and password (SASL)" in page
     assert '<input type="password" name="setting_password"' in page
     assert '<textarea name="setting_ca_certificate"' in page
+    assert 'data-when="setting_transport=tls ssh tcp"' in page, "the address is asked of what is not this machine"
     assert dana.get(at("hypervisor-add", "hal9000")).status_code == 404
 
 
