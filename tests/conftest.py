@@ -27,7 +27,7 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except MissingPrerequisite as missing:
-        pytest.fail(str(missing), pytrace=False)
+        raise pytest.fail.Exception(str(missing), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
