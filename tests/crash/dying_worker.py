@@ -17,7 +17,7 @@ def arm_from_environment(**_: object) -> None:
     # A shorter lease than in production, so that the next worker need not wait long for a dead one's.
     pump.LEASE_S, pump.CALL_S = 5.0, 3.0
     inventory.LEASE_S, inventory.CALL_S = 8.0, 6.0
-    name, _, passage = os.environ["DESKYARD_DIE_AT"].partition(":")
+    name, _colon, passage = os.environ["DESKYARD_DIE_AT"].partition(":")
     arm(name, int(passage or 1), Path(os.environ["DESKYARD_DATA"]) / f"died at {name}")
 
 

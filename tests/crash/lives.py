@@ -70,7 +70,12 @@ def _shorten() -> None:
     nudges._send = lambda task, argument: None
     nudges._announce = lambda payload: None
     nudges.taken = lambda task, argument: None
-    nudges.wait = lambda task, argument, timeout_s: bool(time.sleep(min(timeout_s, 0.02)))
+    nudges.wait = _nap
+
+
+def _nap(task: str, argument: object, timeout_s: float) -> bool:
+    time.sleep(min(timeout_s, 0.02))
+    return False
 
 
 def _work(until: Callable[[], bool], end: float) -> None:

@@ -52,11 +52,9 @@ def version_on(hypervisors_: Sequence[Hypervisor]) -> TemplateVersion:
     template = templates.create_template(actor=administrator(), name="Tiny Linux")
     version = templates.add_version(actor=administrator(), template_id=template.pk)
     for hypervisor in hypervisors_:
-        machine = wait_until(
-            lambda h=hypervisor: Machine.objects.filter(hypervisor=h, is_template=True).first(),  # type: ignore[misc]
-            REACHED_S,
-            f"{hypervisor} shows its template",
-        )
+        shown = Machine.objects.filter(hypervisor=hypervisor, is_template=True)
+        wait_until(shown.exists, REACHED_S, f"{hypervisor} shows its template")
+        machine = shown.get()
         templates.link_copy(actor=administrator(), version_id=version.pk, machine_id=machine.pk)
     return version
 

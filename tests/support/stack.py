@@ -182,12 +182,12 @@ class Stack:
 def database(server_url: str, name: str, template: str = "template1") -> Iterator[str]:
     """A fresh database on a PostgreSQL server, empty or a copy of another one; its DATABASE_URL."""
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')  # type: ignore[arg-type]
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     try:
         yield f"{server_url.rsplit('/', 1)[0]}/{name}"
     finally:
         with psycopg.connect(server_url, autocommit=True) as connection:
-            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')  # type: ignore[arg-type]
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @contextmanager
