@@ -191,6 +191,8 @@ class Endpoint:
         try:
             connection = libvirt.openAuth(self.uri(), [_CREDENTIALS, self._answer, None], 0)
         except libvirt.libvirtError as error:
+            # A daemon that dies during the handshake looks as if it refused us; one that refused us still listens.
+            self._knock(deadline)
             raise faults.ours(error, "opening the connection", self.name) from error
         try:
             connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)

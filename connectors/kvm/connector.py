@@ -40,7 +40,7 @@ from connectors.base import (
 from connectors.errors import ConnectorError, Unreachable, Unsupported
 from connectors.kvm import copies, faults, machines, mapping, power, probe, screens, snapshots
 from connectors.kvm.client import Endpoint, Line
-from connectors.kvm.inventory import Changes, Reading, listen
+from connectors.kvm.inventory import Agents, Changes, Reading, listen
 from connectors.kvm.jobs import Crew, Job
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.work import OutOfTime, Usage, Work
@@ -85,7 +85,7 @@ class KvmConnector:
         self._name = uuid4().hex
         self._changes = Changes()
         self._listening_on = 0
-        self._verified: set[str] = set()
+        self._agents = Agents()
 
     def __repr__(self) -> str:
         return f"<KvmConnector {self._endpoint.name}>"
@@ -103,15 +103,7 @@ class KvmConnector:
 
     def _platform(self, connection: Any) -> Platform:
         product = f"{connection.getType()} through libvirt {_version(connection.getLibVersion())}"
-        warnings = []
-        if not connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-            warnings.append("No storage pool is active: machines cannot be made here.")
-        if not connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
-            warnings.append("No libvirt network is active: machines need one, or a bridge in their template.")
-        if self._settings.transport == "tcp" or self._settings.uri.startswith("qemu+tcp"):
-            warnings.append(
-                "Unencrypted TCP: anybody on the way can read and change everything. For laboratories only."
-            )
+        warnings = platform_warnings(connection, self._settings)
         takes = set(self.takes)
         if not self.surroundings.probe_image:
             takes.discard(ProbeAcceleration)
@@ -125,13 +117,14 @@ class KvmConnector:
             self._changes = Changes()
             line.keep(listen(connection, self._changes))
             self._listening_on = line.generation
-            self._verified.clear()
+            self._agents = Agents()
         # Taken before anything is read: what changes while we read is read again the next time.
         here = self._changes.counter
         cursor = Cursor(f"{self._name}/{line.generation}/{here}")
         # The reading stops a little before whoever waits for it does: a partial listing is better than none.
         stop_at = deadline - min(1.0, (deadline - time.monotonic()) / 5)
-        reading = Reading(connection, self._host(connection), stop_at, self._verified, self._changes)
+        ask_until = (time.monotonic() + stop_at) / 2
+        reading = Reading(connection, self._host(connection), stop_at, self._agents, self._changes, ask_until)
         counted = self._counter_of(since, line.generation)
         inventory = reading.complete() if counted is None else reading.changed(self._changes.since(counted))
         return _with_cursor(inventory, cursor)
@@ -295,6 +288,26 @@ def _with_cursor(inventory: Inventory, cursor: Cursor) -> Inventory:
     # A partial complete-listing has no cursor: what it did not read would never be read by increments.
     is_whole = inventory.complete or not inventory.partial
     return replace(inventory, cursor=cursor if is_whole else None)
+
+
+def platform_warnings(connection: Any, settings: KvmSettings) -> list[str]:
+    """What an administrator should know before machines are made there, in words."""
+    warnings = []
+    pools = connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+    networks = connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)
+    if not pools:
+        warnings.append("No storage pool is active: machines cannot be made here.")
+    for named, found, what in (
+        (settings.storage_pool, pools, "storage pool"),
+        (settings.network, networks, "network"),
+    ):
+        if named and not any(named in (one.name(), one.UUIDString()) for one in found):
+            warnings.append(f"There is no active {what} {named!r} on this host.")
+    if not networks:
+        warnings.append("No libvirt network is active: machines need one, or a bridge in their template.")
+    if settings.transport == "tcp" or settings.uri.startswith("qemu+tcp"):
+        warnings.append("Unencrypted TCP: anybody on the way can read and change everything. For laboratories only.")
+    return warnings
 
 
 def _version(number: int) -> str:

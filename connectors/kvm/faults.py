@@ -73,6 +73,7 @@ def _table(*rows: tuple[str, type[ConnectorError]]) -> tuple[tuple[re.Pattern[st
 
 
 LINE_WORDS = _table(
+    (r"non-properly terminated", Unreachable),  # libvirt calls it "authentication failed" when the peer dies meanwhile
     (r"certificate|certification|tls confirmation", CertificateRejected),  # the last: the host hangs up on ours
     (r"host key|known hosts|hostkey", CertificateRejected),
     (r"authentication failed|no authentication methods|authentication (method|cancel)|sasl", CredentialsRejected),

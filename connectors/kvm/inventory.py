@@ -22,8 +22,6 @@ from connectors.kvm.work import OutOfTime
 
 AGENT_ANSWER_S = 2
 """How long a guest's agent may take; libvirt's own limit is for ever."""
-RESERVE_S = 1.0
-"""Time kept back of a deadline: guests are not asked any more, the listing is put together."""
 
 _GONE = (
     libvirt.VIR_ERR_NO_DOMAIN,
@@ -31,6 +29,35 @@ _GONE = (
     libvirt.VIR_ERR_NO_STORAGE_POOL,
     libvirt.VIR_ERR_NO_STORAGE_VOL,
 )
+
+
+class Agents:
+    """Which guests' agents have answered since they appeared, and which were asked in vain: kept between readings."""
+
+    HUNG_S = 30.0
+    """How long one that did not answer is left in peace: a few of them must not use up every reading's time."""
+
+    def __init__(self) -> None:
+        self._answered: set[str] = set()
+        self._hung_until: dict[str, float] = {}
+
+    def has_answered(self, uuid: str) -> bool:
+        return uuid in self._answered
+
+    def is_hung(self, uuid: str) -> bool:
+        return self._hung_until.get(uuid, 0.0) > time.monotonic()
+
+    def note(self, uuid: str, *, answered: bool) -> None:
+        self.forget(uuid)
+        if answered:
+            self._answered.add(uuid)
+        else:
+            self._hung_until[uuid] = time.monotonic() + self.HUNG_S
+
+    def forget(self, uuid: str) -> None:
+        """Its channel is closed or its machine off: what comes up next is another agent."""
+        self._answered.discard(uuid)
+        self._hung_until.pop(uuid, None)
 
 
 class Changes:
@@ -104,9 +131,10 @@ class Reading:
     connection: Any
     host_id: str
     deadline: float
-    verified: set[str]
-    """Machines whose agent has answered since it appeared; kept from one reading to the next."""
+    agents: Agents
     changes: Changes
+    ask_until: float
+    """Guests are asked until then; afterwards an open channel must do."""
     faults: list[str] = field(default_factory=list)
     leases: dict[str, list[str]] = field(default_factory=dict)
     """MAC -> addresses."""
@@ -302,25 +330,19 @@ class Reading:
         return machine
 
     def _guest(self, domain: Any, seen: mapping.Domain, seen_power: Power) -> tuple[Agent, tuple[str, ...]]:
-        if not seen.agent_channel:
-            self.verified.discard(seen.uuid)
-            agent = Agent.ABSENT
-        else:
-            agent = Agent.SILENT
-        if seen_power is not Power.ON:
-            self.verified.discard(seen.uuid)
-            return agent, ()
         addresses = mapping.guest_addresses(address for nic in seen.nics for address in self.leases.get(nic.mac, ()))
-        if seen.agent_channel != "connected":
-            self.verified.discard(seen.uuid)
-            return agent, addresses
-        if (addresses and seen.uuid in self.verified) or time.monotonic() > self.deadline - RESERVE_S:
+        if seen_power is not Power.ON or seen.agent_channel != "connected":
+            self.agents.forget(seen.uuid)
+            agent = Agent.SILENT if seen.agent_channel else Agent.ABSENT
+            return agent, addresses if seen_power is Power.ON else ()
+        if self.agents.is_hung(seen.uuid):
+            return Agent.SILENT, addresses
+        if (addresses and self.agents.has_answered(seen.uuid)) or time.monotonic() > self.ask_until:
             return Agent.ANSWERING, addresses
         told = self._ask_agent(domain)
+        self.agents.note(seen.uuid, answered=told is not None)
         if told is None:
-            self.verified.discard(seen.uuid)
             return Agent.SILENT, addresses
-        self.verified.add(seen.uuid)
         return Agent.ANSWERING, mapping.guest_addresses([*told, *addresses])
 
     def _ask_agent(self, domain: Any) -> list[str] | None:

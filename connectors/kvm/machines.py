@@ -60,6 +60,8 @@ def clone(work: Work[CloneMachine]) -> Outcome:
 def _clone(work: Work[CloneMachine]) -> Outcome:
     order = work.order
     names.require_usable(order.name)
+    if order.host and order.host != work.host_id:
+        raise NotFound(f"Host {order.host} is not behind {work.settings.endpoint}: there is {work.host_id} alone.")
     uuid = names.uuid_of(order.key)
     work.begin("Looking for the machine")
     domain = work.find(uuid)

@@ -131,6 +131,13 @@ def test_an_ssh_key_the_host_does_not_know_is_a_rejected_credential(host: KvmHos
     assert isinstance(error, CredentialsRejected), error.platform_words
 
 
+def test_a_host_without_the_named_pool_or_network_is_warned_of(host: KvmHost, tmp_path: Path) -> None:
+    settings = dataclasses.replace(host_settings(host), storage_pool="nowhere", network="nowhere-either")
+    warnings = connector(settings, tmp_path).check(soon()).warnings
+    assert any("'nowhere'" in warning for warning in warnings)
+    assert any("'nowhere-either'" in warning for warning in warnings)
+
+
 @pytest.mark.parametrize("transport", ["tls", "ssh", "tcp"])
 def test_a_closed_port_is_unreachable_at_once(transport: str, host: KvmHost, tmp_path: Path) -> None:
     settings = dataclasses.replace(host_settings(host), transport=transport, port=1, ssh_key="x", known_hosts="x")

@@ -1,4 +1,4 @@
-"""A process that dies between any two steps of any order, on libvirt's test driver. For real hosts see test_machines."""
+"""A process that dies between any two steps of any order, on libvirt's test driver. Real hosts: see test_machines."""
 
 from __future__ import annotations
 

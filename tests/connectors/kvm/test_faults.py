@@ -41,6 +41,10 @@ LINE, QEMU, STORAGE = libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_QEMU, libvirt.VIR_F
         ),
         (error(libvirt.VIR_ERR_SYSTEM_ERROR, "Failed to connect socket to '/x'", LINE), errors.Unreachable),
         (error(libvirt.VIR_ERR_INTERNAL_ERROR, "client socket is closed", LINE), errors.Unreachable),
+        (
+            error(libvirt.VIR_ERR_AUTH_FAILED, "The TLS connection was non-properly terminated.", LINE),
+            errors.Unreachable,
+        ),
         (error(libvirt.VIR_ERR_NO_SUPPORT, "this function is not supported"), errors.Unsupported),
         (error(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "unsupported configuration"), errors.Unsupported),
         (error(libvirt.VIR_ERR_ACCESS_DENIED, "access denied"), errors.Unsupported),

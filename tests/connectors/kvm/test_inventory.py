@@ -12,6 +12,7 @@ import pytest
 from connectors.base import Agent, Cursor, Inventory, Machine, MachineRef, Power, PowerAction, SetPower
 from connectors.errors import Unreachable
 from connectors.kvm.connector import KvmConnector
+from connectors.kvm.inventory import Agents
 from tests.connectors.contract import clone, do, listing, made, new_key, ref, soon
 from tests.connectors.kvm.worlds import LibvirtWorld
 from tests.support.guests import run_in_guest, wait_for_agent
@@ -71,6 +72,18 @@ def test_an_agent_that_hangs_is_silent_though_its_channel_is_open(real: LibvirtW
     seen = shown(real.connector().inventory(None, soon(20)), machine)
     assert seen.agent is Agent.SILENT
     assert time.monotonic() - began < 8, "a guest that does not answer holds up the listing for seconds, not for ever"
+
+
+def test_a_hung_agent_is_not_asked_again_at_every_reading() -> None:
+    agents = Agents()
+    agents.note("a", answered=False)
+    assert agents.is_hung("a")
+    agents.forget("a")
+    assert not agents.is_hung("a"), "a new boot is a new agent"
+    agents.note("a", answered=False)
+    agents.note("a", answered=True)
+    assert agents.has_answered("a")
+    assert not agents.is_hung("a")
 
 
 def test_a_host_its_networks_and_storages_are_shown(real: LibvirtWorld, host: KvmHost) -> None:

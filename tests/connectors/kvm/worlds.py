@@ -117,8 +117,9 @@ class LibvirtWorld:
         for connector in self._connectors:
             connector.close()
         self._mute.close()
-        self.wipe()
-        self.conn.close()
+        if self.conn.isAlive():
+            self.wipe()
+            self.conn.close()
 
     def _domains(self) -> list[Any]:
         kept = {self.template} | {
