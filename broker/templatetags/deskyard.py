@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from django import template
-from django.conf import settings
 from django.forms import BoundField
 from django.templatetags.static import static
 from django.utils import timezone
@@ -190,7 +189,7 @@ def ago(moment: datetime | None) -> SafeString | str:
     else:
         text = _("in %(span)s") % {"span": words}
     return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S %Z}", text
+        '<time data-age datetime="{}" title="{}">{}</time>', moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S %Z}", text
     )
 
 
@@ -230,8 +229,3 @@ def initials(name: str) -> str:
 def entry(mapping: Mapping[Any, object], key: object) -> object:
     """A value of a mapping by a key that is a variable; empty if there is none."""
     return mapping[key] if key in mapping else mapping.get(str(key), "")
-
-
-@register.simple_tag
-def product_version() -> str:
-    return str(getattr(settings, "VERSION", ""))

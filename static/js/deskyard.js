@@ -3,11 +3,13 @@ import { toast, startToasts } from "./toasts.js";
 import { startDialog } from "./dialog.js";
 import { startTheme } from "./theme.js";
 import { startCopying } from "./copying.js";
+import { startAges } from "./ages.js";
 
 startToasts();
 startDialog();
 startTheme();
 startCopying();
+startAges();
 
 // A menu is a <details>: it closes on Escape, on a click elsewhere, and once something in it was chosen.
 document.addEventListener("click", (event) => {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import pytest
@@ -11,6 +11,7 @@ import redis.asyncio
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.core.cache import cache
+from django.db import connections
 from django.http import StreamingHttpResponse
 from django.test import AsyncClient, Client
 from django.urls import reverse
@@ -30,6 +31,13 @@ def _forget_health() -> Iterator[None]:
     yield
     pulse.connection.cache_clear()
     cache.delete("health.processes")
+
+
+@pytest.fixture
+async def connections_closed() -> AsyncIterator[None]:
+    """Async tests reach the database from a thread of their own, whose connection would outlive them."""
+    yield
+    await sync_to_async(connections.close_all)()
 
 
 ASKING = {"HX-Request": "true", "HX-Target": "live"}
@@ -110,7 +118,7 @@ async def test_the_stream_names_what_changed_and_what_may_have_been_missed(setti
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_users_and_strangers_hear_nothing() -> None:
+async def test_users_and_strangers_hear_nothing(connections_closed: None) -> None:
     alice = await sync_to_async(User.objects.create_user)("alice")
     assert (await (await sync_to_async(_browser)(alice)).get(reverse("console:live"))).status_code == 403
     assert (await AsyncClient().get(reverse("console:live"))).status_code == 403

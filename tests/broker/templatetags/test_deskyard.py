@@ -1,28 +1,73 @@
-"""What the filters make of values for people."""
+"""Words and figures as people read them."""
 
 from __future__ import annotations
 
-import pytest
+from datetime import timedelta
 
-from broker.templatetags.deskyard import AUDITED_LENGTH, audited
+import pytest
+from django.template import Context, Template
+from django.test import RequestFactory
+from django.utils import timezone
+
+from broker.domain.labels import Label, Tone
+from broker.templatetags import deskyard
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (None, ""),
-        ("", ""),
-        ([], ""),
-        (0, "0"),
-        (True, "yes"),
-        (False, "no"),
-        (["Accounting", "Sales"], "Accounting, Sales"),
-        ("two\nlines", "two lines"),
-    ],
+    ("mib", "words"),
+    [(0, "0 MiB"), (512, "512 MiB"), (2048, "2 GiB"), (1536, "1.5 GiB"), (410 * 1024, "410 GiB"), (None, "–")],
 )
-def test_a_value_of_the_audit_reads_as_people_write(value: object, words: str) -> None:
-    assert audited(value) == words
+def test_sizes_have_the_unit_that_reads_best(mib: int | None, words: str) -> None:
+    assert deskyard.mib(mib) == words
 
 
-def test_a_long_value_of_the_audit_is_cut() -> None:
-    assert audited("x" * 5000) == "x" * AUDITED_LENGTH + " …"
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "just now"), (30, "30 s ago"), (90, "1 min ago"), (7300, "2 h ago"), (3 * 86_400, "3 days ago"),
+        (-600, "in 9 min"),
+    ],
+)  # fmt: skip
+def test_moments_are_told_by_their_age(seconds: int, words: str) -> None:
+    told = deskyard.ago(timezone.now() - timedelta(seconds=seconds))
+    assert f">{words}</time>" in told
+    assert "<time data-age datetime=" in told
+
+
+def test_what_never_happened_says_so() -> None:
+    assert deskyard.ago(None) == "never"
+    assert deskyard.lasted(None, None) == "–"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(2.3, "2.3 s"), (42, "42 s"), (130, "2 min 10 s"), (7300, "2 h 1 min")])
+def test_spans_are_told_in_two_units_at_most(seconds: float, words: str) -> None:
+    now = timezone.now()
+    assert deskyard.lasted(now - timedelta(seconds=seconds), now) == words
+
+
+def test_shares_stay_between_nothing_and_all() -> None:
+    assert [deskyard.share(part, 10) for part in (-1, 5, 20)] == [0, 50, 100]
+    assert deskyard.share(5, 0) == 0
+
+
+def test_initials_are_two_letters_at_most() -> None:
+    assert [deskyard.initials(name) for name in ("ada.lovelace", "bob", "", "--")] == ["AL", "B", "?", "?"]
+
+
+def test_a_chip_has_icon_word_and_tone_and_no_markup_of_the_text() -> None:
+    shown = Template("{% chip label %}").render(Context({"label": Label("<b>Up</b>", Tone.GOOD, "check")}))
+    assert "tone-good" in shown
+    assert "icons.svg#check" in shown
+    assert "&lt;b&gt;Up&lt;/b&gt;" in shown
+
+
+@pytest.mark.parametrize(("cookie", "theme"), [("dark", "dark"), ("light", "light"), ('"><script>', ""), ("", "")])
+def test_only_known_themes_are_taken_from_the_cookie(cookie: str, theme: str) -> None:
+    request = RequestFactory().get("/")
+    request.COOKIES[deskyard.THEME_COOKIE] = cookie
+    assert Template("{% theme %}").render(Context({"request": request})) == theme
+
+
+@pytest.mark.parametrize(("level", "tone"), [("error", "bad"), ("warning", "attention"), ("info", "busy")])
+def test_levels_have_tones(level: str, tone: str) -> None:
+    assert deskyard.level_tone(level) == tone
