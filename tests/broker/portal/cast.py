@@ -6,6 +6,7 @@ administrator.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
@@ -83,6 +84,11 @@ class Estate:
         pool = Pool.objects.create(name=name, **({"naming": f"{name.lower().replace(' ', '-')}-###"} | fields))
         PoolMember.objects.create(pool=pool, hypervisor=self.hypervisor, copy=self.copy)
         return pool
+
+
+def squeezed(html: bytes) -> str:
+    """The page without the white space round its tags: how a template is laid out is its own business."""
+    return re.sub(r"\s*(<[^>]*>)\s*", r"\1", html.decode())
 
 
 def estate() -> Estate:

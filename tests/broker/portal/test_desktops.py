@@ -14,7 +14,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from broker.domain.lifecycle import State
 from broker.models import Assignment, Entitlement, Hypervisor, Operation, Request, Ticket
-from tests.broker.portal.cast import Estate
+from tests.broker.portal.cast import Estate, squeezed
 
 As = Callable[[User], Client]
 
@@ -22,7 +22,7 @@ As = Callable[[User], Client]
 def home(client: Client) -> str:
     response = client.get("/")
     assert response.status_code == 200
-    return response.content.decode()
+    return squeezed(response.content)
 
 
 def power_operation(house: Estate, state: str, action: str = "on", error: str = "") -> Operation:

@@ -13,13 +13,13 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import State
 from broker.models import Assignment, Entitlement, Hypervisor, Pool, Request
-from tests.broker.portal.cast import Estate
+from tests.broker.portal.cast import Estate, squeezed
 
 As = Callable[[User], Client]
 
 
 def home(client: Client) -> str:
-    return client.get("/").content.decode()
+    return squeezed(client.get("/").content)
 
 
 def test_bob_asks_and_gets_a_ready_desktop_at_once(house: Estate, as_: As) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import connections
 from pytest_django import Settings
 
 from broker.models import ScreenSession
+from broker.relay import rows
 from broker.relay.app import relay
 from broker.relay.closing import Code, fitting
 from broker.relay.registry import Registry
@@ -17,6 +21,19 @@ from broker.relay.streams import INPUT, Stream
 from broker.services import screens
 from tests.broker.portal.cast import Estate
 from tests.broker.relay.serving import signed_in
+
+
+@pytest.fixture
+async def _rows_let_go() -> AsyncIterator[None]:
+    """Afterwards the relay's threads in this process hold no connection, so that the tests' database can be dropped."""
+    yield
+    together = threading.Barrier(rows.THREADS)
+
+    def let_go() -> None:
+        together.wait(5)
+        connections.close_all()
+
+    await asyncio.gather(*(rows.ask(let_go) for _ in range(rows.THREADS)))
 
 
 def admitted(house: Estate) -> tuple[screens.Admission, screens.Admission]:
@@ -30,7 +47,7 @@ def admitted(house: Estate) -> tuple[screens.Admission, screens.Admission]:
 
 
 async def test_a_stream_without_key_or_mouse_is_closed_after_the_limit_and_the_others_are_not(
-    house: Estate, settings: Settings
+    house: Estate, settings: Settings, _rows_let_go: None
 ) -> None:
     settings.SCREEN_IDLE_S = 60
     idle_one, busy_one = await sync_to_async(admitted)(house)
