@@ -25,7 +25,7 @@ from tests.broker.relay.serving import signed_in
 
 @pytest.fixture
 async def _rows_let_go() -> AsyncIterator[None]:
-    """Afterwards the relay's threads in this process hold no connection, so that the tests' database can be dropped."""
+    """Afterwards no thread that an async test started holds a connection, so that the tests' database can be dropped."""
     yield
     together = threading.Barrier(rows.THREADS)
 
@@ -33,6 +33,7 @@ async def _rows_let_go() -> AsyncIterator[None]:
         together.wait(5)
         connections.close_all()
 
+    await sync_to_async(connections.close_all)()
     await asyncio.gather(*(rows.ask(let_go) for _ in range(rows.THREADS)))
 
 
@@ -46,8 +47,9 @@ def admitted(house: Estate) -> tuple[screens.Admission, screens.Admission]:
     return one, two
 
 
+@pytest.mark.usefixtures("_rows_let_go")
 async def test_a_stream_without_key_or_mouse_is_closed_after_the_limit_and_the_others_are_not(
-    house: Estate, settings: Settings, _rows_let_go: None
+    house: Estate, settings: Settings
 ) -> None:
     settings.SCREEN_IDLE_S = 60
     idle_one, busy_one = await sync_to_async(admitted)(house)
