@@ -24,8 +24,8 @@ from tests.broker.relay.serving import signed_in
 
 
 @pytest.fixture
-async def _rows_let_go() -> AsyncIterator[None]:
-    """Afterwards no thread that an async test started holds a connection, so that the tests' database can be dropped."""
+async def _rows_let_go(transactional_db: None) -> AsyncIterator[None]:
+    """Afterwards no thread that an async test started holds a connection: the tests' database can be dropped."""
     yield
     together = threading.Barrier(rows.THREADS)
 
