@@ -24,13 +24,17 @@ from connectors.base import (
     Reconfigure,
     RecycleMachine,
 )
-from connectors.errors import Conflict, ConnectorError, NotFound, Unsupported
+from connectors.errors import Busy, Conflict, ConnectorError, NotFound, Unsupported
 from connectors.kvm import copies, mapping, names, power, screens, snapshots, volumes
 from connectors.kvm.seed import seed_iso
 from connectors.kvm.work import Domain, Work
 
 KEPT = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 """A definition to be written back: without SECURE it would lose the screen's password."""
+
+
+BUSY_S = 3.0
+"""When to look again after libvirt said that somebody else is at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,10 @@ def clone(work: Work[CloneMachine]) -> Outcome:
         return _clone(work)
     except (libvirt.libvirtError, ConnectorError) as error:
         problem = work.problem(error)
+        if isinstance(problem, Busy):
+            # Something else holds the machine, such as a daemon that finds its guests again after a restart:
+            # removing what there is would wait for the same lock.
+            return work.running(poll_after_s=BUSY_S)
         if not problem.loses_endpoint:
             _undo_clone(work)
         raise problem from error

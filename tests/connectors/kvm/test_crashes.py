@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import libvirt
 import pytest
 
 from connectors.base import (
@@ -13,6 +14,7 @@ from connectors.base import (
     DeleteMachine,
     MachineMade,
     Order,
+    Power,
     PowerAction,
     Reconfigure,
     RecycleMachine,
@@ -87,6 +89,27 @@ def a_snapshot(world: LibvirtWorld) -> Order:
 
 def a_resize(world: LibvirtWorld) -> Order:
     return Reconfigure(key=new_key(), machine=ref(world, made(world, world.connector(), clone(world))), vcpus=2)
+
+
+def test_a_clone_waits_while_something_else_holds_its_machine(
+    world: LibvirtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a daemon does that finds its guests again after a restart: whatever is asked of them times out meanwhile."""
+    create, refusals = libvirt.virDomain.create, iter(range(2))
+
+    def busy_at_first(self: Any) -> int:
+        if next(refusals, None) is None:
+            return int(create(self))
+        error = libvirt.libvirtError("")
+        words = "Timed out during operation: cannot acquire state change lock"
+        error.err = (libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_FROM_QEMU, words, 2, None, None, None, 0, 0)
+        raise error
+
+    monkeypatch.setattr(libvirt.virDomain, "create", busy_at_first)
+    monkeypatch.setattr("connectors.kvm.machines.BUSY_S", 0.05)
+    machine = made(world, world.connector(), clone(world, power_on=True))
+    assert machine.power is Power.ON
+    assert list(world.machines()) == [machine.machine_id]
 
 
 MAKERS = [a_clone, a_full_clone, a_recycle, a_delete, a_power_off, a_snapshot, a_resize]
