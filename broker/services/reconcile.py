@@ -6,7 +6,6 @@ time, under the pool's row lock; it never calls a hypervisor.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,9 +31,9 @@ from broker.models import (
     Pool,
     PoolMember,
     Request,
-    Storage,
 )
 from broker.models.operations import UNFINISHED
+from broker.selectors import room
 from broker.services import audit, brokering, desktops, nudges, operations, reservations
 
 log = structlog.get_logger()
@@ -92,7 +91,7 @@ class Work:
         for action in sorted(planning.plan(self._pool_facts(), members, facts, self.now), key=_by_desktop):
             match action:
                 case planning.Build(count):
-                    self._build(count, rows)
+                    self._build(count)
                 case planning.Retire(desktop, reason):
                     desktops.retire(by_id[desktop], reason=reason)
                     self.counts.add(State.RETIRING)
@@ -141,9 +140,8 @@ class Work:
         return [str(pk) for pk in retired.values_list("pk", flat=True)]
 
     def _is_cramped(self) -> bool:
-        wish = self._wish()
-        targets = self._targets({})
-        return bool(targets) and placement.place(wish, targets, self.now).target is None
+        targets = self._targets()
+        return bool(targets) and placement.place(self._wish(), targets, self.now).target is None
 
     def _member_facts(self, member: PoolMember) -> planning.MemberFacts:
         hypervisor = member.hypervisor
@@ -188,72 +186,12 @@ class Work:
     def _wish(self) -> placement.Wish:
         return placement.Wish(vcpus=self.pool.vcpus, memory_mib=self.pool.memory_mib, is_linked=self.pool.is_linked)
 
-    def _targets(self, pool_on_host: Counter[UUID] | dict[UUID, int]) -> list[placement.Target]:
-        hypervisors = [m.hypervisor_id for m in self.members]
-        hosts: dict[UUID, list[Host]] = {}
-        for host in Host.objects.filter(hypervisor__in=hypervisors):
-            hosts.setdefault(host.hypervisor_id, []).append(host)
-        storages = {(s.hypervisor_id, s.platform_id): s for s in Storage.objects.filter(hypervisor__in=hypervisors)}
-        per_member = dict(
-            Desktop.objects.filter(pool=self.pool)
-            .exclude(state=State.GONE)
-            .values_list("member")
-            .annotate(n=Count("pk"))
-            .order_by()
-        )
-        return [
-            self._target(member, host, storages, per_member.get(member.pk, 0), pool_on_host.get(host.pk, 0))
-            for member in self.members
-            for host in hosts.get(member.hypervisor_id, [])
-        ]
+    def _targets(self) -> list[placement.Target]:
+        return room.estate(self.members).targets(self.members)
 
-    def _target(
-        self,
-        member: PoolMember,
-        host: Host,
-        storages: dict[tuple[UUID, str], Storage],
-        member_desktops: int,
-        host_desktops: int,
-    ) -> placement.Target:
-        hypervisor, copy = member.hypervisor, member.copy
-        storage = storages.get((hypervisor.pk, copy.storage))
-        return placement.Target(
-            member_id=str(member.pk),
-            hypervisor_id=str(hypervisor.pk),
-            hypervisor=hypervisor.name,
-            host_id=str(host.pk),
-            host=host.name,
-            vcpus=host.vcpus,
-            memory_mib=host.memory_mib,
-            copy_vcpus=copy.vcpus,
-            copy_memory_mib=copy.memory_mib,
-            copy_disk_mib=copy.disk_mib,
-            used_vcpus=host.used_vcpus + host.reserved_vcpus,
-            used_memory_mib=host.used_memory_mib + host.reserved_memory_mib,
-            vcpu_ratio=hypervisor.vcpu_ratio,
-            memory_ratio=hypervisor.memory_ratio,
-            hypervisor_status=hypervisor.status,
-            hypervisor_reason=hypervisor.status_reason,
-            hypervisor_draining=hypervisor.is_draining,
-            host_up=host.is_up,
-            host_draining=host.is_draining,
-            member_enabled=member.is_enabled,
-            member_hold_until=member.hold_until,
-            member_hold_reason=member.hold_reason,
-            member_maximum=member.maximum,
-            member_desktops=member_desktops,
-            host_desktops=host_desktops,
-            weight=member.weight,
-            storage_id=str(storage.pk) if storage else "",
-            storage=storage.name if storage else "",
-            storage_up=storage.is_up if storage else True,
-            storage_free_mib=storage.free_mib if storage else 0,
-        )
-
-    def _build(self, count: int, rows: Sequence[Desktop]) -> None:
+    def _build(self, count: int) -> None:
         """Place, reserve and plan up to `count` desktops, with their clone orders."""
-        on_host = Counter(d.target_host_id for d in rows if d.target_host_id)
-        placements = placement.place_many(self._wish(), count, self._targets(on_host), self.now)
+        placements = placement.place_many(self._wish(), count, self._targets(), self.now)
         chosen = [p for p in placements if p.target is not None and p.needs is not None]
         if len(chosen) < len(placements):
             self.reason = placement.explain_none(placements[-1])
@@ -500,7 +438,7 @@ class Work:
             return f"All {live} desktops of {self.pool} are in use; that is its maximum. You get the next one released."
         if not self.pool.is_enabled:
             return f"{self.pool} is closed at the moment."
-        return placement.explain_none(placement.place(self._wish(), self._targets({}), self.now)) or (
+        return placement.explain_none(placement.place(self._wish(), self._targets(), self.now)) or (
             "You are in the queue and get the next one."
         )
 
