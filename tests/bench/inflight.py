@@ -104,7 +104,7 @@ def measure_memory(running: Stack, size: int) -> None:
     wait_until(lambda: _epoch(hypervisor.pk) > hypervisor.pump_epoch, 120, "the worker pumps", running.log_tail)
     time.sleep(20)
     calls, began, sizes = sum(calls_so_far().values()), time.monotonic(), []
-    for look in range(LOOKS):
+    for _ in range(LOOKS):
         time.sleep(WATCH_S / LOOKS)
         sizes.append(_resident_mib(worker))
         report(

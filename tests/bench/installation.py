@@ -1,4 +1,4 @@
-"""A whole installation on the bench's ground: worker and beat as real processes, and a pool on the instant hypervisor."""
+"""A whole installation on the ground of a bench: worker and beat as real processes."""
 
 from __future__ import annotations
 
