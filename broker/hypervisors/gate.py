@@ -16,7 +16,8 @@ from django.conf import settings
 from broker.hypervisors import vault
 from broker.models import Hypervisor, Installation
 from connectors.base import Connector, Surroundings
-from connectors.registry import load
+from connectors.errors import CredentialsRejected, PlatformFault
+from connectors.registry import UnknownKind, load
 
 
 @cache
@@ -49,8 +50,22 @@ def make(kind: str, plain: Mapping[str, Any], secrets: Mapping[str, str]) -> Con
 
 
 def open_hypervisor(hypervisor: Hypervisor) -> Connector:
-    """The connector of a registered hypervisor, with its secrets. Whoever opens it closes it."""
-    return make(hypervisor.kind, hypervisor.settings, vault.unseal(hypervisor.secrets))
+    """The connector of a registered hypervisor, with its secrets. Whoever opens it closes it.
+
+    Raises `CredentialsRejected` if no configured key opens the secrets, `PlatformFault` if the connector is missing.
+    """
+    try:
+        return make(hypervisor.kind, hypervisor.settings, vault.unseal(hypervisor.secrets))
+    except vault.VaultLocked as error:
+        raise CredentialsRejected(f"Cannot sign in to {hypervisor}. {error}") from error
+    except (UnknownKind, ImportError) as error:
+        words = f"{hypervisor} needs the connector {hypervisor.kind!r}, which is not installed on this worker."
+        raise PlatformFault(words, platform_words=str(error)) from error
+
+
+def access(hypervisor: Hypervisor) -> int:
+    """A number that changes with anything by which the hypervisor is reached. Good within one process."""
+    return hash((hypervisor.kind, repr(sorted(hypervisor.settings.items())), bytes(hypervisor.secrets)))
 
 
 def shut(connector: Connector) -> None:

@@ -17,7 +17,8 @@ IDLE_S = 120.0
 @dataclass
 class Session:
     connector: Connector
-    fingerprint: int
+    access: int
+    """`gate.access` of the row it was opened with."""
     cursor: Cursor | None = None
     complete_at: float = 0.0
     """`time.monotonic()` of the last complete listing of this session."""
@@ -29,19 +30,15 @@ _sessions: dict[UUID, Session] = {}
 _guard = threading.Lock()
 
 
-def _fingerprint(hypervisor: Hypervisor) -> int:
-    return hash((hypervisor.kind, repr(sorted(hypervisor.settings.items())), bytes(hypervisor.secrets)))
-
-
 def borrow(hypervisor: Hypervisor) -> Session:
     """The session of this hypervisor, opened anew if its settings changed. The inventory lease keeps users apart."""
-    fingerprint = _fingerprint(hypervisor)
+    access = gate.access(hypervisor)
     with _guard:
         session = _sessions.pop(hypervisor.pk, None)
-    if session is not None and session.fingerprint != fingerprint:
+    if session is not None and session.access != access:
         gate.shut(session.connector)
         session = None
-    return session or Session(gate.open_hypervisor(hypervisor), fingerprint)
+    return session or Session(gate.open_hypervisor(hypervisor), access)
 
 
 def give_back(hypervisor_id: UUID, session: Session) -> None:

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import State
+from broker.hypervisors import gate
 from broker.models import Desktop, Hypervisor
 from broker.services import nudges, operations
 from connectors.errors import CertificateRejected, ConnectorError, CredentialsRejected
@@ -19,9 +20,16 @@ RETRY_BASE_S = 2.0
 RETRY_CAP_S = 30.0
 
 
-def lost(hypervisor: Hypervisor, error: ConnectorError) -> None:
-    """The endpoint does not answer, or refuses us. Nothing more is sent before `retry_at`; refused: not at all."""
+def lost(asked: Hypervisor, error: ConnectorError) -> None:
+    """The endpoint does not answer, or refuses us. Nothing more is sent before `retry_at`; refused: not at all.
+
+    `asked` is the row with which it was asked. What was refused says nothing of access that was changed meanwhile, and
+    a doubt that arose meanwhile stays.
+    """
     now = timezone.now()
+    hypervisor = Hypervisor.objects.select_for_update(no_key=True).get(pk=asked.pk)
+    if gate.access(hypervisor) != gate.access(asked):
+        return
     refused = isinstance(error, (CredentialsRejected, CertificateRejected))
     status = Hypervisor.Status.REFUSED if refused else Hypervisor.Status.DOWN
     if hypervisor.status == Hypervisor.Status.DOUBT and not refused:
@@ -39,10 +47,10 @@ def lost(hypervisor: Hypervisor, error: ConnectorError) -> None:
         return
     log.warning("hypervisor.lost", hypervisor=hypervisor.name, reason=error.message)
     operations.event("hypervisor.lost", error.message, level="error", hypervisor_id=hypervisor.pk).save()
-    # Nobody is given a desktop that can't be reached.
-    Desktop.objects.filter(hypervisor=hypervisor, is_answering=True).exclude(state=State.GONE).update(
-        is_answering=False
-    )
+    # Nobody is given a desktop that can't be reached. Locked in the order of their ids, as everywhere.
+    answering = Desktop.objects.filter(hypervisor=hypervisor, is_answering=True).exclude(state=State.GONE)
+    list(answering.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+    answering.update(is_answering=False)
     _wake_pools(hypervisor)
 
 
@@ -70,14 +78,15 @@ def back(hypervisor: Hypervisor) -> None:
 
 def doubt(hypervisor: Hypervisor, machine_ids: list[str], reason: str) -> None:
     """Too much vanished at once: nothing is built, deleted or counted as gone here until an administrator confirms."""
-    Hypervisor.objects.filter(pk=hypervisor.pk).update(
-        status=Hypervisor.Status.DOUBT, status_reason=reason, status_since=timezone.now(), doubt=machine_ids
-    )
-    if hypervisor.status != Hypervisor.Status.DOUBT:
+    hypervisor.status_reason, hypervisor.doubt = reason, machine_ids
+    if hypervisor.status == Hypervisor.Status.DOUBT:
+        hypervisor.save(update_fields=["status_reason", "doubt"])
+    else:
+        hypervisor.status, hypervisor.status_since = Hypervisor.Status.DOUBT, timezone.now()
+        hypervisor.save(update_fields=["status", "status_reason", "status_since", "doubt"])
         log.warning("hypervisor.doubted", hypervisor=hypervisor.name, machines=len(machine_ids))
         operations.event("hypervisor.doubted", reason, level="error", hypervisor_id=hypervisor.pk).save()
         _wake_pools(hypervisor)
-    hypervisor.status = Hypervisor.Status.DOUBT
 
 
 def _wake_pools(hypervisor: Hypervisor) -> None:

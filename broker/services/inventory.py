@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -73,24 +74,28 @@ def take(hypervisor_id: UUID) -> None:
     if epoch is None:
         return
     hypervisor = Hypervisor.objects.get(pk=hypervisor_id)
-    session = None
     try:
-        session = sessions.borrow(hypervisor)
-        reading = _read(hypervisor, session)
-        with _under(hypervisor_id, epoch):
-            Writer(hypervisor, reading).write()
-    except ConnectorError as error:
-        if session:
-            sessions.discard(session)
-        with transaction.atomic():
-            hypervisor_status.lost(Hypervisor.objects.select_for_update(no_key=True).get(pk=hypervisor_id), error)
-    except LeaseLost:
-        if session:
-            sessions.discard(session)
-    else:
-        sessions.give_back(hypervisor_id, session)
+        with suppress(LeaseLost):
+            try:
+                _look(hypervisor, epoch)
+            except ConnectorError as error:
+                with _under(hypervisor_id, epoch):
+                    hypervisor_status.lost(hypervisor, error)
     finally:
         _let_go(hypervisor_id, epoch)
+
+
+def _look(hypervisor: Hypervisor, epoch: int) -> None:
+    session = sessions.borrow(hypervisor)
+    try:
+        reading = _read(hypervisor, session)
+        with _under(hypervisor.pk, epoch):
+            Writer(hypervisor, reading).write()
+    except BaseException:
+        # Its cursor may be beyond what was written: the next one begins with a complete listing.
+        sessions.discard(session)
+        raise
+    sessions.give_back(hypervisor.pk, session)
 
 
 def _lease(hypervisor_id: UUID) -> int | None:
