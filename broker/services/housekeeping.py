@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from broker.models import Event, Hypervisor, Operation, ScreenSession, Ticket
+from broker.models.operations import UNFINISHED
 from broker.services import outcomes, reservations, screens
 
 KEEP_OPERATIONS = timedelta(days=30)
@@ -23,7 +24,7 @@ def tidy() -> int:
     """Delete at most one batch of each kind. Returns how many rows went."""
     now = timezone.now()
     reservations.recount()
-    _time_out_unsent(now)
+    _time_out_unreachable(now)
     screens.end_lost()
     finished = Operation.objects.filter(finished_at__lt=now - KEEP_OPERATIONS)
     return (
@@ -34,14 +35,15 @@ def tidy() -> int:
     )
 
 
-def _time_out_unsent(now: datetime) -> None:
+def _time_out_unreachable(now: datetime) -> None:
     """Operations whose hypervisor was not usable until their deadline fail in words instead of waiting for ever."""
-    stuck = Operation.objects.filter(state=Operation.State.QUEUED, deadline_at__lt=now).exclude(
-        hypervisor__status=Hypervisor.Status.UP
-    )
-    for hypervisor in Hypervisor.objects.filter(pk__in=stuck.values("hypervisor")):
+    late = Operation.objects.filter(state__in=UNFINISHED, deadline_at__lt=now)
+    unusable = Hypervisor.objects.exclude(status=Hypervisor.Status.UP).filter(pk__in=late.values("hypervisor"))
+    for pk in list(unusable.values_list("pk", flat=True)):
         with transaction.atomic():
-            outcomes.time_out(list(stuck.filter(hypervisor=hypervisor).select_related("hypervisor")[:BATCH]), now)
+            hypervisor = Hypervisor.objects.select_for_update(no_key=True).filter(pk=pk).first()
+            if hypervisor:
+                outcomes.time_out(hypervisor, Operation.objects.filter(hypervisor=hypervisor), now, limit=BATCH)
 
 
 def _drop(rows: QuerySet[Any]) -> int:

@@ -16,8 +16,8 @@ from broker.models.operations import UNFINISHED
 from broker.services import audit, nudges
 from broker.services.errors import Clash, Forbidden, Missing
 
-RANK_SCREEN = 0
-RANK_PERSON = 10
+RANK_SCREEN = -20
+RANK_PERSON = -10
 """What a person waits for goes before the pool's own priority (1 to 100)."""
 
 DEADLINE_S = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from broker.domain.backoff import delay_s
@@ -322,13 +322,19 @@ def unsupported(hypervisor: Hypervisor, operation: Operation) -> Outcome:
     return Outcome(key=str(operation.pk), stage=Stage.FAILED, error=Unsupported(words))
 
 
-def time_out(late: Sequence[Operation], now: datetime) -> None:
-    """Operations past their deadline fail in words; what they were for follows as from any failure."""
-    if not late:
+def time_out(hypervisor: Hypervisor, rows: QuerySet[Operation], now: datetime, *, limit: int) -> None:
+    """Those past their deadline fail in words, but none while a call about it lasts; what they were for follows as from
+    any failure. The caller holds the hypervisor's row, so that no answer is written meanwhile."""
+    is_over = Q(state__in=[Operation.State.QUEUED, Operation.State.RUNNING])
+    is_over |= Q(state=Operation.State.SENT, call_deadline__lt=now)
+    late = rows.filter(is_over, deadline_at__lt=now)
+    found = dict(late.values_list("pk", "desktop")[:limit])
+    if not found:
         return
-    batch = Batch(late[0].hypervisor, now)
-    batch.desktops = lock_desktops([o.desktop_id for o in late if o.desktop_id])
-    for operation in late:
+    batch = Batch(hypervisor, now)
+    batch.desktops = lock_desktops([pk for pk in found.values() if pk])
+    # Once more, now that they are locked: a person may have cancelled one.
+    for operation in late.filter(pk__in=found).select_for_update(no_key=True):
         batch.operations.append(operation)
         last = f" Last: {operation.error}" if operation.error else ""
         waited = (now - operation.created_at).total_seconds()

@@ -44,6 +44,9 @@ IDLE_S = 5.0
 """Between looks at a queue from which nothing may be sent now; a hint comes sooner."""
 
 FLIGHT = (Operation.State.SENT, Operation.State.RUNNING)
+BUILDS, SCREENS = Q(kind__in=Operation.BUILDS), Q(kind=Operation.Kind.SCREEN)
+STATUS_FIELDS = ["status", "status_reason", "status_since", "failures", "retry_at"]
+"""What others write of a hypervisor while its pump is at work."""
 
 
 class LeaseLost(RuntimeError):
@@ -126,16 +129,18 @@ def has_work(hypervisor_id: UUID) -> bool:
 
 def _slice(lease: Lease) -> None:
     hypervisor = Hypervisor.objects.get(pk=lease.hypervisor_id)
+    access = gate.access(hypervisor)
     end = time.monotonic() + SLICE_S
     adopt(lease)
-    with gate.opened(hypervisor) as connector:
-        while True:
-            hypervisor.refresh_from_db()
-            more = _round(lease, hypervisor, connector)
-            if not more or time.monotonic() >= end:
-                return
-            if not _sleep(lease, end):
-                return
+    try:
+        with gate.opened(hypervisor) as connector:
+            # Other settings, such as what a probe has found out, hold from the next slice on, with a new connector.
+            while gate.access(hypervisor) == access and _round(lease, hypervisor, connector):
+                if time.monotonic() >= end or not _sleep(lease, end):
+                    return
+                hypervisor.refresh_from_db()
+    except ConnectorError as error:
+        _lost(lease, hypervisor, error)
 
 
 def _sleep(lease: Lease, end: float) -> bool:
@@ -197,29 +202,29 @@ def _round(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> bool:
         _poll(lease, hypervisor, connector)
         _submit(lease, hypervisor, connector)
     except ConnectorError as error:
-        with under(lease):
-            hypervisor_status.lost(hypervisor, error)
+        _lost(lease, hypervisor, error)
         return False
     return True
+
+
+def _lost(lease: Lease, hypervisor: Hypervisor, error: ConnectorError) -> None:
+    with under(lease):
+        hypervisor_status.lost(hypervisor, error)
 
 
 def _expire(lease: Lease, hypervisor: Hypervisor) -> None:
     """Fail what is past its deadline and cancel what belongs to a desktop's past."""
     now = timezone.now()
     with under(lease):
-        _requeue_unknown(lease, now)
         rows = Operation.objects.filter(hypervisor=hypervisor)
-        late = list(
-            rows.filter(deadline_at__lt=now, state__in=[Operation.State.QUEUED, Operation.State.RUNNING])[:BATCH]
-        )
-        if late:
-            outcomes.time_out(late, now)
+        outcomes.time_out(hypervisor, rows, now, limit=BATCH)
         stale = rows.filter(state=Operation.State.QUEUED, desktop__isnull=False).exclude(epoch=F("desktop__epoch"))
         ids = list(stale.values_list("pk", flat=True)[:BATCH])
         if ids:
             Operation.objects.filter(pk__in=ids, state=Operation.State.QUEUED).update(
                 state=Operation.State.CANCELLED, finished_at=now, error="The desktop changed hands before it was sent."
             )
+        _requeue_unknown(lease, now)
 
 
 def _poll(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
@@ -236,7 +241,7 @@ def _poll(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
             return
         installation = gate.installation_id()
         receipts = [to_receipt(operation, installation) for operation in due]
-        _carry(lease, hypervisor, due, connector.poll(receipts, deadline))
+        _carry(lease, hypervisor, connector.poll(receipts, deadline))
         if len(due) < BATCH:
             return
         renew(lease)
@@ -254,11 +259,10 @@ def _submit(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
         orders = [to_order(operation, installation) for operation in chosen]
         unsupported = [o for o, order in zip(chosen, orders, strict=True) if type(order) not in connector.takes]
         if unsupported:
-            _carry(lease, hypervisor, unsupported, (outcomes.unsupported(hypervisor, o) for o in unsupported))
+            _carry(lease, hypervisor, (outcomes.unsupported(hypervisor, o) for o in unsupported))
         sendable = [order for order in orders if type(order) in connector.takes]
         if sendable:
-            ours = [o for o in chosen if o not in unsupported]
-            _carry(lease, hypervisor, ours, connector.submit(sendable, deadline))
+            _carry(lease, hypervisor, connector.submit(sendable, deadline))
         renew(lease)
 
 
@@ -266,18 +270,19 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
     """Mark the next operations as sent and return them: what a person waits for first, then by rank, then oldest."""
     now = timezone.now()
     with under(lease):
+        hypervisor.refresh_from_db(fields=[*STATUS_FIELDS, "build_budget", "power_budget"])
         room = _room(hypervisor)
         queue = (
             Operation.objects.filter(hypervisor=hypervisor, state=Operation.State.QUEUED)
             .filter(Q(not_before=None) | Q(not_before__lte=now))
             .order_by("rank", "created_at")
         )
-        chosen: list[Operation] = []
-        builds, others = Q(kind__in=Operation.BUILDS), ~Q(kind__in=Operation.BUILDS)
+        # Screens change nothing and somebody looks at an empty page until they come: no budget holds them up.
+        chosen = list(queue.filter(SCREENS)[:BATCH])
         if room["build"] > 0 and _may_build(hypervisor):
-            chosen += queue.filter(builds)[: min(room["build"], BATCH)]
+            chosen += queue.filter(BUILDS)[: min(room["build"], BATCH)]
         if room["other"] > 0:
-            chosen += queue.filter(others)[: min(room["other"], BATCH)]
+            chosen += queue.exclude(BUILDS | SCREENS)[: min(room["other"], BATCH)]
         if not chosen:
             return []
         outcomes.lock_desktops([o.desktop_id for o in chosen if o.desktop_id and o.kind == Operation.Kind.CLONE])
@@ -302,10 +307,8 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
 
 def _room(hypervisor: Hypervisor) -> dict[str, int]:
     """How many more builds and other operations may be in flight."""
-    builds = Q(kind__in=Operation.BUILDS)
     flying = Operation.objects.filter(hypervisor=hypervisor, state__in=FLIGHT).aggregate(
-        builds=Count("pk", filter=builds),
-        others=Count("pk", filter=~builds & ~Q(kind=Operation.Kind.SCREEN)),
+        builds=Count("pk", filter=BUILDS), others=Count("pk", filter=~BUILDS & ~SCREENS)
     )
     return {
         "build": hypervisor.build_budget - flying["builds"],
@@ -320,7 +323,7 @@ def _may_build(hypervisor: Hypervisor) -> bool:
     return not hypervisor.operations.filter(kind=Operation.Kind.PROBE, state__in=UNFINISHED).exists()
 
 
-def _carry(lease: Lease, hypervisor: Hypervisor, asked: Sequence[Operation], answers: Iterable[Outcome]) -> None:
+def _carry(lease: Lease, hypervisor: Hypervisor, answers: Iterable[Outcome]) -> None:
     """Write outcomes as they come, in sets. An endpoint lost in mid-batch leaves what was answered written."""
     waiting: list[Outcome] = []
     lost: ConnectorError | None = None
@@ -338,6 +341,7 @@ def _carry(lease: Lease, hypervisor: Hypervisor, asked: Sequence[Operation], ans
         raise lost
     if hypervisor.status in (Hypervisor.Status.DOWN, Hypervisor.Status.NEW):
         with under(lease):
+            hypervisor.refresh_from_db(fields=STATUS_FIELDS)
             hypervisor_status.back(hypervisor)
 
 

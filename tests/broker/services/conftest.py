@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from broker.services import nudges
+from tests.broker.plant import Plant
 from tests.broker.portal.cast import Estate, estate
+
+
+@pytest.fixture
+def plant(db: None, tmp_path: Path) -> Iterator[Plant]:
+    """A broker without hypervisors."""
+    made = Plant(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def office(plant: Plant) -> Plant:
+    """One hypervisor, a pool with two ready desktops."""
+    plant.add_hypervisor()
+    plant.add_pool()
+    plant.fill()
+    return plant
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from broker.domain.lifecycle import State
 from broker.models import ApiToken, Assignment, AuditEntry, Entitlement, Hypervisor, Operation, ScreenSession, Ticket
-from broker.services import brokering, screens
+from broker.services import brokering, operations, screens
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from connectors.base import ScreenOpened
 from tests.broker.portal.cast import Estate, estate
@@ -43,7 +43,7 @@ def test_connect_writes_an_order_first_in_line_and_a_ticket_that_is_kept_only_as
 ) -> None:
     opening = ask(house, cookie)
     operation, ticket = Operation.objects.get(), Ticket.objects.get()
-    assert (operation.kind, operation.rank, operation.changes) == ("screen", 0, False)
+    assert (operation.kind, operation.rank, operation.changes) == ("screen", operations.RANK_SCREEN, False)
     assert operation.parameters == {
         "machine": house.desktop.machine_id,
         "stamp_key": house.desktop.stamp_key,
