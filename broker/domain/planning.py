@@ -13,7 +13,8 @@ What keeps a broken template or host from building for ever:
   failure puts the hold there, longer each time (`backoff`).
 - A failed desktop that has a machine is recycled at most `RECYCLE_TRIES` times, later each time.
 - The newest `KEPT_FAILED` failed desktops stay a day for the administrator to look at; older ones are deleted. They
-  give way earlier if the pool needs their room.
+  give way earlier if the pool needs their room. One whose disk may hold a user's files goes after an hour: set it to
+  maintenance to keep it.
 - A ready desktop that cannot be given out because its guest fell silent gets a fresh disk once it has been silent for
   as long as a new one may take to answer; one batch at a time, since silence of many has its cause elsewhere.
 - Deletions have a budget an hour. When it is spent the plan deletes nothing more and asks.
@@ -30,6 +31,8 @@ from broker.domain.lifecycle import COMING, LIVE, State
 
 KEPT_FAILED = 3
 KEPT_FAILED_FOR = timedelta(hours=24)
+KEPT_USER_DATA_FOR = timedelta(hours=1)
+"""What a user left on a desktop whose recycling failed is not kept for longer than its tries may take."""
 RECYCLE_TRIES = 3
 RECYCLE_BASE_S = 60.0
 GRACE = timedelta(seconds=60)
@@ -93,6 +96,8 @@ class DesktopFacts:
     attempts: int = 0
     """Failed tries since it was last ready."""
     has_machine: bool = True
+    has_user_data: bool = False
+    """Its disk may hold the files of somebody who had it."""
     is_assigned: bool = False
     """It has an open assignment."""
     is_draining: bool = False
@@ -345,7 +350,12 @@ class _View:
         reason = "It failed; newer failures are kept to be looked at, or the pool needs its room."
         beyond = [Retire(d.id, reason) for d in failed[kept:]]
         old = [d for d in failed[:kept] if self.now - d.state_since >= KEPT_FAILED_FOR]
-        return [*beyond, *(Retire(d.id, "It failed a day ago.") for d in old)]
+        used = [d for d in failed[:kept] if d not in old and self.is_kept_too_long(d)]
+        words = "It could not be recycled, and what its last user left on it is not kept."
+        return [*beyond, *(Retire(d.id, "It failed a day ago.") for d in old), *(Retire(d.id, words) for d in used)]
+
+    def is_kept_too_long(self, failed: DesktopFacts) -> bool:
+        return failed.has_user_data and self.now - failed.state_since >= KEPT_USER_DATA_FOR
 
     def cramped(self, failed: list[DesktopFacts], build: int, recycled: int) -> int:
         """How many desktops could be built now if failed ones did not take up the room."""

@@ -277,6 +277,23 @@ def test_kept_failures_go_after_a_day() -> None:
     assert retired(planned(pool(spare=0), [failed])) == [failed.id]
 
 
+def test_a_failure_that_holds_a_users_files_is_kept_for_an_hour_at_most() -> None:
+    fresh = desktop(State.FAILED, has_user_data=True, attempts=3, state_since=NOW - timedelta(minutes=59))
+    old = desktop(State.FAILED, has_user_data=True, attempts=1, state_since=NOW - timedelta(minutes=60))
+    build = desktop(State.FAILED, state_since=NOW - timedelta(minutes=60))
+    assert retired(planned(pool(spare=0), [fresh, old, build])) == [old.id]
+
+
+def test_a_failure_that_an_administrator_looks_at_keeps_its_files() -> None:
+    looked_at = desktop(State.FAILED, has_user_data=True, in_maintenance=True)
+    assert planned(pool(spare=0), [looked_at]) == []
+
+
+def test_a_failure_that_holds_a_users_files_is_tried_again_first_where_it_is_needed() -> None:
+    dirty = desktop(State.FAILED, has_user_data=True, attempts=1, state_since=NOW - timedelta(minutes=61))
+    assert planned(pool(spare=1), [dirty]) == [Recycle(dirty.id, "Try 2 of 3 after a failure.")]
+
+
 def test_kept_failures_give_way_where_the_maximum_leaves_no_room() -> None:
     failed = desktops(2, State.FAILED, attempts=3)
     assert len(retired(planned(pool(spare=2, maximum=2), failed))) == 2
@@ -481,6 +498,7 @@ desktops_ = st.lists(
         in_maintenance=st.sampled_from([False, False, False, True]),
         attempts=st.integers(0, 4),
         has_machine=st.booleans(),
+        has_user_data=st.booleans(),
         silent_since=st.none() | st.just(LONG_AGO),
         state_since=st.integers(0, 2000).map(lambda minutes: NOW - timedelta(minutes=minutes)),
         power=st.sampled_from(["on", "off"]),
@@ -512,6 +530,12 @@ def test_plans_come_to_rest_and_keep_the_rules_on_the_way(
     for before in untouchable:
         if before.state not in moving:
             assert toy.desktops[before.id] == before
+    # Nobody's files lie about for long once everything is at rest, wherever deleting is possible at all.
+    toy.now += timedelta(hours=2)
+    toy.settle()
+    up = {None, *(m.id for m in members if m.status == "up")}
+    reachable = [d for d in toy.desktops.values() if (d.member_id if d.member_id in {m.id for m in members} else None) in up]
+    assert not [d for d in reachable if d.state == State.FAILED and d.has_user_data and not d.in_maintenance]
 
 
 @given(pools_, st.integers(0, 8), st.integers(0, 8))
