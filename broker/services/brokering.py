@@ -37,6 +37,9 @@ UPDATE broker_desktop
           AND (d.is_answering
                OR (SELECT p.preparation = 'none' OR (p.starts_powered_off AND d.power = 'off')
                      FROM broker_pool p WHERE p.id = d.pool_id))
+          AND (d.is_answering OR d.power <> 'off' OR NOT EXISTS (
+               SELECT 1 FROM broker_operation o
+                WHERE o.desktop_id = d.id AND o.changes AND o.state IN ('queued', 'sent', 'running')))
           AND d.hypervisor_id IN (SELECT id FROM broker_hypervisor WHERE status = 'up')
         ORDER BY d.is_answering DESC, d.ready_at, d.id
         LIMIT 1 {lock})
@@ -48,6 +51,8 @@ UPDATE broker_desktop
    {queue}
 RETURNING id, name, epoch, hypervisor_id, machine_id, stamp_key, power, is_answering
 """
+"""One that is off is left alone while it is being switched: only one change at a time may be under way, and whoever got it
+could not start it."""
 AHEAD = """AND NOT EXISTS (
        SELECT 1 FROM broker_request r WHERE r.pool_id = %(pool)s AND r.state IN ('approved', 'building'))
    AND NOT EXISTS (
