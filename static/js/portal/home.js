@@ -5,12 +5,13 @@ let isDue = false;
 
 /** The fragment without what differs in every answer. */
 const settled = (html) => html.replace(/name="csrfmiddlewaretoken" value="[^"]*"/g, "");
-const openMenu = () => mine.querySelector("details[open]");
+/** A menu is open, or a button in here was pressed and its answer is on its way: what it says must find its place. */
+const isInUse = () => mine.querySelector("details[open], .htmx-request");
 
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target !== mine || event.detail.xhr.status !== 200) return;
   const html = settled(event.detail.xhr.responseText);
-  if (openMenu()) {
+  if (isInUse()) {
     isDue = true;
     event.detail.shouldSwap = false;
   } else if (html === shown) {
@@ -18,12 +19,13 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   } else shown = html;
 });
 
-mine.addEventListener(
-  "toggle",
-  () => {
-    if (!isDue || openMenu()) return;
+// Asked again once nobody is at it any more. A moment later: closing a menu may be the press of a button in it.
+function catchUp() {
+  setTimeout(() => {
+    if (!isDue || isInUse()) return;
     isDue = false;
     document.body.dispatchEvent(new CustomEvent("desktops-changed"));
-  },
-  true,
-);
+  });
+}
+mine.addEventListener("toggle", catchUp, true);
+document.body.addEventListener("htmx:afterRequest", (event) => event.detail.elt !== mine && catchUp());

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.utils import timezone
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
-from broker.models import Desktop, Operation, ScreenSession, Ticket
+from broker.models import Desktop, Entitlement, Operation, ScreenSession, Ticket
 from broker.services import brokering, nudges, screens
 from connectors.base import ScreenOpened
 from tests.broker.portal.cast import Estate
@@ -195,6 +195,29 @@ def test_tiles_change_without_a_reload(alices_page: Page, web: Web, live_house: 
     nudges.announce("desktops", user=str(live_house.alice.pk))
     expect(page.locator(".portal-tile .chip")).to_have_text("Switched off", timeout=5000)
     assert page.evaluate("window.isTheSamePage")
+
+
+def test_a_press_is_answered_although_the_tiles_change_meanwhile(
+    alices_page: Page, web: Web, live_house: Estate
+) -> None:
+    page = alices_page
+    live_house.make(name="studio-1", pool=(studio := live_house.open_pool("Studio")))
+    Entitlement.objects.create(pool=studio, user=live_house.alice)
+
+    def answer_late(route: Route) -> None:
+        Desktop.objects.filter(pk=live_house.desktop.pk).update(is_answering=False)
+        with page.expect_response("**/desktops/"):
+            nudges.announce("desktops", user=str(live_house.alice.pk))
+        route.continue_()
+
+    page.route("**/request/", answer_late)
+    with page.expect_response("**/live/"):
+        page.goto(f"{web.origin}/")
+    page.wait_for_timeout(1000)
+    page.get_by_role("button", name="Request desktop").click()
+    expect(page.locator("#toasts")).to_contain_text("Your desktop is there.")
+    expect(page.locator("#mine")).to_contain_text("studio-1")
+    expect(page.locator("#mine")).to_contain_text("Preparing")
 
 
 def test_power_and_release_ask_in_a_dialog(alices_page: Page, web: Web, live_house: Estate) -> None:
