@@ -121,6 +121,7 @@ class CloneMachine(Order):
 class RecycleMachine(Order):
     """Give the machine a fresh disk of the template under the same machine or a new one. Result: `MachineMade`.
 
+    A machine that stays keeps its stamp, a new one bears (installation, key of this order).
     Nothing that a user wrote is reachable afterwards. `MachineMade.disks` is the evidence: new ids.
     """
 
@@ -441,7 +442,8 @@ class Connector(Protocol):
     settings: ClassVar[type[Settings]]
 
     def check(self, deadline: float) -> Platform:
-        """Sign in and look. Raises Unreachable, CertificateRejected, CredentialsRejected."""
+        """Sign in and look. Raises Unreachable, CertificateRejected, CredentialsRejected; Unsupported for settings that
+        are incomplete or contradict each other."""
         ...
 
     def inventory(self, since: Cursor | None, deadline: float) -> Inventory:

@@ -180,6 +180,7 @@ class Reading:
         templates: list[Template] = []
         gone: list[str] = []
         uuids = sorted(uuids)
+        self.connection.numOfDomains()  # "nothing changed" is only said by a host that answers
         self.leases = self._leases() if uuids else {}
         for uuid in uuids:
             self._check_time()

@@ -280,10 +280,8 @@ def _switch_disks(work: Work[RecycleMachine], domain: Domain, seen: mapping.Doma
 
 
 def _forget_memories(work: Work[Any], domain: Domain) -> None:
-    """Saved memory, snapshots and checkpoints belong to the disks that go: the last user's data is in them."""
-    if domain.hasManagedSaveImage():
-        work.begin("Throwing away the saved memory")
-        domain.managedSaveRemove()
+    """Snapshots and checkpoints belong to the disks that go: the last user's data is in them. (Saved memory went with
+    the power.)"""
     for snapshot in domain.listAllSnapshots():
         work.begin("Forgetting snapshots")
         snapshot.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)

@@ -23,7 +23,7 @@ from connectors.base import (
 )
 from connectors.kvm.connector import KvmConnector
 from connectors.kvm.work import Work
-from tests.connectors.contract import clone, do, made, new_key, ref, soon
+from tests.connectors.contract import clone, do, made, new_key, ref, refuse, soon
 from tests.connectors.kvm.worlds import LibvirtWorld
 
 
@@ -110,6 +110,23 @@ def test_a_clone_waits_while_something_else_holds_its_machine(
     machine = made(world, world.connector(), clone(world, power_on=True))
     assert machine.power is Power.ON
     assert list(world.machines()) == [machine.machine_id]
+
+
+def test_a_recycle_that_fails_late_leaves_no_disk_made_in_vain(
+    world: LibvirtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector = world.connector()
+    machine = made(world, connector, clone(world))
+    order = RecycleMachine(key=new_key(), machine=ref(world, machine), name="n", template=world.template)
+
+    def refuse_it(self: Any, xml: str) -> Any:
+        raise libvirt.libvirtError("it does not work")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(libvirt.virConnect, "defineXML", refuse_it)
+        refuse(world, connector, order)
+    assert world.litter() == set(machine.disks), "the machine stands as it was"
+    do(world, connector, order)
 
 
 MAKERS = [a_clone, a_full_clone, a_recycle, a_delete, a_power_off, a_snapshot, a_resize]

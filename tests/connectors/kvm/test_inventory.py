@@ -245,11 +245,14 @@ def test_what_changed_is_read_and_nothing_else(world: LibvirtWorld, monkeypatch:
         return str(original(self, flags))
 
     _switch(world, actor, machines[0])
-    time.sleep(0.2)
     monkeypatch.setattr(libvirt.virDomain, "XMLDesc", counted)
-    inventory = watcher.inventory(cursor, soon())
-    assert [found.id for found in inventory.machines] == [machines[0].id]
-    assert len(read) == 1
+    until, told = time.monotonic() + 5, list[str]()
+    while not told:
+        assert time.monotonic() < until
+        inventory = watcher.inventory(cursor, soon())
+        told = [found.id for found in inventory.machines]
+    assert told == [machines[0].id]
+    assert set(read) == {world.names()[machines[0].id]}
 
 
 def _switch(world: LibvirtWorld, connector: KvmConnector, machine: MachineRef) -> None:
