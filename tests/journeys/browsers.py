@@ -92,6 +92,10 @@ class Person:
         if message.type == "error" and not NO_COMPLAINTS.match(message.text):
             self.complaints.append(f"{page.url}: {message.text}")
 
+    def forgives(self, beginning: str) -> None:
+        """What pages complained about in these words is in order."""
+        self.complaints = [said for said in self.complaints if beginning not in said]
+
     # --- moving about ---
 
     def sign_in(self, address: str = "/") -> None:

@@ -22,8 +22,11 @@ ADMINISTRATOR = "dana"
 
 
 @pytest.fixture(scope="module")
-def installation(postgres_url: str, tiny_image: Path) -> Iterator[Stack]:
-    """Web, worker and beat on an empty database of their own; its only account is Dana's, an administrator."""
+def installation(hosts: list[KvmHost], postgres_url: str, tiny_image: Path) -> Iterator[Stack]:
+    """Web, worker and beat on an empty database of their own; its only account is Dana's, an administrator.
+
+    It has ended before the hosts are wiped.
+    """
     extra = {"DESKYARD_PROBE_IMAGE": str(tiny_image), "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
     with (
         scratch_directory("journey") as folder,
