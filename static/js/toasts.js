@@ -18,8 +18,11 @@ function leaveLater(box) {
   setTimeout(() => box.matches(":hover, :focus-within") ? leaveLater(box) : box.remove(), STAYS_MS);
 }
 
-/** Shows `text` (plain, never markup) in the tone good, busy, attention or bad. */
+const isShown = (text) => [...document.querySelectorAll("#toasts .toast p")].some((words) => words.textContent === text);
+
+/** Shows `text` (plain, never markup) in the tone good, busy, attention or bad; what is shown already is not repeated. */
 export function toast(text, tone = "busy") {
+  if (isShown(text)) return;
   const box = document.createElement("div");
   box.className = `toast tone-${tone}`;
   const words = document.createElement("p");
