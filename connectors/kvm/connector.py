@@ -40,7 +40,7 @@ from connectors.base import (
 from connectors.errors import ConnectorError, Unreachable, Unsupported
 from connectors.kvm import copies, faults, machines, mapping, power, probe, screens, snapshots
 from connectors.kvm.client import Endpoint, Line
-from connectors.kvm.inventory import Agents, Changes, Reading, listen
+from connectors.kvm.inventory import Agents, Changes, Reading, listen, refresh_pools
 from connectors.kvm.jobs import Crew, Job
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.work import OutOfTime, Usage, Work
@@ -62,6 +62,10 @@ PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
 
 PATIENCE_S = 0.25
 """How long `submit` and `poll` wait for jobs in all: quick orders are answered at once, long ones hold up nobody."""
+
+REFRESH_EVERY_S = 120.0
+"""How old the numbers of free storage may get."""
+REFRESH_WAIT_S = 3.0
 
 
 class KvmConnector:
@@ -86,6 +90,8 @@ class KvmConnector:
         self._changes = Changes()
         self._listening_on = 0
         self._agents = Agents()
+        self._refreshed_at = -REFRESH_EVERY_S
+        self._refreshing: Job[None] | None = None
 
     def __repr__(self) -> str:
         return f"<KvmConnector {self._endpoint.name}>"
@@ -126,8 +132,25 @@ class KvmConnector:
         ask_until = (time.monotonic() + stop_at) / 2
         reading = Reading(connection, self._host(connection), stop_at, self._agents, self._changes, ask_until)
         counted = self._counter_of(since, line.generation)
+        if counted is None:
+            self._refresh_pools(line, deadline)
         inventory = reading.complete() if counted is None else reading.changed(self._changes.since(counted))
         return _with_cursor(inventory, cursor)
+
+    def _refresh_pools(self, line: Line, deadline: float) -> None:
+        """Have libvirt look at its storages again: it does not notice that disks grow.
+
+        A storage that hangs (NFS) may keep libvirt busy for long: so this waits a moment only, and one such look is under
+        way at a time.
+        """
+        now = time.monotonic()
+        is_under_way = self._refreshing is not None and not self._refreshing.ended.is_set()
+        if is_under_way or now < self._refreshed_at + REFRESH_EVERY_S:
+            return
+        self._refreshed_at = now
+        self._refreshing = Job(lambda: refresh_pools(line))
+        threading.Thread(target=self._refreshing.run, name="libvirt-refresh", daemon=True).start()
+        self._refreshing.ended.wait(min(REFRESH_WAIT_S, (deadline - now) / 4))
 
     def _counter_of(self, cursor: Cursor | None, generation: int) -> int | None:
         """Where that cursor's reading ended, None if it is not of this object and this connection."""

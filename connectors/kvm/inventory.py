@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ import libvirt
 
 from connectors.base import Agent, Host, Inventory, Machine, Network, Power, Storage, Template
 from connectors.kvm import faults, machines, mapping, power, snapshots
+from connectors.kvm.client import Line
 from connectors.kvm.work import OutOfTime
 
 AGENT_ANSWER_S = 2
@@ -117,6 +119,14 @@ def listen(connection: Any, changes: Changes) -> list[int]:
             if error.get_error_code() not in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_INVALID_ARG):
                 raise
     return registered
+
+
+def refresh_pools(line: Line) -> None:
+    """Have every active pool counted again; one that cannot be, as a disk is being written to it, is left for later."""
+    with line.using() as connection:
+        for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+            with suppress(libvirt.libvirtError):
+                pool.refresh(0)
 
 
 def _note(_connection: Any, domain: Any, *details: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -107,6 +108,38 @@ def test_a_stopped_pool_is_shown_as_down(real: LibvirtWorld, host: KvmHost) -> N
     finally:
         pool.create()
     assert storages == {"default": True, "small": False}
+
+
+def test_free_storage_is_counted_again_as_disks_grow(real: LibvirtWorld, host: KvmHost) -> None:
+    before = {storage.name: storage.free_mib for storage in listing(real.connector()).storages}
+    host.run("dd", "if=/dev/zero", "of=/var/lib/libvirt/small/growth", "bs=1M", "count=8")
+    try:
+        after = {storage.name: storage.free_mib for storage in listing(real.connector()).storages}
+    finally:
+        host.run("rm", "/var/lib/libvirt/small/growth")
+    assert before["small"] - after["small"] == 8
+
+
+def test_a_storage_that_hangs_does_not_hold_up_the_listing(
+    world: LibvirtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, calls = threading.Event(), list[int]()
+
+    def hang(self: Any, flags: int = 0) -> int:
+        calls.append(flags)
+        gate.wait(20)
+        return 0
+
+    monkeypatch.setattr(libvirt.virStoragePool, "refresh", hang)
+    monkeypatch.setattr("connectors.kvm.connector.REFRESH_WAIT_S", 0.1)
+    monkeypatch.setattr("connectors.kvm.connector.REFRESH_EVERY_S", 0.0)
+    connector = world.connector()
+    try:
+        for _ in range(3):
+            assert connector.inventory(None, soon(5)).complete
+    finally:
+        gate.set()
+    assert len(calls) == 1, "one look at a time"
 
 
 def test_an_unstamped_machine_that_is_on_is_no_template(real: LibvirtWorld) -> None:
