@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import structlog
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Model, Q
 from django.utils import timezone
 
 from broker.domain.lifecycle import Event as Move
@@ -22,6 +22,7 @@ from broker.models import Assignment, AuditEntry, Desktop, Event, Operation, Poo
 from broker.models.operations import UNFINISHED
 from broker.services import audit, nudges, operations
 from broker.services.errors import Clash, Forbidden, Missing
+from broker.services.setwise import insert_together
 
 log = structlog.get_logger()
 
@@ -40,19 +41,19 @@ UPDATE broker_desktop
           AND (d.is_answering OR d.power <> 'off' OR NOT EXISTS (
                SELECT 1 FROM broker_operation o
                 WHERE o.desktop_id = d.id AND o.changes AND o.state IN ('queued', 'sent', 'running')))
-          AND d.hypervisor_id IN (SELECT id FROM broker_hypervisor WHERE status = 'up')
+          AND (SELECT h.status FROM broker_hypervisor h WHERE h.id = d.hypervisor_id) = 'up'
         ORDER BY d.is_answering DESC, d.ready_at, d.id
         LIMIT 1 {lock})
+   AND (SELECT p.is_enabled FROM broker_pool p WHERE p.id = %(pool)s)
    AND EXISTS (
-       SELECT 1 FROM broker_pool p JOIN broker_entitlement e ON e.pool_id = p.id
-        WHERE p.id = %(pool)s AND p.is_enabled
+       SELECT 1 FROM broker_entitlement e
+        WHERE e.pool_id = %(pool)s
           AND (e.user_id = %(user)s
                OR e.group_id IN (SELECT group_id FROM auth_user_groups WHERE user_id = %(user)s)))
    {queue}
 RETURNING id, name, epoch, hypervisor_id, machine_id, stamp_key, power, is_answering
 """
-"""One that is off is left alone while it is being switched: only one change at a time may be under way, and whoever got it
-could not start it."""
+"""One that is off is left alone while it is being switched: two changes cannot be under way, so it could not be started."""
 AHEAD = """AND NOT EXISTS (
        SELECT 1 FROM broker_request r WHERE r.pool_id = %(pool)s AND r.state IN ('approved', 'building'))
    AND NOT EXISTS (
@@ -92,21 +93,20 @@ def _claim(*, pool_id: UUID, user_id: int, now: datetime, from_queue: bool) -> C
 
 def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, now: datetime) -> None:
     """Write what follows from a claim: assignment, request, event, audit and, if it is off, the start order."""
-    Assignment(pool_id=request.pool_id, user=user, slot=0, desktop_id=claimed.id, since=now).save(force_insert=True)
     request.state, request.desktop_id, request.served_at, request.reason = Request.State.READY, claimed.id, now, ""
-    if is_new:
-        request.save(force_insert=True)
-    else:
+    if not is_new:
         request.save(update_fields=["state", "desktop", "served_at", "reason"])
-    Event(
+    new: list[Model] = [request] if is_new else []
+    new.append(Assignment(pool_id=request.pool_id, user=user, slot=0, desktop_id=claimed.id, since=now))
+    event = Event(
         at=now,
         kind="desktop.claimed",
         message=f"Assigned to {user.get_username()}.",
         desktop_id=claimed.id,
         pool_id=request.pool_id,
         hypervisor_id=claimed.hypervisor_id,
-    ).save(force_insert=True)
-    AuditEntry(
+    )
+    entry = AuditEntry(
         at=now,
         actor=user,
         actor_name=user.get_username(),
@@ -114,24 +114,29 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
         noun="desktop",
         object_id=str(claimed.id),
         object_name=claimed.name,
-    ).save(force_insert=True)
+    )
+    new += [event, entry]
     if not claimed.is_answering and claimed.power == "off":
-        started = Operation(
-            kind=Operation.Kind.POWER,
-            hypervisor_id=claimed.hypervisor_id,
-            desktop_id=claimed.id,
-            epoch=claimed.epoch,
-            parameters={"machine": claimed.machine_id, "stamp_key": claimed.stamp_key, "action": "on"},
-            requested_by=user,
-            rank=operations.RANK_PERSON,
-            created_at=now,
-            deadline_at=now + timedelta(seconds=operations.DEADLINE_S[Operation.Kind.POWER]),
-        )
-        started.save(force_insert=True)
+        new.append(_start_order(claimed, user=user, now=now))
         nudges.nudge(nudges.PUMP, claimed.hypervisor_id)
+    insert_together(new)
     nudges.nudge(nudges.RECONCILE, request.pool_id)
     nudges.announce("desktops", user=str(user.pk))
     nudges.announce("requests", user=str(user.pk))
+
+
+def _start_order(claimed: Claimed, *, user: User, now: datetime) -> Operation:
+    return Operation(
+        kind=Operation.Kind.POWER,
+        hypervisor_id=claimed.hypervisor_id,
+        desktop_id=claimed.id,
+        epoch=claimed.epoch,
+        parameters={"machine": claimed.machine_id, "stamp_key": claimed.stamp_key, "action": "on"},
+        requested_by=user,
+        rank=operations.RANK_PERSON,
+        created_at=now,
+        deadline_at=now + timedelta(seconds=operations.DEADLINE_S[Operation.Kind.POWER]),
+    )
 
 
 def request_desktop(*, user: User, pool_id: UUID) -> tuple[Request, bool]:

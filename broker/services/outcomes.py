@@ -203,17 +203,17 @@ def _prepared_at_once(batch: Batch, desktop: Desktop, operation: Operation) -> N
 def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
     desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
     made = answer.result
-    if desktop is None or not isinstance(made, MachineMade):
+    if desktop is None or desktop.epoch != operation.epoch or not isinstance(made, MachineMade):
         return
     fresh = bool(made.disks) and (made.machine_id != desktop.machine_id or not set(made.disks) & set(desktop.disks))
     if not fresh:
         _fault(batch, operation, "Recycling gave no evidence of a fresh disk; the desktop is kept from everybody.")
         return
-    stamp_key, disks = desktop.stamp_key, list(made.disks)
+    # Even where it may not move any more, as one that is to be deleted: this is the machine that it is now.
     if made.machine_id != desktop.machine_id:
-        stamp_key = str(operation.pk)
+        desktop.machine_id, desktop.stamp_key = made.machine_id, str(operation.pk)
+    desktop.disks = list(made.disks)
     if _subject(batch, operation, Move.RECYCLED):
-        desktop.machine_id, desktop.stamp_key, desktop.disks = made.machine_id, stamp_key, disks
         desktop.clean_epoch = desktop.epoch
         desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
         desktop.attempts, desktop.failure, desktop.addresses = 0, "", []
@@ -389,7 +389,7 @@ def _hold_members(batch: Batch) -> None:
         PoolMember.objects.filter(pk__in=batch.proven - batch.held.keys()).exclude(failures=0).update(
             failures=0, hold_until=None, hold_reason=""
         )
-    for member in PoolMember.objects.filter(pk__in=batch.held):
+    for member in PoolMember.objects.select_for_update(no_key=True).filter(pk__in=batch.held).order_by("pk"):
         pause, reason = batch.held[member.pk]
         member.failures += 1
         seconds = pause or delay_s(member.failures, str(member.pk), base_s=HOLD_BASE_S, cap_s=HOLD_CAP_S)
