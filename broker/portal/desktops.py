@@ -98,6 +98,14 @@ def viewer(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     return render(request, "portal/viewer.html", {"tile": tile, "desktop": tile.desktop, "power": POWER})
 
 
+@require_GET
+@signed_in
+def choices(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    """What the desktop's menu offers now: the page of a screen stays open while power comes and goes."""
+    tile = _mine(request, desktop_id)
+    return render(request, "portal/desktops/_choices.html", {"tile": tile, "desktop": tile.desktop, "power": POWER})
+
+
 @require_POST
 @signed_in
 def connect(request: HttpRequest, desktop_id: UUID) -> JsonResponse:

@@ -13,6 +13,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("desktops/<uuid:desktop_id>/open/", desktops.viewer, name="viewer"),
     path("desktops/<uuid:desktop_id>/connect/", desktops.connect, name="connect"),
     path("desktops/<uuid:desktop_id>/state/", desktops.state, name="state"),
+    path("desktops/<uuid:desktop_id>/choices/", desktops.choices, name="choices"),
     path("desktops/<uuid:desktop_id>/power/<slug:action>/", desktops.set_power, name="power"),
     path("desktops/<uuid:desktop_id>/release/", desktops.release, name="release"),
     path("pools/<uuid:pool_id>/request/", requests.ask, name="ask"),

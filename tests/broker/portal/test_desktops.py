@@ -79,7 +79,7 @@ def test_a_fragment_asked_for_after_the_session_ended_sends_the_whole_page_to_th
 def test_somebody_elses_desktop_does_not_exist(house: Estate, as_: As, who: str) -> None:
     client = as_(getattr(house, who))
     for desktop in (house.desktop.pk, uuid4()):
-        for path in ("open/", "state/", "release/", "power/reboot/"):
+        for path in ("open/", "state/", "choices/", "release/", "power/reboot/"):
             assert client.get(f"/desktops/{desktop}/{path}").status_code == 404, path
         for path in ("connect/", "release/", "power/reset/", "power/on/"):
             assert client.post(f"/desktops/{desktop}/{path}").status_code == 404, path
@@ -196,6 +196,18 @@ def test_a_question_in_the_dialog_comes_without_the_page_around_it(house: Estate
     path = f"/desktops/{house.desktop.pk}/release/"
     assert "<html" not in client.get(path, headers={"HX-Request": "true"}).content.decode()
     assert "<html" in client.get(path).content.decode()
+
+
+def test_the_menu_of_an_open_screen_can_be_asked_for_what_makes_sense_now(house: Estate, as_: As) -> None:
+    client = as_(house.alice)
+    address = f"/desktops/{house.desktop.pk}/choices/"
+    assert "Restart" in client.get(address).content.decode()
+    house.desktop.power = "off"
+    house.desktop.save(update_fields=["power"])
+    offered = client.get(address).content.decode()
+    assert "Switch on" in offered
+    assert "Restart" not in offered
+    assert address in client.get(f"/desktops/{house.desktop.pk}/open/").content.decode()
 
 
 def test_a_desktop_that_is_busy_refuses_in_the_dialog(house: Estate, as_: As) -> None:
