@@ -53,7 +53,7 @@ UPDATE broker_desktop
    {queue}
 RETURNING id, name, epoch, hypervisor_id, machine_id, stamp_key, power, is_answering
 """
-"""One that is off is left alone while it is being switched: two changes cannot be under way, so it could not be started."""
+"""One that is off is left alone while it is being switched: a second change could not start it meanwhile."""
 AHEAD = """AND NOT EXISTS (
        SELECT 1 FROM broker_request r WHERE r.pool_id = %(pool)s AND r.state IN ('approved', 'building'))
    AND NOT EXISTS (

@@ -3,11 +3,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from broker.models import Hypervisor
-from broker.services.setwise import update_each
+from broker.models import Event, Host, Hypervisor
+from broker.services.setwise import insert_together, update_each
 
 pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -57,3 +57,22 @@ def test_no_rows_cost_no_statement() -> None:
     with CaptureQueriesContext(connection) as asked:
         assert update_each([], ["product"]) == 0
     assert not asked.captured_queries
+
+
+def test_rows_of_several_models_go_in_together_and_in_order() -> None:
+    hypervisor = Hypervisor(name="h", kind="instant", settings={"it's": "%s"})
+    host = Host(hypervisor=hypervisor, platform_id="1", name="one", vcpus=1, memory_mib=1, seen_at=NOON)
+    event = Event(at=NOON, kind="hypervisor.back", message="It's %s", hypervisor=hypervisor)
+    insert_together([hypervisor, host, event])
+    assert Host.objects.get().hypervisor.settings == {"it's": "%s"}
+    assert Event.objects.get().message == "It's %s"
+    hypervisor.product = "changed"
+    hypervisor.save()
+    assert Hypervisor.objects.get().product == "changed"
+
+
+def test_what_breaks_a_constraint_is_refused_with_all_that_came_with_it() -> None:
+    (first,) = _rows(1)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        insert_together([Event(at=NOON, kind="x.y", message="-"), Hypervisor(name=first.name, kind="instant")])
+    assert not Event.objects.exists()
