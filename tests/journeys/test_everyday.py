@@ -151,6 +151,8 @@ def test_a_desktop_that_its_user_switched_off_starts_by_itself_when_it_is_opened
         domain = conn.lookupByUUIDString(desktop["machine_id"])
         wait_until_same(bob.canvas, lambda: screenshot(domain), limit_s=60)
     bob.page.get_by_text("Power", exact=True).click()
+    expect(bob.link("Restart")).to_be_visible()
+    expect(bob.button("Switch on")).to_have_count(0)
     album.take(bob.page, "menu on the screen", "wide", "phone", whole=False)
     bob.link("Release").click()
     bob.button("Release and delete my files").click()
