@@ -140,8 +140,8 @@ class KvmConnector:
     def _refresh_pools(self, line: Line, deadline: float) -> None:
         """Have libvirt look at its storages again: it does not notice that disks grow.
 
-        A storage that hangs (NFS) may keep libvirt busy for long: so this waits a moment only, and one such look is under
-        way at a time.
+        A storage that hangs (NFS) may keep libvirt busy for long: so this waits a moment only, and one such look is
+        under way at a time.
         """
         now = time.monotonic()
         is_under_way = self._refreshing is not None and not self._refreshing.ended.is_set()
