@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import LIVE
 from broker.hypervisors import vault
-from broker.models import Desktop, Hypervisor, Pool, PoolMember, TemplateCopy
+from broker.models import Desktop, Host, Hypervisor, Pool, PoolMember, TemplateCopy
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
@@ -129,6 +129,23 @@ def drain_hypervisor(*, actor: User, hypervisor_id: UUID, on: bool) -> Hyperviso
                 nudges.nudge(nudges.RECONCILE, pool_id)
             nudges.announce("hypervisors")
     return hypervisor
+
+
+def drain_host(*, actor: User, host_id: UUID, on: bool) -> Host:
+    """A draining host gets no new desktops; free ones leave it as others are ready elsewhere, those in use stay.
+
+    Idempotent. Machines that are no desktops are not touched.
+    """
+    require_administrator(actor)
+    with transaction.atomic():
+        host = locked(Host.objects.select_related("hypervisor"), host_id, "host")
+        if changes := alter(host, {"is_draining": on}):
+            audit.record(actor=actor, action="host.drain", subject=host, changes=changes)
+            there = Pool.objects.filter(desktops__hypervisor=host.hypervisor_id, desktops__state__in=LIVE)
+            for pool_id in there.values_list("pk", flat=True).distinct():
+                nudges.nudge(nudges.RECONCILE, pool_id)
+            nudges.announce("hypervisors")
+    return host
 
 
 def set_budgets(

@@ -198,6 +198,9 @@ class Writer:
     # -- hosts, storages, networks --
 
     def _hosts(self) -> dict[str, Host]:
+        # Locked in the order of their ids before any is written: reconcilers reserve on several at a time.
+        mine = Host.objects.filter(hypervisor=self.hypervisor)
+        list(mine.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
         rows = [
             Host(
                 hypervisor=self.hypervisor,

@@ -2,18 +2,25 @@
 
 Level-triggered and idempotent: it repairs whatever a crash left, because it only looks at what is there. One pool at a
 time, under the pool's row lock; it never calls a hypervisor.
+
+1. Plan anew what was planned for a hypervisor that went away.
+2. Move desktops as planned.  3. Build.  4. Write the orders that are missing, and tell those who wait.
+
+Each is a transaction of its own that looks anew. Inventories lock hosts before desktops and pumps the other way round,
+so whoever moves desktops that have machines must not hold a host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Count, F, Q
+from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from broker.domain import naming, placement, planning
@@ -48,50 +55,59 @@ MISSING_KEPT = timedelta(minutes=10)
 def run(pool_id: UUID) -> None:
     """Reconcile one pool once. Returns at once if somebody else is at it."""
     nudges.taken(nudges.RECONCILE, pool_id)
-    with transaction.atomic():
-        pool = Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(pk=pool_id).first()
-        if pool is None:
-            return
-        work = Work(pool, timezone.now())
-        work.strand()
-        work.carry_out()
-        work.fill_orders()
-        work.let_go_missing()
-        work.tell_waiting()
-        busy = bool(work.counts & {State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING, State.RETIRING})
-        pool.next_reconcile_at = timezone.now() + timedelta(seconds=SOON_S if busy else CALM_S)
-        pool.save(update_fields=["next_reconcile_at", "hold_reason", "last_number"])
-    brokering.serve_queue(pool_id=pool_id)
+    work = Work(pool_id, timezone.now())
+    if all(work.is_carried_out(step) for step in (work.strand, work.move, work.build, work.settle)):
+        brokering.serve_queue(pool_id=pool_id)
 
 
 @dataclass
 class Work:
-    """One reconciliation, inside one transaction."""
+    """One reconciliation."""
 
-    pool: Pool
+    pool_id: UUID
     now: datetime
     reason: str = ""
-    """Why nothing could be placed, for those who wait."""
+    """Why nothing could be built, for those who wait."""
+    is_built: bool = False
+    """The plan's builds are written."""
+    counts: set[str] = field(default_factory=set)
+    """States in which the pool has desktops."""
 
-    def __post_init__(self) -> None:
-        self.members = list(
-            PoolMember.objects.filter(pool=self.pool).select_related("hypervisor", "copy", "copy__version")
-        )
-        self.counts: set[str] = set()
+    def is_carried_out(self, step: Callable[[], None]) -> bool:
+        """Take a step, if it is needed, under the pool's lock; False if somebody else is at it or the pool is gone."""
+        if (step == self.strand and not self._away()) or (step == self.build and self.is_built):
+            return True
+        with transaction.atomic():
+            found = Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(pk=self.pool_id).first()
+            if found is None:
+                return False
+            self.pool = found
+            step()
+        return True
+
+    @cached_property
+    def members(self) -> list[PoolMember]:
+        rows = PoolMember.objects.filter(pool=self.pool_id)
+        return list(rows.select_related("hypervisor", "copy", "copy__version"))
 
     # -- plan --
 
-    def carry_out(self) -> None:
+    def _plan(self) -> tuple[list[Desktop], list[planning.Action]]:
         rows = self._desktops()
         self.counts = {d.state for d in rows}
-        facts = [self._facts(d) for d in rows]
-        by_id = {str(d.pk): d for d in rows}
+        on_draining, lost = self._on_draining_hosts(rows), self._lost_hypervisors(rows)
+        facts = [self._facts(d, d.pk in on_draining, d.hypervisor_id not in lost) for d in rows]
         members = [self._member_facts(m) for m in self.members]
+        return rows, planning.plan(self._pool_facts(), members, facts, self.now)
+
+    def move(self) -> None:
+        """What is planned for desktops that there are; builds too if nothing was to be moved."""
+        rows, actions = self._plan()
+        by_id = {str(d.pk): d for d in rows}
+        moves = [*(a for a in actions if not isinstance(a, planning.Build | planning.Hold)), *self._missing_for_long()]
         # Desktops are locked in the order of their ids, as pumps do.
-        for action in sorted(planning.plan(self._pool_facts(), members, facts, self.now), key=_by_desktop):
+        for action in sorted(moves, key=lambda a: a.desktop):
             match action:
-                case planning.Build(count):
-                    self._build(count)
                 case planning.Retire(desktop, reason):
                     desktops.retire(by_id[desktop], reason=reason)
                     self.counts.add(State.RETIRING)
@@ -99,18 +115,37 @@ class Work:
                     self._recycle(by_id[desktop], reason)
                 case planning.Fail(desktop, reason):
                     self._fail(by_id[desktop], reason)
-                case planning.Hold(reason):
-                    if not self.pool.hold_reason:
-                        self.pool.hold_reason = reason
-                        self._note("pool.held", reason, "warning")
+        for hold in (a for a in actions if isinstance(a, planning.Hold)):
+            self._hold(hold.reason)
+        if not moves:
+            self._carry_out_builds(actions)
+
+    def build(self) -> None:
+        """What is planned to be built, after desktops were moved."""
+        _, actions = self._plan()
+        self._carry_out_builds(actions)
+
+    def _carry_out_builds(self, actions: Sequence[planning.Action]) -> None:
+        self.is_built = True
+        for action in actions:
+            if isinstance(action, planning.Build):
+                self._build(action.count)
+
+    def settle(self) -> None:
+        """Orders for what needs one, words for those who wait, and when to look again."""
+        self.fill_orders()
+        self.tell_waiting()
+        busy = bool(self.counts & {State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING, State.RETIRING})
+        self.pool.next_reconcile_at = timezone.now() + timedelta(seconds=SOON_S if busy else CALM_S)
+        self.pool.save(update_fields=["next_reconcile_at"])
 
     def _desktops(self) -> list[Desktop]:
         return list(
             Desktop.objects.filter(pool=self.pool)
             .exclude(state=State.GONE)
             .only(
-                "id", "name", "state", "state_since", "epoch", "is_answering", "power", "member_id", "copy_id",
-                "is_in_maintenance", "attempts", "machine_id", "hypervisor_id", "target_host_id", "pool_id",
+                "id", "name", "state", "state_since", "epoch", "clean_epoch", "is_answering", "power", "member_id",
+                "copy_id", "is_in_maintenance", "attempts", "machine_id", "hypervisor_id", "target_host_id", "pool_id",
                 "reserved_memory_mib", "reserved_vcpus", "observed_at",
             )
             .annotate(open_assignments=Count("assignments", filter=Q(assignments__until=None)))
@@ -156,7 +191,25 @@ class Work:
             maximum=member.maximum,
         )
 
-    def _facts(self, desktop: Desktop) -> planning.DesktopFacts:
+    def _on_draining_hosts(self, rows: Sequence[Desktop]) -> set[UUID]:
+        """Desktops whose machine stands on a host that is to be emptied, or that are planned there."""
+        known = {d.hypervisor_id for d in rows}
+        hosts = set(Host.objects.filter(hypervisor__in=known, is_draining=True).values_list("pk", flat=True))
+        if not hosts:
+            return set()
+        seen = Machine.objects.filter(hypervisor__in=known, host__isnull=False).exclude(stamp_key="")
+        standing = {(h, m): host for h, m, host in seen.values_list("hypervisor", "platform_id", "host")}
+        return {d.pk for d in rows if standing.get((d.hypervisor_id, d.machine_id), d.target_host_id) in hosts}
+
+    def _lost_hypervisors(self, rows: Sequence[Desktop]) -> set[UUID]:
+        """Those that are not up, of desktops whose member was removed; what members build on is known from them."""
+        left = {d.hypervisor_id for d in rows if d.member_id is None}
+        if not left:
+            return set()
+        lost = Hypervisor.objects.filter(pk__in=left).exclude(status=Hypervisor.Status.UP)
+        return set(lost.values_list("pk", flat=True))
+
+    def _facts(self, desktop: Desktop, is_draining: bool, is_reachable: bool) -> planning.DesktopFacts:
         member = next((m for m in self.members if m.pk == desktop.member_id), None)
         return planning.DesktopFacts(
             id=str(desktop.pk),
@@ -170,7 +223,10 @@ class Work:
             in_maintenance=desktop.is_in_maintenance,
             attempts=desktop.attempts,
             has_machine=bool(desktop.machine_id),
+            has_user_data=bool(desktop.machine_id) and desktop.clean_epoch != desktop.epoch > 1,
             is_assigned=bool(desktop.open_assignments),  # type: ignore[attr-defined]
+            is_draining=is_draining,
+            is_reachable=is_reachable or member is not None,
             silent_since=self._silent_since(desktop),
         )
 
@@ -190,22 +246,29 @@ class Work:
         return room.estate(self.members).targets(self.members)
 
     def _build(self, count: int) -> None:
-        """Place, reserve and plan up to `count` desktops, with their clone orders."""
-        placements = placement.place_many(self._wish(), count, self._targets(), self.now)
+        """Name, place, reserve and plan up to `count` desktops, with their clone orders."""
+        numbered = self._names(count)
+        if len(numbered) < count:
+            self.reason = f"No name of the pattern {self.pool.naming} is free. Machines of others may have them."
+        if not numbered:
+            return
+        placements = placement.place_many(self._wish(), len(numbered), self._targets(), self.now)
         chosen = [p for p in placements if p.target is not None and p.needs is not None]
         if len(chosen) < len(placements):
             self.reason = placement.explain_none(placements[-1])
         kept = self._reserve(chosen)
         if not kept:
             return
-        numbered = self._names(len(kept))
+        numbered = numbered[: len(kept)]
         members = {str(m.pk): m for m in self.members}
         built = [
             self._planned(name, choice, members[choice.target.member_id])
             for (_, name), choice in zip(numbered, kept, strict=True)
             if choice.target is not None
         ]
-        self.pool.last_number = max(number for number, _ in numbered)
+        # The last one given, which is not the greatest where the numbers have begun anew.
+        self.pool.last_number = numbered[-1][0]
+        self.pool.save(update_fields=["last_number"])
         Desktop.objects.bulk_create(built, batch_size=200)
         self._order_clones(built)
         Event.objects.bulk_create(
@@ -231,14 +294,11 @@ class Work:
         return naming.names(self.pool.naming, taken, self.pool.last_number, count)
 
     def _reserve(self, chosen: Sequence[placement.Placement]) -> list[placement.Placement]:
-        """Take what the placements need, host by host, by guarded updates; who is too late is left out."""
-        kept: list[placement.Placement] = []
-        for choice in chosen:
-            target, needs = choice.target, choice.needs
-            if target is None or needs is None:
-                continue
-            kept += [choice] if reservations.take(target, needs) else []
-        return kept
+        """Take what the placements need by guarded updates; who is too late is left out."""
+        wanted = [(c.target, c.needs, c) for c in chosen if c.target is not None and c.needs is not None]
+        # In the order of their ids: other pools' reconcilers lock the same hosts.
+        wanted.sort(key=lambda wish: wish[0].host_id)
+        return [choice for target, needs, choice in wanted if reservations.take(target, needs)]
 
     def _planned(self, name: str, choice: placement.Placement, member: PoolMember) -> Desktop:
         if choice.target is None or choice.needs is None:
@@ -265,12 +325,22 @@ class Work:
         waiting = (
             Desktop.objects.filter(pool=self.pool, state__in=list(NEEDS_ORDER))
             .exclude(operations__in=Operation.objects.filter(changes=True, state__in=UNFINISHED))
-            .select_related("pool", "copy", "hypervisor", "member")
+            .select_related("pool", "copy", "hypervisor", "member", "member__copy")
+            .annotate(
+                tried_at=Subquery(
+                    Operation.objects.filter(desktop=OuterRef("pk"), state=Operation.State.FAILED)
+                    .order_by("-created_at")
+                    .values("finished_at")[:1]
+                )
+            )
+            .order_by("pk")
         )
         clones, deletes = [], []
         for desktop in waiting:
-            if desktop.attempts and self.now < desktop.state_since + timedelta(
-                seconds=delay_s(desktop.attempts, str(desktop.pk), base_s=10, cap_s=600)
+            pause = timedelta(seconds=delay_s(desktop.attempts, str(desktop.pk), base_s=10, cap_s=600))
+            if (
+                desktop.attempts
+                and self.now < max(desktop.state_since, desktop.tried_at or desktop.state_since) + pause
             ):
                 continue
             if desktop.state == State.RECYCLING:
@@ -373,19 +443,20 @@ class Work:
             operations.event("desktop.failed", reason, level="error", desktop=desktop).save(force_insert=True)
             nudges.announce("desktops")
 
-    def strand(self) -> None:
-        """Desktops that were planned for a hypervisor that went away before their order was sent are planned anew."""
+    def _away(self) -> list[UUID]:
+        """Members' hypervisors that have been down for a while."""
         since = self.now - timedelta(seconds=STRANDED_S)
-        down = [
+        return [
             m.hypervisor_id
             for m in self.members
             if m.hypervisor.status in (Hypervisor.Status.DOWN, Hypervisor.Status.REFUSED)
             and (m.hypervisor.status_since or self.now) <= since
         ]
-        if not down:
-            return
-        stranded = list(Desktop.objects.filter(pool=self.pool, state=State.PLANNED, hypervisor__in=down))
-        for desktop in stranded:
+
+    def strand(self) -> None:
+        """Desktops that were planned for a hypervisor that went away before their order was sent are planned anew."""
+        stranded = Desktop.objects.filter(pool=self.pool, state=State.PLANNED, hypervisor__in=self._away())
+        for desktop in stranded.order_by("pk"):
             cancelled = Operation.objects.filter(
                 desktop=desktop, state=Operation.State.QUEUED, attempt=0, kind=Operation.Kind.CLONE
             ).update(
@@ -399,7 +470,7 @@ class Work:
                 )
                 reservations.end([desktop])
 
-    def let_go_missing(self) -> None:
+    def _missing_for_long(self) -> list[planning.Retire]:
         """Missing desktops of nobody's are retired after a while, so that orphan rows don't eat the pool's maximum."""
         old = (
             Desktop.objects.filter(
@@ -412,8 +483,8 @@ class Work:
             .exclude(assignments__until=None, assignments__isnull=False)
             .exclude(pool__kind=Pool.Kind.DEDICATED)
         )
-        for desktop in old[:20]:
-            desktops.retire(desktop, reason="Its machine has been missing for long; nobody had it.")
+        words = "Its machine has been missing for long; nobody had it."
+        return [planning.Retire(str(pk), words) for pk in old.values_list("pk", flat=True)[:20]]
 
     # -- those who wait --
 
@@ -431,6 +502,20 @@ class Work:
             state, reason = Request.State.APPROVED, self.reason or self._why_none()
         if queue.exclude(state=state, reason=reason).update(state=state, reason=reason):
             nudges.announce("requests")
+        self._hurry(queue.count())
+
+    def _hurry(self, people: int) -> None:
+        """As many builds as people wait go before what fills a spare anywhere; the oldest, as they are done first."""
+        builds = Operation.objects.filter(
+            desktop__pool=self.pool, kind__in=[Operation.Kind.CLONE, Operation.Kind.RECYCLE], state__in=UNFINISHED
+        )
+        is_ahead = ~Q(state=Operation.State.QUEUED) | Q(rank__lte=operations.RANK_PERSON)
+        missing = people - builds.filter(is_ahead).count()
+        if missing > 0:
+            behind = builds.exclude(is_ahead).order_by("rank", "created_at").values_list("pk", flat=True)[:missing]
+            Operation.objects.filter(pk__in=list(behind), state=Operation.State.QUEUED).update(
+                rank=operations.RANK_PERSON
+            )
 
     def _why_none(self) -> str:
         live = Desktop.objects.filter(pool=self.pool).exclude(state=State.GONE).count()
@@ -442,10 +527,11 @@ class Work:
             "You are in the queue and get the next one."
         )
 
-    def _note(self, kind: str, words: str, level: str = "info") -> None:
-        operations.event(kind, words, level=level, pool_id=self.pool.pk).save(force_insert=True)
-        audit.record(actor=None, action=kind, subject=self.pool, changes={"reason": [None, words]})
-
-
-def _by_desktop(action: planning.Action) -> str:
-    return "" if isinstance(action, planning.Build | planning.Hold) else action.desktop
+    def _hold(self, reason: str) -> None:
+        """Delete nothing more until an administrator has looked; said once."""
+        if self.pool.hold_reason:
+            return
+        self.pool.hold_reason = reason
+        self.pool.save(update_fields=["hold_reason"])
+        operations.event("pool.held", reason, level="warning", pool_id=self.pool.pk).save(force_insert=True)
+        audit.record(actor=None, action="pool.held", subject=self.pool, changes={"reason": [None, reason]})

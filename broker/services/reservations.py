@@ -49,7 +49,8 @@ def end(desktops: Iterable[Desktop]) -> None:
     for desktop in desktops:
         if desktop.target_host_id and (desktop.reserved_memory_mib or desktop.reserved_vcpus):
             held[desktop.target_host_id].append(desktop)
-    for host_id, rows in held.items():
+    # In the order of their ids, as whoever reserves on several.
+    for host_id, rows in sorted(held.items()):
         Host.objects.filter(pk=host_id).update(
             reserved_memory_mib=_less("reserved_memory_mib", sum(d.reserved_memory_mib for d in rows)),
             reserved_vcpus=_less("reserved_vcpus", sum(d.reserved_vcpus for d in rows)),

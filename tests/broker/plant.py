@@ -113,6 +113,7 @@ class Plant:
         Desktop.objects.filter(state__in=[State.FAILED, State.RETIRING, State.RECYCLING], attempts__gt=0).update(
             state_since=past
         )
+        Operation.objects.filter(state=Operation.State.FAILED).update(finished_at=past)
 
     # Looking at it.
 

@@ -239,5 +239,11 @@ def test_outcomes_cost_the_same_kinds_of_statements_for_two_hundred_desktops_as_
 
 def _host(house: Estate, **fields: Any) -> Host:
     return Host.objects.create(
-        hypervisor=house.hypervisor, platform_id="h", name="h", vcpus=8, memory_mib=8192, seen_at=timezone.now(), **fields
+        hypervisor=house.hypervisor,
+        platform_id="h",
+        name="h",
+        vcpus=8,
+        memory_mib=8192,
+        seen_at=timezone.now(),
+        **fields,
     )

@@ -1,0 +1,333 @@
+"""The reconciler carries plans out; what to plan is tested in `tests/broker/domain/test_planning.py`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from broker.domain.lifecycle import State
+from broker.models import (
+    AuditEntry,
+    Desktop,
+    Event,
+    Host,
+    Hypervisor,
+    Machine,
+    Operation,
+    Pool,
+    PoolMember,
+    Request,
+)
+from broker.services import brokering, desktops, hypervisors, operations, pools, reconcile
+from tests.broker.plant import Plant
+from tests.broker.portal.cast import Estate
+
+Kind = Operation.Kind
+
+
+def _run(house: Estate) -> None:
+    reconcile.run(house.pool.pk)
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def test_a_build_is_planned_with_its_reservation_its_reasons_and_its_order(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(spare=2)
+    plant.reconcile()
+    host = Host.objects.get()
+    planned = plant.desktops(State.PLANNED)
+    assert len(planned) == 2
+    assert (host.reserved_memory_mib, host.reserved_vcpus) == (1024, 2)
+    assert all(d.why for d in planned)
+    assert Operation.objects.filter(kind=Kind.CLONE, desktop__in=planned).count() == 2
+    plant.reconcile()
+    assert plant.count() == 2
+
+
+def test_numbers_go_on_after_the_last_one_and_a_freed_number_comes_back_last(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(naming="pc-#", spare=3, maximum=9)
+    plant.fill(3)
+    Pool.objects.update(last_number=8)
+    pools.change_pool(actor=plant.dana, pool_id=plant.pool.pk, spare=5)
+    plant.reconcile()
+    assert {d.name for d in plant.desktops(State.PLANNED)} == {"pc-9", "pc-4"}
+    plant.pool.refresh_from_db()
+    assert plant.pool.last_number == 4
+
+
+def test_where_names_run_out_what_can_be_named_is_built_and_the_rest_goes_on(plant: Plant) -> None:
+    plant.add_hypervisor()
+    for number in (1, 2, 3):
+        plant.world().add_foreign_machine(f"pc-{number}")
+    plant.look()
+    plant.add_pool(naming="pc-#", spare=9, maximum=9)
+    plant.fill(6)
+    plant.step()
+    assert plant.count(State.READY) == 6
+    host = Host.objects.get()
+    assert host.reserved_memory_mib == 0
+    for user in (plant.alice, plant.bob):
+        plant.ask(user)
+    assert plant.count(State.ASSIGNED) == 2
+
+
+def test_those_who_wait_are_told_that_names_ran_out(plant: Plant) -> None:
+    plant.add_hypervisor()
+    for number in range(1, 10):
+        plant.world().add_foreign_machine(f"pc-{number}")
+    plant.look()
+    plant.add_pool(naming="pc-#", spare=1, maximum=9)
+    request = plant.ask(plant.alice)
+    plant.reconcile()
+    request.refresh_from_db()
+    assert "No name of the pattern pc-# is free" in request.reason
+
+
+def test_a_build_that_somebody_waits_for_goes_before_other_pools_spare(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(spare=3)
+    plant.reconcile()
+    assert not Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).exists()
+    plant.ask(plant.alice)
+    plant.reconcile()
+    plant.reconcile()
+    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).count() == 1
+    plant.ask(plant.bob)
+    plant.reconcile()
+    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).count() == 2
+
+
+def test_what_was_planned_for_a_hypervisor_that_went_away_is_planned_elsewhere(plant: Plant) -> None:
+    plant.add_hypervisor("instant-1")
+    plant.add_hypervisor("instant-2")
+    plant.add_pool(spare=4)
+    plant.reconcile()
+    Hypervisor.objects.filter(name="instant-1").update(
+        status=Hypervisor.Status.DOWN, status_since=timezone.now() - timedelta(minutes=2)
+    )
+    plant.reconcile()
+    assert {d.hypervisor.name for d in plant.desktops(State.PLANNED)} == {"instant-2"}
+    assert plant.count(State.PLANNED) == 4
+    assert Host.objects.get(hypervisor__name="instant-1").reserved_memory_mib == 0
+
+
+# --- leaving ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_drained_host_gets_nothing_new_and_is_emptied_one_replacement_at_a_time(plant: Plant) -> None:
+    plant.add_hypervisor()
+    world = plant.world()
+    with world.change() as db:
+        db.execute("INSERT INTO host VALUES ('host-2', 'instant-1-2', 64, 65536, 1)")
+    plant.look()
+    plant.add_pool(spare=4)
+    plant.fill(4)
+    full = Host.objects.get(platform_id="host-1")
+    assert Machine.objects.filter(host=full, stamp_key__gt="").exists()
+    hypervisors.drain_host(actor=plant.dana, host_id=full.pk, on=True)
+    plant.until(
+        lambda: (
+            not Machine.objects.filter(host=full, stamp_key__gt="").exists()
+            and plant.count(State.READY) == 4
+            and not plant.count(State.RETIRING)
+        ),
+        "the host is empty",
+        steps=40,
+    )
+    plant.assert_tidy()
+
+
+def test_what_a_removed_member_left_on_a_hypervisor_that_is_down_is_not_deleted_there(plant: Plant) -> None:
+    plant.add_hypervisor("instant-1")
+    plant.add_hypervisor("instant-2")
+    plant.add_pool(spare=4)
+    plant.fill(4)
+    pools.remove_member(actor=plant.dana, member_id=PoolMember.objects.get(hypervisor__name="instant-1").pk)
+    Hypervisor.objects.filter(name="instant-1").update(
+        status=Hypervisor.Status.DOWN, status_since=timezone.now() - timedelta(minutes=2)
+    )
+    for _ in range(3):
+        plant.reconcile()
+        plant.pump("instant-2")
+        plant.look("instant-2")
+    assert not [d for d in plant.desktops(State.RETIRING, State.GONE) if d.hypervisor.name == "instant-1"]
+    assert len([d for d in plant.desktops(State.READY) if d.hypervisor.name == "instant-2"]) == 4
+
+
+def test_a_delete_that_fails_is_tried_ever_more_rarely(office: Plant) -> None:
+    target = office.desktops(State.READY)[0]
+    with office.world().change() as db:
+        db.execute("UPDATE machine SET key = 'theirs' WHERE id = ?", [target.machine_id])
+    desktops.retire_desktop(actor=office.dana, desktop_id=target.pk)
+    Desktop.objects.filter(pk=target.pk).update(state_since=timezone.now() - timedelta(hours=1))
+    for _ in range(4):
+        office.reconcile()
+        office.pump()
+    assert Operation.objects.filter(desktop=target, kind=Kind.DELETE).count() == 1
+    Operation.objects.filter(desktop=target).update(finished_at=timezone.now() - timedelta(minutes=10))
+    office.reconcile()
+    assert Operation.objects.filter(desktop=target, kind=Kind.DELETE).count() == 2
+
+
+def test_a_users_files_on_a_failed_desktop_are_gone_after_an_hour(office: Plant) -> None:
+    mine = office.ask(office.alice).desktop
+    assert mine is not None
+    office.fill()
+    office.world().faults.set("fail_clone", 1)
+    brokering.release_desktop(actor=office.alice, desktop_id=mine.pk)
+    office.pump()
+    office.step()
+    mine.refresh_from_db()
+    assert mine.state == State.FAILED
+    Desktop.objects.filter(pk=mine.pk).update(state_since=timezone.now() - timedelta(minutes=61))
+    office.step()
+    office.step()
+    assert office.world().machine(mine.machine_id) is None
+    office.assert_tidy()
+
+
+def test_a_build_that_failed_stays_to_be_looked_at(house: Estate) -> None:
+    Pool.objects.update(spare=0)
+    failed = house.make(
+        state=State.FAILED, clean_epoch=0, machine_id="", state_since=timezone.now() - timedelta(hours=2)
+    )
+    _run(house)
+    failed.refresh_from_db()
+    assert failed.state == State.FAILED
+
+
+def test_a_desktop_given_back_that_nobody_needs_is_recycled_and_deleted_once(office: Plant) -> None:
+    mine = office.ask(office.alice).desktop
+    assert mine is not None
+    office.fill()
+    brokering.release_desktop(actor=office.alice, desktop_id=mine.pk)
+    for _ in range(6):
+        office.step()
+    before = Operation.objects.count()
+    for _ in range(6):
+        office.step()
+    assert Operation.objects.count() == before
+    assert office.count(State.READY) == 2
+    office.assert_tidy()
+
+
+def test_a_missing_desktop_of_nobodys_is_let_go_and_one_of_somebodys_stays(house: Estate) -> None:
+    long_ago = timezone.now() - timedelta(hours=1)
+    Pool.objects.update(spare=0)
+    nobodys, once_bobs = house.make(state=State.MISSING), house.give(house.bob)
+    brokering.release_desktop(actor=house.bob, desktop_id=once_bobs.pk)
+    Operation.objects.update(state=Operation.State.FAILED)
+    Desktop.objects.filter(pk__in=[once_bobs.pk, house.desktop.pk]).update(state=State.MISSING)
+    Desktop.objects.update(state_since=long_ago)
+    _run(house)
+    states = dict(Desktop.objects.values_list("pk", "state"))
+    assert states == {
+        nobodys.pk: State.RETIRING,
+        once_bobs.pk: State.RETIRING,
+        house.desktop.pk: State.MISSING,
+    }
+
+
+# --- orders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [(State.RECYCLING, Kind.RECYCLE), (State.RETIRING, Kind.DELETE), (State.BUILDING, Kind.CLONE)]
+)
+def test_an_order_that_a_crash_swallowed_is_written_again_and_once(house: Estate, state: State, kind: str) -> None:
+    desktop = house.make(state=state, epoch=2, machine_id="" if kind == Kind.CLONE else "m-1")
+    _run(house)
+    _run(house)
+    assert [o.kind for o in Operation.objects.filter(desktop=desktop)] == [kind]
+
+
+def test_an_order_in_flight_is_waited_for(house: Estate) -> None:
+    desktop = house.make(state=State.RETIRING)
+    now = timezone.now()
+    Operation.objects.create(
+        kind=Kind.POWER, state=Operation.State.SENT, hypervisor=house.hypervisor, desktop=desktop, epoch=1,
+        created_at=now, deadline_at=now + timedelta(hours=1),
+    )  # fmt: skip
+    _run(house)
+    assert not Operation.objects.filter(kind=Kind.DELETE).exists()
+
+
+def test_recycling_takes_the_copy_that_the_member_names_now(house: Estate) -> None:
+    desktop = house.make(state=State.RECYCLING, epoch=2)
+    newer = house.copy
+    newer.pk, newer.platform_id = None, "newer"
+    newer.save(force_insert=True)
+    PoolMember.objects.update(copy=newer)
+    _run(house)
+    desktop.refresh_from_db()
+    assert desktop.copy_id == newer.pk
+    assert Operation.objects.get(desktop=desktop).parameters["template"] == "newer"
+
+
+def test_what_the_broker_deletes_and_holds_is_audited_as_its_own_deed(house: Estate) -> None:
+    Pool.objects.update(spare=0, delete_budget_per_hour=1)
+    house.make()
+    house.make()
+    _run(house)
+    assert list(AuditEntry.objects.order_by("action").values_list("action", "actor_name")) == [
+        ("desktop.retire", "deskyard"),
+        ("pool.held", "deskyard"),
+    ]
+    assert Event.objects.filter(kind="pool.held").count() == 1
+
+
+# --- those who wait --------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_is_told_that_it_is_being_built(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(spare=1)
+    request = plant.ask(plant.alice)
+    plant.reconcile()
+    request.refresh_from_db()
+    assert (request.state, request.reason) == (Request.State.BUILDING, "Your desktop is being built.")
+
+
+def test_who_waits_at_the_maximum_is_told_so(house: Estate) -> None:
+    Pool.objects.update(spare=0, maximum=1)
+    waiting, _ = brokering.request_desktop(user=house.bob, pool_id=house.pool.pk)
+    _run(house)
+    waiting.refresh_from_db()
+    assert "that is its maximum" in waiting.reason
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_calm_pool_costs_the_same_whatever_its_size(house: Estate) -> None:
+    Pool.objects.update(spare=0, minimum=0, maximum=1000)
+    costs = []
+    for count in (10, 200):
+        for _ in range(count):
+            house.make(is_in_maintenance=True)
+        _run(house)
+        with CaptureQueriesContext(connection) as asked:
+            _run(house)
+        costs.append(len(asked))
+    assert costs[0] == costs[1] < 50
+
+
+def test_deletes_that_are_due_cost_the_same_kinds_of_statements_whatever_their_number(house: Estate) -> None:
+    costs = []
+    for count in (10, 100):
+        for _ in range(count):
+            house.make(state=State.RETIRING)
+        with CaptureQueriesContext(connection) as asked:
+            _run(house)
+        assert Operation.objects.filter(kind=Kind.DELETE, state="queued").count() == count
+        Operation.objects.update(state="failed")
+        Desktop.objects.filter(state=State.RETIRING).update(state=State.GONE)
+        costs.append(len(asked))
+    assert costs[1] < costs[0] + 10
