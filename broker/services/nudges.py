@@ -6,7 +6,8 @@ A nudge that can't be delivered is dropped within 0.2 s: the clock finds the row
 from __future__ import annotations
 
 import json
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import cache
 from uuid import UUID
 
 import redis
@@ -34,44 +35,71 @@ def waiting_connection() -> redis.Redis:
     return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=40, socket_connect_timeout=1, retry=None)
 
 
-def _send(task: str, argument: str) -> None:
-    """Queue a task unless one for the same thing is queued and not yet taken up."""
-    key = f"deskyard:nudge:{task}:{argument}"
+@dataclass
+class Hints:
+    """What one transaction has to say once it has committed: all of it in one exchange with Redis."""
+
+    nudges: list[tuple[str, str]] = field(default_factory=list)
+    """(task, argument)"""
+    announcements: list[str] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        _deliver(self)
+
+
+def _deliver(hints: Hints) -> None:
+    """Queue each task unless one for the same thing is queued and not yet taken up; publish the announcements."""
+    wanted = list(dict.fromkeys(hints.nudges))
     try:
         pipeline = connection().pipeline(transaction=False)
-        pipeline.lpush(key, "1")
-        pipeline.expire(key, 2)
-        if pipeline.execute()[0] == 1:
-            current_app.send_task(task, args=[argument], expires=30, retry=False, producer=None, ignore_result=True)
+        for task, argument in wanted:
+            pipeline.lpush(_key(task, argument), "1")
+            pipeline.expire(_key(task, argument), 2)
+        for payload in dict.fromkeys(hints.announcements):
+            pipeline.publish(LIVE_CHANNEL, payload)
+        lengths = pipeline.execute()[: 2 * len(wanted) : 2]
+        for (task, argument), length in zip(wanted, lengths, strict=True):
+            if length == 1:
+                current_app.send_task(task, args=[argument], expires=30, retry=False, producer=None, ignore_result=True)
     except (redis.RedisError, OSError, OperationalError) as error:
-        log.warning("nudge.dropped", task=task, reason=type(error).__name__)
+        if wanted:
+            log.warning("nudge.dropped", tasks=sorted({task for task, _ in wanted}), reason=type(error).__name__)
+
+
+def _key(task: str, argument: UUID | str) -> str:
+    return f"deskyard:nudge:{task}:{argument}"
+
+
+def _say(nudges: list[tuple[str, str]], announcements: list[str]) -> None:
+    """Add to what the current transaction says; at once outside of one. What is rolled back says nothing."""
+    database = transaction.get_connection()
+    here = set(database.savepoint_ids)
+    for savepoints, hook, _ in database.run_on_commit:
+        if isinstance(hook, Hints) and savepoints == here:
+            hook.nudges += nudges
+            hook.announcements += announcements
+            return
+    transaction.on_commit(Hints(nudges, announcements))
 
 
 def nudge(task: str, argument: UUID | str) -> None:
     """Hint once the current transaction has committed; at once outside of one."""
-    transaction.on_commit(partial(_send, task, str(argument)))
+    _say([(task, str(argument))], [])
 
 
 def taken(task: str, argument: UUID | str) -> None:
     """Whoever takes a hint up says so; hints from now on count again."""
     try:
-        connection().delete(f"deskyard:nudge:{task}:{argument}")
+        connection().delete(_key(task, argument))
     except redis.RedisError:
         return
 
 
 def wait(task: str, argument: UUID | str, timeout_s: float) -> bool:
     """Sleep until the next hint, at most `timeout_s`. True if there was one. Raises redis.RedisError."""
-    return waiting_connection().blpop([f"deskyard:nudge:{task}:{argument}"], timeout=max(timeout_s, 0.05)) is not None
-
-
-def _announce(payload: str) -> None:
-    try:
-        connection().publish(LIVE_CHANNEL, payload)
-    except redis.RedisError:
-        return
+    return waiting_connection().blpop([_key(task, argument)], timeout=max(timeout_s, 0.05)) is not None
 
 
 def announce(noun: str, **facts: str) -> None:
     """Tell open pages and relays that something of this noun changed, once committed."""
-    transaction.on_commit(partial(_announce, json.dumps({"noun": noun, **facts})))
+    _say([], [json.dumps({"noun": noun, **facts})])

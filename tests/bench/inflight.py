@@ -16,7 +16,7 @@ from django.utils import timezone
 from broker.hypervisors import gate
 from broker.models import Host, Hypervisor, Operation, Pool, PoolMember
 from broker.services import inventory, pump, reconcile
-from tests.bench.counting import calls_so_far, statements
+from tests.bench.counting import statements, statements_run
 from tests.bench.figures import load, report, say
 from tests.bench.ground import Ground
 from tests.bench.installation import installation
@@ -103,7 +103,7 @@ def measure_memory(running: Stack, size: int) -> None:
     hypervisor = Hypervisor.objects.get()
     wait_until(lambda: _epoch(hypervisor.pk) > hypervisor.pump_epoch, 120, "the worker pumps", running.log_tail)
     time.sleep(20)
-    calls, began, sizes = sum(calls_so_far().values()), time.monotonic(), []
+    calls, began, sizes = statements_run(), time.monotonic(), []
     for _ in range(LOOKS):
         time.sleep(WATCH_S / LOOKS)
         sizes.append(_resident_mib(worker))
@@ -117,7 +117,7 @@ def measure_memory(running: Stack, size: int) -> None:
             load=load(),
         )
     seconds = time.monotonic() - began
-    rate = (sum(calls_so_far().values()) - calls) / seconds
+    rate = (statements_run() - calls) / seconds
     report(
         "inflight",
         "statements_a_second",

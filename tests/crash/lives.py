@@ -67,8 +67,7 @@ def _shorten() -> None:
     inventory.QUICK_S = inventory.CALM_S = 0.02
     reconcile.SOON_S = reconcile.CALM_S = 0.02
     clock.RECONCILE_EVERY_S = 0.1  # type: ignore[assignment]
-    nudges._send = lambda task, argument: None
-    nudges._announce = lambda payload: None
+    nudges._deliver = lambda hints: None
     nudges.taken = lambda task, argument: None
     nudges.wait = _nap
 

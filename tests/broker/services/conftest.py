@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,6 @@ def hints(
         sent = Hints()
         with django_capture_on_commit_callbacks() as callbacks:
             yield sent
-        sent.extend(
-            (callback.args[0], callback.args[1])
-            for callback in callbacks
-            if isinstance(callback, partial) and callback.func is nudges._send
-        )
+        sent.extend(pair for callback in callbacks if isinstance(callback, nudges.Hints) for pair in callback.nudges)
 
     return collect

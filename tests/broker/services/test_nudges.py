@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import redis
+from celery import current_app
+from django.conf import settings
+from django.db import transaction
+
+from broker.selectors import pulse
+from broker.services import nudges
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def server(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """An empty Redis that nudges go to."""
+    monkeypatch.setattr(settings, "REDIS_URL", redis_url)
+    monkeypatch.setattr(current_app.conf, "broker_url", redis_url)
+    monkeypatch.setattr(current_app, "_pool", None)
+    pulse.connection.cache_clear()
+    client = redis.Redis.from_url(redis_url)
+    client.flushall()
+    yield client
+    client.close()
+    pulse.connection.cache_clear()
+
+
+def _queued(server: redis.Redis) -> list[tuple[str, str]]:
+    """(task, arguments) that wait for a worker, oldest first."""
+    found = []
+    for message in reversed(server.lrange("deskyard", 0, -1)):
+        headers = json.loads(message)["headers"]
+        found.append((headers["task"], headers["argsrepr"]))
+    return found
+
+
+def test_what_a_transaction_says_is_said_once_it_has_committed(server: redis.Redis) -> None:
+    with transaction.atomic():
+        nudges.nudge(nudges.PUMP, "one")
+        nudges.nudge(nudges.RECONCILE, "two")
+        nudges.nudge(nudges.PUMP, "one")
+        assert not _queued(server)
+    assert _queued(server) == [(nudges.PUMP, "['one']"), (nudges.RECONCILE, "['two']")]
+
+
+def test_outside_of_a_transaction_it_is_said_at_once(server: redis.Redis) -> None:
+    nudges.nudge(nudges.PUMP, "one")
+    assert _queued(server) == [(nudges.PUMP, "['one']")]
+
+
+def test_what_is_rolled_back_says_nothing(server: redis.Redis) -> None:
+    with transaction.atomic():
+        nudges.nudge(nudges.PUMP, "kept")
+        with transaction.atomic():
+            nudges.nudge(nudges.PUMP, "lost")
+            transaction.set_rollback(True)
+        nudges.nudge(nudges.PUMP, "kept too")
+    assert [arguments for _, arguments in _queued(server)] == ["['kept']", "['kept too']"]
+
+
+def test_a_task_that_waits_for_a_worker_is_not_queued_again_until_it_is_taken(server: redis.Redis) -> None:
+    nudges.nudge(nudges.PUMP, "one")
+    nudges.nudge(nudges.PUMP, "one")
+    assert len(_queued(server)) == 1
+    nudges.taken(nudges.PUMP, "one")
+    nudges.nudge(nudges.PUMP, "one")
+    assert len(_queued(server)) == 2
+
+
+def test_equal_announcements_of_a_transaction_are_made_once(server: redis.Redis) -> None:
+    with server.pubsub() as subscription:  # type: ignore[no-untyped-call]
+        subscription.subscribe(nudges.LIVE_CHANNEL)
+        subscription.get_message(timeout=5)
+        with transaction.atomic():
+            for _ in range(3):
+                nudges.announce("desktops", user="7")
+            nudges.announce("requests", user="7")
+        heard = [subscription.get_message(timeout=5) for _ in range(2)]
+        assert subscription.get_message(timeout=0.2) is None
+    assert [json.loads(message["data"])["noun"] for message in heard if message] == ["desktops", "requests"]
+
+
+def test_nobody_waits_for_a_redis_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "REDIS_URL", "redis://127.0.0.1:1/0")
+    pulse.connection.cache_clear()
+    nudges.nudge(nudges.PUMP, "one")
+    nudges.announce("desktops")
+    pulse.connection.cache_clear()
