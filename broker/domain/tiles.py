@@ -19,11 +19,24 @@ WAKING = frozenset({"on", "resume", "reboot", "reset"})
 
 
 def tile_label(
-    *, state: State | str, power: str, is_answering: bool, waits_for_guest: bool, has_session: bool, doing: str
+    *,
+    state: State | str,
+    power: str,
+    is_answering: bool,
+    waits_for_guest: bool,
+    has_session: bool,
+    doing: str,
+    is_host_lost: bool = False,
 ) -> Label:
-    """One label for all axes. `doing`: the power action under way, another operation's kind, or empty."""
+    """One label for all axes. `doing`: the power action under way, another operation's kind, or empty.
+
+    While its host cannot be reached nothing is known of a desktop and nothing can be done to it, but a screen that is
+    open goes on.
+    """
     if state != State.ASSIGNED:
         return Label("Cannot be found", Tone.BAD, "question")
+    if is_host_lost:
+        return Label("In use", Tone.GOOD, "screen") if has_session else Label("Out of reach", Tone.ATTENTION, "warning")
     if doing:
         return _DOING.get(doing, Label("Being changed", Tone.BUSY, "spinner"))
     if power == "off":

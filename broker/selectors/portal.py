@@ -22,6 +22,8 @@ from broker.selectors.pools import pools_entitled
 
 NEWS = timedelta(hours=24)
 """How long a refused or failed request is shown."""
+LOST = (Hypervisor.Status.DOWN, Hypervisor.Status.REFUSED)
+"""Nothing is known of desktops on such a hypervisor, and nothing can be done to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ def _tile(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> Tile
     if latest and latest.state in UNFINISHED:
         doing = latest.parameters.get("action", "") or latest.kind
     waits_for_guest = desktop.pool.preparation == Pool.Preparation.AGENT
+    is_host_lost = desktop.hypervisor.status in LOST
     label = tiles.tile_label(
         state=desktop.state,
         power=desktop.power,
@@ -140,9 +143,10 @@ def _tile(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> Tile
         waits_for_guest=waits_for_guest,
         has_session=desktop.has_session,  # type: ignore[attr-defined]
         doing=doing,
+        is_host_lost=is_host_lost,
     )
     problem, about = _problem(desktop, latest, is_entitled)
-    is_there = desktop.state == State.ASSIGNED
+    is_there = desktop.state == State.ASSIGNED and not is_host_lost
     return Tile(
         desktop=desktop,
         label=label,
@@ -171,7 +175,7 @@ def _problem(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> t
         return words, reference(desktop.pk)
     if not is_entitled:
         return "You no longer have access to this pool. Ask your administrator; your files are still there.", ""
-    if desktop.hypervisor.status in (Hypervisor.Status.DOWN, Hypervisor.Status.REFUSED):
+    if desktop.hypervisor.status in LOST:
         return "Its host cannot be reached at the moment. We keep trying.", reference(desktop.pk)
     if latest and latest.state == Operation.State.FAILED:
         return latest.error or "The last action failed.", reference(latest.pk)

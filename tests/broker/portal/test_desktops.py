@@ -136,7 +136,11 @@ def test_a_lost_host_and_a_lost_entitlement_are_said(house: Estate, as_: As) -> 
     Hypervisor.objects.update(status=Hypervisor.Status.DOWN, status_reason="no route to 10.0.0.1")
     page = home(as_(house.alice))
     assert "cannot be reached" in page
+    assert "Out of reach" in page
     assert "10.0.0.1" not in page
+    assert f"/desktops/{house.desktop.pk}/open/" not in page, "nothing would come of it"
+    Hypervisor.objects.update(status=Hypervisor.Status.UP)
+    assert f"/desktops/{house.desktop.pk}/open/" in home(as_(house.alice))
     Entitlement.objects.filter(user=house.alice).delete()
     page = home(as_(house.alice))
     assert "no longer have access" in page
