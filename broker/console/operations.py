@@ -17,8 +17,6 @@ from broker.selectors import operations as selectors
 from broker.services import operations as services
 
 RETRIABLE = (Operation.State.FAILED, Operation.State.CANCELLED)
-SELF_REPEATED = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.DELETE, Operation.Kind.SCREEN)
-"""The broker orders these anew by itself while they are needed."""
 
 
 @administrators_only
@@ -48,8 +46,8 @@ def detail(request: HttpRequest, operation_id: UUID) -> HttpResponse:
         "events": audit.events_of(operation),
         "retries": operation.retries.all()[:5],
         "can_cancel": operation.state == Operation.State.QUEUED,
-        "can_retry": operation.state in RETRIABLE and operation.kind not in SELF_REPEATED,
-        "is_self_repeated": operation.state in RETRIABLE and operation.kind in SELF_REPEATED,
+        "can_retry": operation.state in RETRIABLE and not services.repeats_itself(operation),
+        "is_self_repeated": operation.state in RETRIABLE and services.repeats_itself(operation),
         "steps": _steps(operation),
     }
     return show(request, "console/operations/detail.html", context)

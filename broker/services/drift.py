@@ -13,10 +13,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from broker.domain.lifecycle import LIVE, State
-from broker.hypervisors.gate import installation_id
-from broker.models import Assignment, Desktop, Machine, Operation, Pool, PoolMember, Request, TemplateCopy
-from broker.models.operations import UNFINISHED
-from broker.services import audit, nudges, operations
+from broker.models import Assignment, Desktop, Machine, Operation, Pool, PoolMember, Request
+from broker.services import audit, nudges, operations, strays
 from broker.services.errors import Clash, Invalid
 from broker.services.permissions import require_administrator
 from broker.services.rows import alter, locked
@@ -33,7 +31,7 @@ def adopt(*, actor: User, machine_id: UUID, pool_id: UUID, user_id: int | None =
     require_administrator(actor)
     with transaction.atomic():
         machine = _drifting(machine_id)
-        _refuse_foreign(machine, "adopted")
+        strays.refuse_foreign(machine, "adopted")
         pool = locked(Pool.objects.all(), pool_id, "pool")
         member = pool.members.select_related("copy").filter(hypervisor=machine.hypervisor).first()
         if member is None:
@@ -68,13 +66,8 @@ def delete(*, actor: User, machine_id: UUID) -> Operation:
     require_administrator(actor)
     with transaction.atomic():
         machine = _drifting(machine_id)
-        _refuse_foreign(machine, "deleted")
-        standing = Operation.objects.filter(
-            hypervisor=machine.hypervisor, desktop=None, kind=Operation.Kind.DELETE, state__in=UNFINISHED,
-            parameters__machine=machine.platform_id,
-        ).first()  # fmt: skip
-        if standing:
-            raise Clash(f"{machine.name} is already being deleted.", standing)
+        strays.refuse_foreign(machine, "deleted")
+        strays.refuse_second_delete(machine)
         operation = operations.order(
             kind=Operation.Kind.DELETE,
             hypervisor_id=machine.hypervisor_id,
@@ -89,28 +82,8 @@ def delete(*, actor: User, machine_id: UUID) -> Operation:
 def _drifting(machine_id: UUID) -> Machine:
     """The machine, locked, if no live desktop and no template copy is it."""
     machine = locked(Machine.objects.select_related("hypervisor"), machine_id, "machine")
-    same = {"hypervisor": machine.hypervisor_id}
-    if desktop := Desktop.objects.filter(**same, machine_id=machine.platform_id, state__in=LIVE).first():
-        raise Clash(f"{machine.name} is the desktop {desktop}. Use the desktop's own page.")
-    if machine.is_template or TemplateCopy.objects.filter(**same, platform_id=machine.platform_id).exists():
-        raise Clash(f"{machine.name} is a template. Desktops may hang from its disks.")
-    made_by = {"id": machine.stamp_key, "state__in": UNFINISHED} if _is_uuid(machine.stamp_key) else None
-    if made_by and (operation := Operation.objects.filter(**made_by).first()):
-        raise Clash(f"{machine.name} is being built right now.", operation)
+    strays.check(machine)
     return machine
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _refuse_foreign(machine: Machine, verb: str) -> None:
-    if machine.stamp_installation not in ("", installation_id()):
-        raise Clash(f"{machine.name} belongs to another installation of Deskyard and cannot be {verb} here.")
 
 
 def _refuse_misfit(pool: Pool, machine: Machine) -> None:

@@ -24,7 +24,7 @@ from broker.domain.lifecycle import Event as Move
 from broker.hypervisors import gate, sessions
 from broker.models import Assignment, Desktop, Event, Host, Hypervisor, Machine, Network, Operation, Pool, Storage
 from broker.models.operations import UNFINISHED
-from broker.services import hypervisor_status, nudges, operations, reservations
+from broker.services import hypervisor_status, nudges, operations, reservations, strays
 from broker.services.outcomes import lock_desktops
 from broker.services.setwise import update_each
 from connectors.base import Agent, Inventory, Power, ProbeAcceleration
@@ -430,8 +430,9 @@ class Writer:
             self._end_doubt()
             return
         Machine.objects.filter(pk__in=[known[s.machine].pk for s in silences]).update(absences=F("absences") + 1)
-        # What others do with their machines puts nothing of ours in doubt: we act on ours alone.
-        ours = [s for s in silences if known[s.machine].stamp_installation == gate.installation_id()]
+        # What others do with their machines puts nothing of ours in doubt: we act on ours alone. An adopted desktop's
+        # machine is ours too, though it may bear no stamp.
+        ours = [s for s in silences if s.machine in desktops or self._is_ours(known[s.machine])]
         verdict = absence.judge(ours, total=len(known), confirmed_at=self.hypervisor.absence_confirmed_at)
         if verdict.doubted:
             words = (
@@ -443,6 +444,9 @@ class Writer:
             self._end_doubt()
         others = [s.machine for s in silences if s not in ours and s.listings >= absence.LISTINGS]
         self._believe_gone([*verdict.gone, *others], desktops)
+
+    def _is_ours(self, machine: Machine) -> bool:
+        return machine.stamp_installation == gate.installation_id()
 
     def _end_doubt(self) -> None:
         if self.hypervisor.status == Hypervisor.Status.DOUBT:
@@ -471,26 +475,26 @@ class Writer:
         if self.hypervisor.status == Hypervisor.Status.DOUBT:
             return
         ours = gate.installation_id()
-        strays = {
+        left = {
             m.stamp.key: m.id
             for m in self.reading.machines
             if m.stamp and m.stamp.installation == ours and m.id not in desktops
         }
-        if not strays:
+        if left:
+            forgotten = Machine.objects.filter(hypervisor=self.hypervisor, is_forgotten=True)
+            left_alone = set(forgotten.values_list("platform_id", flat=True))
+            left = {key: machine for key, machine in left.items() if machine not in left_alone}
+        if not left:
             return
         ended = Operation.objects.filter(
-            pk__in=[key for key in strays if _is_uuid(key)],
+            pk__in=[key for key in left if strays.is_uuid(key)],
             kind__in=[Operation.Kind.CLONE, Operation.Kind.RECYCLE],
             finished_at__lt=self.reading.began_at,
             hypervisor=self.hypervisor,
         ).exclude(desktop__assignments__isnull=False)
-        asked = set(
-            Operation.objects.filter(
-                hypervisor=self.hypervisor, kind=Operation.Kind.DELETE, state__in=UNFINISHED, desktop=None
-            ).values_list("parameters__machine", flat=True)
-        )
+        asked = set(strays.deletes_under_way(self.hypervisor.pk).values_list("parameters__machine", flat=True))
         for operation in ended:
-            machine = strays[str(operation.pk)]
+            machine = left[str(operation.pk)]
             if machine in asked:
                 continue
             delete = operations.order(
@@ -541,14 +545,6 @@ def _as_shown(row: Machine) -> Seen:
         agent=Agent(row.agent),
         addresses=tuple(row.addresses),
     )
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _differs(row: Machine, known: Machine) -> bool:

@@ -11,9 +11,9 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from broker.models import Desktop, Event, Operation
+from broker.models import Desktop, Event, Machine, Operation
 from broker.models.operations import UNFINISHED
-from broker.services import audit, nudges
+from broker.services import audit, nudges, strays
 from broker.services.errors import Clash, Forbidden, Missing
 
 RANK_SCREEN = -20
@@ -163,6 +163,25 @@ def cancel_operation(*, actor: User, operation_id: UUID) -> Operation:
     return operation
 
 
+def repeats_itself(operation: Operation) -> bool:
+    """Whether the broker orders this anew by itself while it is needed, so that nobody needs to retry it."""
+    builds = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.SCREEN)
+    return operation.kind in builds or (operation.kind == Operation.Kind.DELETE and operation.desktop_id is not None)
+
+
+def _check_still_astray(delete: Operation) -> None:
+    """A machine that was to be deleted as drift may be somebody's desktop by now."""
+    machines = Machine.objects.select_for_update(of=("self",)).filter(hypervisor=delete.hypervisor_id)
+    machine = machines.filter(platform_id=delete.parameters["machine"]).first()
+    if machine is None:
+        raise Clash("The machine is not there any more.", delete)
+    if machine.stamp_key != delete.parameters["stamp_key"]:
+        raise Clash(f"{machine.name} is another machine by now. Look at it on the drift page.", delete)
+    strays.check(machine)
+    strays.refuse_foreign(machine, "deleted")
+    strays.refuse_second_delete(machine)
+
+
 def retry_operation(*, actor: User, operation_id: UUID) -> Operation:
     """Order the same again as a new operation. Raises `Clash` if it has not ended or no longer fits its desktop."""
     if not actor.is_staff:
@@ -170,11 +189,13 @@ def retry_operation(*, actor: User, operation_id: UUID) -> Operation:
     old = _for_people(actor, operation_id)
     if not old.is_finished or old.state == Operation.State.DONE:
         raise Clash("Only failed or cancelled operations can be retried.", old)
-    if old.kind in (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.DELETE, Operation.Kind.SCREEN):
+    if repeats_itself(old):
         raise Clash("The broker repeats this by itself when it is still needed; see the desktop's page.", old)
     if old.desktop and old.epoch != old.desktop.epoch:
         raise Clash(f"{old.desktop} has changed hands since; the old order no longer holds.", old)
     with transaction.atomic():
+        if old.kind == Operation.Kind.DELETE:
+            _check_still_astray(old)
         operation = order(
             kind=old.kind,
             hypervisor_id=old.hypervisor_id,
