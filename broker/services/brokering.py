@@ -41,7 +41,7 @@ UPDATE broker_desktop
           AND (d.is_answering OR d.power <> 'off' OR NOT EXISTS (
                SELECT 1 FROM broker_operation o
                 WHERE o.desktop_id = d.id AND o.changes AND o.state IN ('queued', 'sent', 'running')))
-          AND (SELECT h.status FROM broker_hypervisor h WHERE h.id = d.hypervisor_id) = 'up'
+          AND (SELECT h.status = 'up' FROM broker_hypervisor h WHERE h.id = d.hypervisor_id)
         ORDER BY d.is_answering DESC, d.ready_at, d.id
         LIMIT 1 {lock})
    AND (SELECT p.is_enabled FROM broker_pool p WHERE p.id = %(pool)s)
