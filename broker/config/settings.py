@@ -56,6 +56,8 @@ PORT = int(os.environ.get("DESKYARD_PORT", "8000"))
 HTTPS = os.environ.get("DESKYARD_HTTPS") == "1"
 RELAY_URL = os.environ.get("DESKYARD_RELAY_URL", "")
 SCREEN_IDLE_S = int(os.environ.get("DESKYARD_SCREEN_IDLE_S", "14400"))
+DEMO_EXPECTED = os.environ.get("DESKYARD_DEMO") == "1"
+"""Set by `manage.py run`: until the demo has a ready desktop once, this installation is not healthy."""
 DEMO_PASSWORD = os.environ.get("DESKYARD_DEMO_PASSWORD", "")
 
 DEBUG = os.environ.get("DESKYARD_DEBUG") == "1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import redis
+from django.conf import settings
 from django.core.cache import cache
 from django.db import DatabaseError, connection
 
@@ -78,6 +79,7 @@ def _hypervisors() -> list[Part]:
 def _demo_pool() -> list[Part]:
     pool = Pool.objects.filter(name=DEMO_POOL).first()
     if pool is None:
-        return []
+        is_awaited = settings.DEMO_EXPECTED and not (settings.DATA_DIR / "demo.done").exists()
+        return [Part("demo pool", False, "The demo has not been set up yet.")] if is_awaited else []
     ready = Desktop.objects.filter(pool=pool, state=State.READY).count()
     return [Part("demo pool", ready > 0, f"{ready} ready." if ready else "No desktop is ready yet.")]

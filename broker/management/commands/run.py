@@ -44,7 +44,7 @@ class Command(BaseCommand):
         settings.STATIC_ROOT.mkdir(exist_ok=True)
         with only_one(settings.DATA_DIR / "run" / "lock"):
             require_free_port(settings.HOST, settings.PORT)
-            with Running() as running:
+            with Running(environment(with_demo=not no_demo)) as running:
                 call_command("migrate", verbosity=0)
                 if not no_demo:
                     call_command("setup_demo", "--people-only", stdout=self.stdout, stderr=self.stderr)
@@ -68,14 +68,15 @@ class Command(BaseCommand):
 class Running:
     """Processes that are asked to end when SIGINT or SIGTERM reaches us; all have ended when the block does."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
         self._processes: list[subprocess.Popen[bytes]] = []
         self._is_ending = False
 
     def start(self, *command: str | Path) -> subprocess.Popen[bytes]:
         """In a session of its own, so that Ctrl-C reaches it once, through us. Ends with us even if we are killed."""
         tied = ["setpriv", "--pdeathsig", "TERM", "--", *command]
-        process = subprocess.Popen(tied, env=environment(), cwd=settings.BASE_DIR, start_new_session=True)
+        process = subprocess.Popen(tied, env=self._environment, cwd=settings.BASE_DIR, start_new_session=True)
         self._processes.append(process)
         if self._is_ending:
             process.terminate()
@@ -98,11 +99,12 @@ class Running:
             signal.signal(number, handler)
 
 
-def environment() -> dict[str, str]:
+def environment(*, with_demo: bool) -> dict[str, str]:
     """What deploy/supervisord.conf and the processes read."""
     return os.environ | {
         "DESKYARD_ACCOUNT": pwd.getpwuid(os.getuid()).pw_name,
         "DESKYARD_DATA": str(settings.DATA_DIR),
+        "DESKYARD_DEMO": "1" if with_demo else "0",
         "DESKYARD_EMBEDDED_VALKEY": "false" if os.environ.get("REDIS_URL") else "true",
         "DESKYARD_HOST": settings.HOST,
         "DESKYARD_PORT": str(settings.PORT),

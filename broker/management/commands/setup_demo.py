@@ -87,13 +87,26 @@ def seen(hypervisor: Hypervisor, machine_id: str) -> Machine:
     """The template as a worker's inventory saw it. After a while raises CommandError with the hypervisor's reason."""
     last = time.monotonic() + LOOK_LIMIT_S
     while time.monotonic() < last:
-        machine = Machine.objects.filter(hypervisor=hypervisor, platform_id=machine_id, is_template=True).first()
         hypervisor.refresh_from_db()
-        if machine is not None and hypervisor.status == Hypervisor.Status.UP and not is_being_probed(hypervisor):
+        machine = Machine.objects.filter(hypervisor=hypervisor, platform_id=machine_id, is_template=True).first()
+        missing = what_is_missing(hypervisor, machine)
+        if machine is not None and not missing:
             return machine
         time.sleep(0.5)
-    reason = hypervisor.status_reason or "no worker has looked at it. Is one running?"
-    raise CommandError(f"No demo desktops yet: {hypervisor} is {hypervisor.get_status_display().lower()}: {reason}")
+    raise CommandError(f"No demo desktops yet: {missing}")
+
+
+def what_is_missing(hypervisor: Hypervisor, machine: Machine | None) -> str:
+    """Why desktops cannot be built yet, in words; empty if they can."""
+    if hypervisor.status == Hypervisor.Status.NEW:
+        return "no worker has looked at this machine's libvirt. Is one running?"
+    if hypervisor.status != Hypervisor.Status.UP:
+        return f"{hypervisor} is {hypervisor.get_status_display().lower()}. {hypervisor.status_reason}"
+    if machine is None:
+        return "libvirt's listing does not show the template."
+    if is_being_probed(hypervisor):
+        return "it is still being found out whether hardware acceleration works."
+    return ""
 
 
 def is_being_probed(hypervisor: Hypervisor) -> bool:
