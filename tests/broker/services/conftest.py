@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_django import DjangoCaptureOnCommitCallbacks
+from django.db import connection
 
 from broker.services import nudges
 from tests.broker.plant import Plant
@@ -42,16 +42,19 @@ class Hints(list[tuple[str, str]]):
 
 
 @pytest.fixture
-def hints(
-    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
-) -> Callable[[], Any]:
+def hints(db: None) -> Callable[[], Any]:
     """`with hints() as sent:` collects the nudges that the block's commit would send to workers."""
 
     @contextmanager
     def collect() -> Iterator[Hints]:
         sent = Hints()
-        with django_capture_on_commit_callbacks() as callbacks:
-            yield sent
-        sent.extend(pair for callback in callbacks if isinstance(callback, nudges.Hints) for pair in callback.nudges)
+        before = {id(hook): len(hook.nudges) for hook in _spoken()}
+        yield sent
+        sent.extend(pair for hook in _spoken() for pair in hook.nudges[before.get(id(hook), 0) :])
 
     return collect
+
+
+def _spoken() -> list[nudges.Hints]:
+    """What the test's transaction has to say so far."""
+    return [hook for _, hook, _ in connection.run_on_commit if isinstance(hook, nudges.Hints)]
