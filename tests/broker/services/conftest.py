@@ -57,4 +57,4 @@ def hints(db: None) -> Callable[[], Any]:
 
 def _spoken() -> list[nudges.Hints]:
     """What the test's transaction has to say so far."""
-    return [hook for _, hook, _ in connection.run_on_commit if isinstance(hook, nudges.Hints)]
+    return [entry[1] for entry in connection.run_on_commit if isinstance(entry[1], nudges.Hints)]
