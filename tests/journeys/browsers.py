@@ -140,6 +140,12 @@ class Person:
     def was_not_loaded_again(self) -> bool:
         return bool(self.page.evaluate("window.isStillTheSame === true"))
 
+    def closes_messages(self) -> None:
+        """What stands in the corner is read and put away."""
+        closers = self.page.locator("[data-close-toast]")
+        while closers.count():
+            closers.first.click()
+
     # --- what a tool of theirs would do, with the browser's own session ---
 
     def ask(self, address: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:

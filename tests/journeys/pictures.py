@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 
 import numpy
@@ -45,3 +46,17 @@ def wait_until_same(mine: Callable[[], bytes], theirs: Callable[[], bytes], limi
 
     wait_until(is_same, limit_s, "browser and hypervisor show the same picture")
     return seen[0]
+
+
+def wait_until_still(mine: Callable[[], bytes], limit_s: float = 60, still_s: float = 1.5) -> None:
+    """Returns once the picture has not changed for a while, but for the blinking cursor."""
+    last: tuple[bytes, float] = (mine(), time.monotonic())
+
+    def is_still() -> bool:
+        nonlocal last
+        now = mine()
+        if difference(now, last[0]) > CURSOR:
+            last = (now, time.monotonic())
+        return time.monotonic() - last[1] > still_s
+
+    wait_until(is_still, limit_s, "the screen stands still")

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from tests.journeys import console
 from tests.journeys.browsers import Album, Person
 from tests.journeys.pictures import wait_until_same
-from tests.journeys.scripts import Office, Rfb, Script, open_office
+from tests.journeys.scripts import GROUP, Office, Rfb, Script, open_office
 from tests.support.guests import screenshot
 from tests.support.kvm_hosts import KvmHost
 from tests.support.prerequisites import free_port
@@ -25,12 +25,23 @@ from tests.support.stack import Stack, wait_until
 SAID_S = 60
 """What is wrong with a hypervisor stands on its page within this."""
 
+MORE_POOLS = (
+    ("Design studio", "studio-##", "More memory for drawings. Stays yours until you give it back."),
+    ("Training room", "training-##", "A fresh desktop for every lesson."),
+)
+
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
 def office(installation: Stack, hosts: list[KvmHost]) -> Office:
-    made = open_office(installation, hosts[:1], ["alice", "bob", "erin"], spare=1, maximum=4)
+    made = open_office(
+        installation, hosts[:1], ["alice", "bob", "erin"], spare=1, maximum=4, description="Letters, tables and mail."
+    )
+    members = [{"copy_id": member["copy_id"]} for member in made.dana.get(f"/pools/{made.pool}")["members"]]
+    for name, naming, description in MORE_POOLS:
+        wish = {"name": name, "naming": naming, "description": description, "members": members, "spare": 0}
+        made.dana.post("/entitlements", {"pool": made.dana.post("/pools", wish)["id"], "group": GROUP})
     made.settle()
     return made
 
@@ -126,10 +137,17 @@ def test_a_desktop_that_its_user_switched_off_starts_by_itself_when_it_is_opened
 ) -> None:
     bob = enter("bob")
     bob.sign_in("/")
-    bob.button(re.compile("^Request desktop")).click()
+    bob.button("Request desktop Office Linux").click()
     tile = bob.page.locator(".portal-tile", has=bob.link(re.compile("^Open ")))
     expect(tile.locator(".chip")).to_have_text("Ready", timeout=240_000)
     name = tile.locator("p.soft").first.inner_text()
+    bob.button("Request desktop Design studio").click()
+    bob.sees("Your request is in the queue.")
+    bob.sees("You are next in line.")
+    bob.closes_messages()
+    album.take(bob.page, "home with a request", "wide", "phone", "dark")
+    bob.button("Cancel request").click()
+    bob.sees("Your request was cancelled.")
     (desktop,) = [found for found in office.desktops() if found["name"] == name]
     tile.locator("summary").click()
     tile.get_by_role("link", name="Power off").click()
@@ -157,7 +175,7 @@ def test_a_desktop_that_its_user_switched_off_starts_by_itself_when_it_is_opened
     bob.link("Release").click()
     bob.button("Release and delete my files").click()
     expect(bob.page).to_have_url(f"{bob.url}/")
-    bob.sees("Request desktop")
+    bob.button("Request desktop Office Linux").wait_for()
 
 
 # --- forms filled in wrongly -----------------------------------------------------------------------------------------

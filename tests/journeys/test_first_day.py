@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 
 from tests.journeys import console
 from tests.journeys.browsers import Album, Person
-from tests.journeys.pictures import CURSOR, difference, lit, wait_until_same
+from tests.journeys.pictures import CURSOR, difference, lit, wait_until_same, wait_until_still
 from tests.support.guests import guest_file_exists, run_in_guest, screenshot
 from tests.support.kvm_hosts import KvmHost
 from tests.support.stack import wait_until
@@ -210,13 +210,15 @@ def _open_and_type(alice: Person, domain: Any, album: Album) -> None:
 
     second = f"Pasted_{secrets.token_hex(8)}"
     alice.button("Type text").click()
-    alice.field("Text").fill(f'echo "{second}" >> /mnt/proof\nls -l /mnt')
+    alice.field("Text").fill(f'echo "{second}" >> /mnt/proof\nuname -sr\nfree\nls -l /mnt')
     alice.page.get_by_label("Press Enter at the end").check()
     album.take(alice.page, "type this text", "wide", "phone", whole=False)
     alice.button("Type it").click()
     alice.sees("Typed.")
     wait_until(lambda: second in run_in_guest(domain, "/bin/cat", "/mnt/proof"), 60, "the text was typed")
+    wait_until_still(alice.canvas)
     wait_until_same(alice.canvas, lambda: screenshot(domain))
+    alice.closes_messages()
     album.take(alice.page, "screen with text", "wide", "dark", whole=False)
     alice.link(re.compile("^My desktops")).click()
     expect(alice.page).to_have_url(f"{alice.url}/")
