@@ -34,6 +34,8 @@ def run(ground: Ground) -> None:
         made = estate.build(size)
         pool = estate.add_pool(made, "claims", ready=SINGLE_CLAIMS + 50)
         measure_one(pool, size)
+    for ready in (100, 1_000):
+        measure_rows(estate.add_pool(made, f"ready-{ready}", ready=ready), ready, size)
     if ground.is_small:
         return
     pool = estate.add_pool(made, "rush", ready=CLIENTS * CLAIMS_A_CLIENT)
@@ -54,6 +56,16 @@ def measure_one(pool: Pool, size: int) -> None:
     report("claim", "statements", run / len(times), "statements", desktops=size)
     report("claim", "rows_read", read / len(times), "rows", desktops=size)
     report("claim", "median_ms", statistics.median(times) * 1000, "ms", desktops=size, load=load())
+
+
+def measure_rows(pool: Pool, ready: int, size: int) -> None:
+    """A claim takes the first of those that are ready; it must not look at all of them."""
+    people = list(User.objects.order_by("pk")[:50])
+    _claim(people.pop(), pool.pk)
+    read = rows_read()
+    for person in people:
+        _claim(person, pool.pk)
+    report("claim", "rows_read_by_ready", (rows_read() - read) / len(people), "rows", ready=ready, desktops=size)
 
 
 def _claim(person: User, pool_id: UUID) -> None:
