@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -90,3 +92,21 @@ def test_nobody_waits_for_a_redis_that_is_away(monkeypatch: pytest.MonkeyPatch) 
     nudges.nudge(nudges.PUMP, "one")
     nudges.announce("desktops")
     pulse.connection.cache_clear()
+
+
+def test_a_redis_that_does_not_answer_costs_a_moment_however_much_is_to_be_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A black hole: connections come to stand, and nothing is ever answered."""
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        monkeypatch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{hole.getsockname()[1]}/0")
+        pulse.connection.cache_clear()
+        begun = time.monotonic()
+        with transaction.atomic():
+            for number in range(50):
+                nudges.nudge(nudges.PUMP, str(number))
+                nudges.announce("desktops", number=str(number))
+        took_s = time.monotonic() - begun
+        pulse.connection().close()
+        pulse.connection.cache_clear()
+    assert 0.15 < took_s < 1

@@ -12,6 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from broker.hypervisors import gate
 from broker.models import Hypervisor, Operation
 from broker.services import operations, pump
 from connectors.base import Order, Outcome, Receipt, SetPower, Stage
@@ -244,8 +245,10 @@ def test_what_a_person_waits_for_goes_first_then_by_priority_then_the_oldest(hou
 def test_with_little_budget_the_person_is_served(house: Estate) -> None:
     Hypervisor.objects.update(power_budget=1)
     house.hypervisor.refresh_from_db()
-    _order(house, rank=1)
-    person = _order(house, rank=operations.RANK_PERSON)
+    now = timezone.now()
+    _order(house, rank=1, created_at=now - timedelta(hours=1))
+    person = _order(house, rank=operations.RANK_PERSON, created_at=now - timedelta(minutes=1))
+    _order(house, rank=1, created_at=now)
     assert [o.pk for o in pump._choose(_lease(house), house.hypervisor)] == [person.pk]
 
 
@@ -365,6 +368,7 @@ def test_secrets_that_no_key_opens_are_told_and_not_retried(office: Plant) -> No
 @pytest.mark.parametrize("stage", [Stage.RUNNING, Stage.DONE])
 def test_a_round_costs_as_many_statements_for_five_hundred_operations_as_for_ten(house: Estate, stage: Stage) -> None:
     costs = []
+    gate.installation_id()
     for count in (10, 500):
         Operation.objects.all().delete()
         Hypervisor.objects.update(power_budget=1000, pump_expires_at=None)
@@ -382,6 +386,7 @@ def test_a_round_costs_as_many_statements_for_five_hundred_operations_as_for_ten
 
 def test_sending_costs_as_many_statements_for_two_hundred_operations_as_for_ten(house: Estate) -> None:
     costs = []
+    gate.installation_id()
     for count in (10, 200):
         Operation.objects.all().delete()
         Hypervisor.objects.update(power_budget=1000, pump_expires_at=None)
