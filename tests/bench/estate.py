@@ -1,7 +1,8 @@
 """An estate of any number of desktops with its people and its past, made in seconds by the database itself.
 
 Most desktops are assigned; some are ready, some on their way, failed, missing or gone; each has had owners, operations,
-events and audit entries. People, hypervisors, pools and history grow with it, as they would.
+events and audit entries. People and history grow with it; the pools and hypervisors are as many at every size, so that
+desktops are all that two sizes differ by.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from broker.models import (
 )
 from tests.bench.figures import say
 
-DESKTOPS_A_POOL, DESKTOPS_A_HYPERVISOR, DESKTOPS_A_HOST = 500, 500, 50
+POOLS, HYPERVISORS, HOSTS_A_HYPERVISOR = 100, 50, 10
 GROUPS, GROUPS_A_PERSON = 10, 3
 
 STATE = """CASE WHEN n % 100 < 78 THEN 'assigned' WHEN n % 100 < 88 THEN 'ready' WHEN n % 100 < 90 THEN 'building'
@@ -76,7 +77,6 @@ def _sql(statement: str, params: list[Any] | None = None) -> None:
 class Estate:
     """What was made, for benches to ask about."""
 
-    desktops: int
     hypervisor: Hypervisor
     copy: TemplateCopy
     """On that hypervisor: for pools of a bench's own."""
@@ -87,9 +87,9 @@ class Estate:
 def build(size: int) -> Estate:
     """Make an estate of `size` desktops in an empty, migrated database."""
     say(f"making an estate of {size} desktops")
-    estate = _bones(size)
+    estate = _bones()
     _people(size, estate.everybody)
-    _pools(size, estate)
+    _pools(size)
     _desktops(size)
     _history()
     _sql("ANALYZE")
@@ -106,25 +106,23 @@ def raze() -> None:
     _sql(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY CASCADE")
 
 
-def _bones(size: int) -> Estate:
+def _bones() -> Estate:
     """Hypervisors, each with hosts, a storage and a copy of the one template."""
     now = timezone.now()
     version = TemplateVersion.objects.create(template=Template.objects.create(name="office"), number=1)
     first = Hypervisor.objects.create(name="hypervisor-0", kind="instant", status="up", status_since=now)
-    count = max(4, size // DESKTOPS_A_HYPERVISOR)
-    insert_like(first, f"generate_series(1, {count - 1}) n", name="'hypervisor-' || n")
+    insert_like(first, f"generate_series(1, {HYPERVISORS - 1}) n", name="'hypervisor-' || n")
     made = list(Hypervisor.objects.order_by("created_at", "name"))
     Storage.objects.bulk_create(
         Storage(hypervisor=h, platform_id="pool", name="pool", capacity_mib=10**8, free_mib=10**8, seen_at=now)
         for h in made
     )
-    hosts = max(2, DESKTOPS_A_HYPERVISOR // DESKTOPS_A_HOST)
     Host.objects.bulk_create(
         Host(
             hypervisor=h, platform_id=f"host-{n}", name=f"{h.name}-host-{n}", vcpus=128, memory_mib=2**20, seen_at=now
         )
         for h in made
-        for n in range(hosts)
+        for n in range(HOSTS_A_HYPERVISOR)
     )  # fmt: skip
     copies = TemplateCopy.objects.bulk_create(
         TemplateCopy(
@@ -133,7 +131,7 @@ def _bones(size: int) -> Estate:
         for h in made
     )  # fmt: skip
     everybody = Group.objects.create(name="everybody")
-    return Estate(size, made[0], next(c for c in copies if c.hypervisor == made[0]), everybody)
+    return Estate(made[0], next(c for c in copies if c.hypervisor == made[0]), everybody)
 
 
 def _people(size: int, everybody: Group) -> None:
@@ -150,13 +148,13 @@ def _people(size: int, everybody: Group) -> None:
     )
 
 
-def _pools(size: int, estate: Estate) -> None:
+def _pools(size: int) -> None:
     """Pools for the groups, each with two members."""
     now = timezone.now()
     hypervisors = list(Hypervisor.objects.order_by("created_at", "name"))
     copies = {c.hypervisor_id: c for c in TemplateCopy.objects.all()}
     groups = list(Group.objects.filter(name__startswith="group-").order_by("name"))
-    for number in range(max(20, size // DESKTOPS_A_POOL)):
+    for number in range(POOLS):
         pool = Pool.objects.create(
             name=f"pool-{number}", naming=f"p{number}-######", maximum=size, spare=10, next_reconcile_at=now
         )

@@ -1,4 +1,4 @@
-"""What every bench stands on: a PostgreSQL as an administrator would run it, a Redis, a migrated schema."""
+"""What every bench stands on: a PostgreSQL as Debian sets it up, a Redis, a migrated schema."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ AS_IN_PRODUCTION = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "shared_buffers": "512MB",
-    # As for any database on flash memory.
-    "random_page_cost": "1.1",
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track_utility": "off",
     "pg_stat_statements.track": "top",
