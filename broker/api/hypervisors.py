@@ -214,6 +214,14 @@ def list_hosts(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[Ho
     return page_by_name(selectors.hosts_of(id), window, show_host)
 
 
+@router.post("/{id}/hosts/{host}/drain", response=HostOut)
+def drain_host(request: HttpRequest, id: UUID, host: UUID, wish: Switch) -> HostOut:
+    """Nothing new is built there, and free desktops are built anew elsewhere; those in use stay."""
+    actor = administrator(request)
+    one(selectors.hosts_of(id), host, "host")
+    return show_host(services.drain_host(actor=actor, host_id=host, on=wish.on))
+
+
 @router.get("/{id}/networks", response=Page[NetworkOut])
 def list_networks(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[NetworkOut]:
     """By name."""

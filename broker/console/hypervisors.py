@@ -230,6 +230,27 @@ def drain(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
 
 
 @administrators_only
+def drain_host(request: HttpRequest, host_id: UUID) -> HttpResponse:
+    """As with a whole hypervisor, for one of its hosts."""
+    host = get_object_or_404(selectors.hosts(), pk=host_id)
+    on = not host.is_draining
+    emptied = _("No new desktops are built there, and free ones are built anew elsewhere. Those in use stay.")
+    question = Question(
+        title=_("Drain host %s?") % host if on else _("Let host %s take new desktops again?") % host,
+        verb=_("Drain it") if on else _("End the drain"),
+        back=_address(host.hypervisor_id),
+        sentences=[emptied] if on else [],
+        is_harmless=True,
+    )
+
+    def do() -> str:
+        services.drain_host(actor=administrator(request), host_id=host_id, on=on)
+        return _("%s is being drained.") % host if on else _("%s takes new desktops again.") % host
+
+    return ask_first(request, question, do, _address(host.hypervisor_id))
+
+
+@administrators_only
 def confirm_absence(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     question = Question(

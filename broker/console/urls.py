@@ -66,6 +66,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("hypervisors/<uuid:hypervisor_id>/limits/", hypervisors.limits, name="hypervisor-limits"),
     path("hypervisors/<uuid:hypervisor_id>/recheck/", hypervisors.recheck, name="hypervisor-recheck"),
     path("hypervisors/<uuid:hypervisor_id>/drain/", hypervisors.drain, name="hypervisor-drain"),
+    path("hypervisors/hosts/<uuid:host_id>/drain/", hypervisors.drain_host, name="host-drain"),
     path("hypervisors/<uuid:hypervisor_id>/confirm-absence/", hypervisors.confirm_absence, name="hypervisor-absence"),
     path("hypervisors/<uuid:hypervisor_id>/remove/", hypervisors.remove, name="hypervisor-remove"),
     path("people/", people.list_, name="people"),

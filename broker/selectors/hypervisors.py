@@ -17,6 +17,10 @@ def hypervisors() -> QuerySet[Hypervisor]:
     return Hypervisor.objects.defer("secrets")
 
 
+def hosts() -> QuerySet[Host]:
+    return Host.objects.select_related("hypervisor")
+
+
 def hosts_of(hypervisor_id: UUID) -> QuerySet[Host]:
     return Host.objects.filter(hypervisor=hypervisor_id)
 

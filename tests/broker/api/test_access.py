@@ -146,6 +146,7 @@ CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/hypervisors/{id}/drain", {"on": True}),
     ("POST", "/hypervisors/{id}/confirm-absence", None),
     ("GET", "/hypervisors/{id}/hosts", None),
+    ("POST", "/hypervisors/{id}/hosts/{id}/drain", {"on": True}),
     ("GET", "/hypervisors/{id}/networks", None),
     ("GET", "/hypervisors/{id}/machines", None),
     ("POST", "/templates", {"name": "x"}),

@@ -91,6 +91,9 @@ def test_hosts_and_networks_are_listed(house: Estate, calling: Callers) -> None:
     Network.objects.create(hypervisor=house.hypervisor, platform_id="n", name="default", seen_at=now)
     dana, path = calling(house.dana), f"/hypervisors/{house.hypervisor.pk}"
     assert dana.get(f"{path}/hosts").body["items"][0]["memory_mib"] == 16384
+    host = Host.objects.get()
+    assert dana.post(f"{path}/hosts/{host.pk}/drain", {"on": True}).body["is_draining"] is True
+    assert dana.post(f"/hypervisors/{uuid4()}/hosts/{host.pk}/drain", {"on": True}).status == 404
     assert dana.get(f"{path}/networks").body == {
         "items": [{"id": str(Network.objects.get().pk), "name": "default", "platform_id": "n", "kind": ""}],
         "total": 1,

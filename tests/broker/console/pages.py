@@ -30,7 +30,7 @@ def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
         "operation": furniture.failed.pk, "request-cancel": furniture.waiting.pk, "drift-adopt": furniture.unknown.pk,
         "drift-forget": furniture.unknown.pk, "drift-delete": furniture.left_over.pk, "user": house.bob.pk,
         "user-groups": house.bob.pk, "user-password": house.bob.pk, "user-active": house.bob.pk,
-        "token-add": house.bob.pk, "token-revoke": furniture.token.pk,
+        "host-drain": furniture.host.pk, "token-add": house.bob.pk, "token-revoke": furniture.token.pk,
     }  # fmt: skip
     pages = {name: reverse(f"console:{name}") for name in PLAIN}
     return pages | {name: reverse(f"console:{name}", args=[argument]) for name, argument in named.items()}

@@ -273,6 +273,15 @@ def test_drain_recheck_and_limits(house: Estate, dana: Client) -> None:
     assert dana.post(at("hypervisor-limits", pk), limits | {"build_budget": "0"}).status_code == 422
 
 
+def test_a_host_is_drained_and_takes_desktops_again(house: Estate, furniture: Furniture, dana: Client) -> None:
+    page = text_of(dana.get(at("host-drain", furniture.host.pk)))
+    assert "Those in use stay." in page
+    for expected in (True, False):
+        dana.post(at("host-drain", furniture.host.pk))
+        furniture.host.refresh_from_db()
+        assert furniture.host.is_draining is expected
+
+
 def test_inventory_says_what_each_machine_is_to_us(house: Estate, furniture: Furniture, dana: Client) -> None:
     page = text_of(dana.get(at("hypervisor-machines", house.hypervisor.pk)))
     for words in ("Another installation’s", "Not Deskyard’s", "Copy of", "Desktop", "Ours"):

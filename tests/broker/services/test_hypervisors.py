@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from broker.domain.lifecycle import State
 from broker.hypervisors import vault
-from broker.models import AuditEntry, Desktop, Hypervisor, Operation, PoolMember
+from broker.models import AuditEntry, Desktop, Host, Hypervisor, Operation, PoolMember
 from broker.services import brokering, hypervisors, nudges
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from tests.broker.portal.cast import Estate
@@ -150,6 +150,19 @@ def test_draining_tells_every_pool_that_builds_there(house: Estate, hints: Calla
         hypervisors.drain_hypervisor(actor=house.dana, hypervisor_id=house.hypervisor.pk, on=True)
     assert sent == [(nudges.RECONCILE, str(house.pool.pk))]
     assert AuditEntry.objects.get().changes == {"is_draining": [False, True]}
+
+
+def test_draining_a_host_tells_every_pool_that_has_desktops_there(house: Estate, hints: Callable[[], Any]) -> None:
+    host = Host.objects.create(
+        hypervisor=house.hypervisor, platform_id="h", name="host", vcpus=8, memory_mib=16384, seen_at=timezone.now()
+    )
+    with hints() as sent:
+        for _ in range(2):
+            hypervisors.drain_host(actor=house.dana, host_id=host.pk, on=True)
+    assert sent == [(nudges.RECONCILE, str(house.pool.pk))]
+    assert AuditEntry.objects.get().action == "host.drain"
+    with pytest.raises(Forbidden):
+        hypervisors.drain_host(actor=house.alice, host_id=host.pk, on=False)
 
 
 def test_budgets_are_whole_and_in_bounds(house: Estate) -> None:
