@@ -528,9 +528,7 @@ class Work:
         )
 
     def _hold(self, reason: str) -> None:
-        """Delete nothing more until an administrator has looked; said once."""
-        if self.pool.hold_reason:
-            return
+        """Delete nothing more until an administrator has looked. A pool on hold plans none, so it is said once."""
         self.pool.hold_reason = reason
         self.pool.save(update_fields=["hold_reason"])
         operations.event("pool.held", reason, level="warning", pool_id=self.pool.pk).save(force_insert=True)

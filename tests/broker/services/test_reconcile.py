@@ -275,7 +275,8 @@ def test_what_the_broker_deletes_and_holds_is_audited_as_its_own_deed(house: Est
     Pool.objects.update(spare=0, delete_budget_per_hour=1)
     house.make()
     house.make()
-    _run(house)
+    for _ in range(2):
+        _run(house)
     assert list(AuditEntry.objects.order_by("action").values_list("action", "actor_name")) == [
         ("desktop.retire", "deskyard"),
         ("pool.held", "deskyard"),
