@@ -1,9 +1,10 @@
-"""Counts of what the database was asked and what it read."""
+"""Counts: what the database was asked, what it read, what processes spent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from django.db import connection
@@ -45,3 +46,18 @@ def statements_run() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE query !~ 'pg_stat_|FROM ONLY'")
         return int(cursor.fetchone()[0])
+
+
+def children(pid: int) -> list[int]:
+    """Ids of the processes that it started and that live."""
+    tasks = Path(f"/proc/{pid}/task")
+    return [int(child) for file in tasks.glob("*/children") for child in file.read_text().split()]
+
+
+def cpu_s(pid: int) -> float:
+    """Time on a core so far of a process, its children and all their threads."""
+    spent = 0
+    for one in [pid, *children(pid)]:
+        for task in Path(f"/proc/{one}/task").glob("*/schedstat"):
+            spent += int(task.read_text().split()[0])
+    return spent / 1e9

@@ -22,6 +22,7 @@ from django.contrib.auth.models import User
 
 from broker.services import people, screens
 from connectors.base import ScreenOpened
+from tests.bench.counting import children, cpu_s
 from tests.bench.figures import load, report, say
 from tests.bench.ground import Ground
 from tests.bench.installation import installation
@@ -111,7 +112,7 @@ def _socat(port: int) -> Iterator[tuple[int, int]]:
     try:
         yield proxy.pid, entrance
     finally:
-        for pid in [*_children(proxy.pid), proxy.pid]:
+        for pid in [*children(proxy.pid), proxy.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         proxy.wait()
@@ -123,29 +124,15 @@ def _cost(proxy: int, port: int, subprotocols: Sequence[str], name: str, number:
     with _process(look, port, subprotocols, STREAMS, seen) as viewers:
         wait_until(lambda: seen.value > 5_000_000, 60, "pictures arrive")
         time.sleep(WARM_UP_S)
-        cpu, got, began = _cpu_s(proxy), seen.value, time.monotonic()
+        cpu, got, began = cpu_s(proxy), seen.value, time.monotonic()
         time.sleep(RUN_S)
-        cpu, got, took = _cpu_s(proxy) - cpu, seen.value - got, time.monotonic() - began
+        cpu, got, took = cpu_s(proxy) - cpu, seen.value - got, time.monotonic() - began
         if not viewers.is_alive():
             raise AssertionError("The viewers were cut off.")
     rate = got / took / 1e6
     say(f"{name} {number}: {rate:.1f} MB/s, {100 * cpu / took:.0f} % of a core, load {load()}")
     report("relay", "run", cpu / got * 1e9, "s/GB", proxy=name, number=number, mb_a_second=round(rate, 1), load=load())
     return float(cpu / got * 1e9)
-
-
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task")
-    return [int(child) for file in tasks.glob("*/children") for child in file.read_text().split()]
-
-
-def _cpu_s(pid: int) -> float:
-    """Time on a core so far of a process, its children and all their threads."""
-    spent = 0
-    for one in [pid, *_children(pid)]:
-        for task in Path(f"/proc/{one}/task").glob("*/schedstat"):
-            spent += int(task.read_text().split()[0])
-    return spent / 1e9
 
 
 def measure_slow_readers(running: Stack, web: int, viewers: Sequence[tuple[User, Any, Any]]) -> None:
