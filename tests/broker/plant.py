@@ -49,9 +49,11 @@ class Plant:
 
     # Building it.
 
-    def add_hypervisor(self, name: str = "instant-1", *, memory_mib: int = 1 << 20, boot_s: str = "0") -> Hypervisor:
+    def add_hypervisor(
+        self, name: str = "instant-1", *, hosts: int = 1, memory_mib: int = 1 << 20, boot_s: str = "0"
+    ) -> Hypervisor:
         """A world, registered and read once."""
-        self.worlds[name] = World.make(self.folder / name, memory_mib=memory_mib)
+        self.worlds[name] = World.make(self.folder / name, hosts=hosts, memory_mib=memory_mib)
         values = {"world": str(self.folder / name), "password": PASSWORD, "latency_s": "0", "boot_s": boot_s}
         made = hypervisors.register_hypervisor(actor=self.dana, name=name, kind="instant", values=values)
         self.hypervisors[name] = made

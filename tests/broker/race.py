@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -48,7 +49,7 @@ from broker.models import (  # noqa: E402
     TemplateCopy,
     TemplateVersion,
 )
-from broker.services import brokering, entitlements, inventory, pump, reconcile  # noqa: E402
+from broker.services import brokering, entitlements, inventory, pools, pump, reconcile  # noqa: E402
 from broker.services.errors import Clash, Missing  # noqa: E402
 from tests.broker.plant import Plant  # noqa: E402
 from tests.doubles.instant.world import World  # noqa: E402
@@ -256,6 +257,8 @@ def go_home(plant: Plant) -> None:
 
 
 USE_S = 8.0
+SHARE_S = 15.0
+"""Before hosts were locked in order, this was enough for a deadlock in one run of two."""
 
 
 @dataclass
@@ -308,12 +311,57 @@ class Day:
             world.close()
 
 
+def share(people: int, desktops: int) -> dict[str, Any]:
+    """As many pools as there are people build and delete on the same hosts, in whatever order, at the same time."""
+    with tempfile.TemporaryDirectory() as folder:
+        plant = Plant(Path(folder))
+        for name in ("instant-1", "instant-2"):
+            plant.add_hypervisor(name, hosts=8)
+        plant.add_pool(spare=desktops, maximum=desktops * 4, delete_budget_per_hour=10_000)
+        wishes = [pools.MemberWish(copy_id=member.copy_id) for member in plant.pool.members.all()]
+        shared = [plant.pool] + [
+            pools.create_pool(
+                actor=plant.dana, name=f"pool {n}", naming=f"p{n}-###", members=wishes, spare=desktops,
+                maximum=desktops * 4, delete_budget_per_hour=10_000,
+            )
+            for n in range(1, people)
+        ]  # fmt: skip
+        is_over = threading.Event()
+
+        def work(take: Callable[[UUID], None], subjects: list[UUID]) -> None:
+            while not is_over.is_set():
+                for subject in subjects:
+                    take(subject)
+
+        hosts = [hypervisor.pk for hypervisor in plant.hypervisors.values()]
+        shares = [lambda pool=pool: work(reconcile.run, [pool.pk]) for pool in shared]
+        shares += [lambda pk=pk: work(inventory.take, [pk]) for pk in hosts]
+        shares += [lambda pk=pk: work(pump.run, [pk]) for pk in hosts]
+        timer = threading.Timer(SHARE_S, is_over.set)
+        timer.start()
+        results = at_once([*shares, lambda: resize(shared, desktops, is_over)])
+        timer.join()
+        built = Operation.objects.filter(kind=Operation.Kind.CLONE, state=Operation.State.DONE).count()
+        plant.close()
+    return {"errors": errors(results), "built": built}
+
+
+def resize(shared: list[Pool], desktops: int, is_over: threading.Event) -> None:
+    """Large, small, large: while some are still deleting, others build."""
+    for turn in count():
+        for number, pool in enumerate(shared):
+            Pool.objects.filter(pk=pool.pk).update(spare=desktops if (turn + number) % 2 else desktops // 2)
+        if is_over.wait(0.2):
+            return
+
+
 RACES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "claim": claim,
     "tabs": tabs,
     "queue": queue,
     "release": release,
     "use": use,
+    "share": share,
 }
 
 

@@ -110,6 +110,12 @@ def test_a_desktop_given_back_in_three_tabs_is_recycled_once(surroundings: dict[
     assert told["epochs"] == [["recycling", 3]]
 
 
+def test_pools_that_build_on_the_same_hosts_do_not_stand_in_each_others_way(surroundings: dict[str, str]) -> None:
+    """Sixteen pools, sixteen hosts, fifteen seconds: a deadlock would be told as an error."""
+    told = race(surroundings, "share", people=16, desktops=24)
+    assert told["built"] >= 30
+
+
 def test_people_come_and_go_and_nobody_meets_anothers_files(surroundings: dict[str, str]) -> None:
     """Twelve people share six desktops for eight seconds, with six threads that pump, look and reconcile."""
     told = race(surroundings, "use", people=12, desktops=6)

@@ -53,7 +53,7 @@ def test_an_end_gives_back_what_each_held_and_only_once(house: Estate) -> None:
     desktop = house.make(target_host=host, reserved_memory_mib=512, reserved_vcpus=1)
     for _ in range(2):
         reservations.end([desktop])
-        desktop.refresh_from_db()
+    desktop.refresh_from_db()
     assert _held(host) == (512, 1)
     assert (desktop.reserved_memory_mib, desktop.reserved_vcpus) == (0, 0)
 
