@@ -258,7 +258,7 @@ def go_home(plant: Plant) -> None:
 
 USE_S = 8.0
 SHARE_S = 15.0
-"""Before hosts were locked in order, this was enough for a deadlock in one run of two."""
+"""Long enough for hosts that are locked in any order to end in a deadlock, though not every time."""
 
 
 @dataclass
