@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import connection, models
+from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import InsertQuery
+from django.db.transaction import get_connection
 
 if TYPE_CHECKING:
     Column = models.Field[Any, Any]
@@ -23,30 +25,32 @@ def update_each(rows: Sequence[models.Model], fields: Sequence[str]) -> int:
     """
     if not rows:
         return 0
+    # The connection itself, not `django.db.connection`: that looks it up anew for every value.
+    database = get_connection()
     columns: list[Column] = [rows[0]._meta.pk, *(rows[0]._meta.get_field(name) for name in fields)]  # type: ignore[list-item]
-    limit = connection.features.max_query_params
+    limit = database.features.max_query_params
     size = limit // len(columns) if limit else len(rows)
-    return sum(_update(rows[at : at + size], columns) for at in range(0, len(rows), size))
+    return sum(_update(database, rows[at : at + size], columns) for at in range(0, len(rows), size))
 
 
-def _update(rows: Sequence[models.Model], columns: Sequence[Column]) -> int:
-    quote = connection.ops.quote_name
+def _update(database: BaseDatabaseWrapper, rows: Sequence[models.Model], columns: Sequence[Column]) -> int:
+    quote = database.ops.quote_name
     table = quote(rows[0]._meta.db_table)
     key, *changed = (quote(str(column.column)) for column in columns)
     settings = ", ".join(f"{name} = v.column{number}" for number, name in enumerate(changed, 2))
     # The first row tells PostgreSQL the types of all; SQLite takes values as they are.
-    first = ", ".join(_typed(column) for column in columns)
+    first = ", ".join(_typed(database, column) for column in columns)
     others = ", (" + ", ".join(["%s"] * len(columns)) + ")"
-    values = [column.get_db_prep_save(getattr(row, column.attname), connection) for row in rows for column in columns]
+    values = [column.get_db_prep_save(getattr(row, column.attname), database) for row in rows for column in columns]
     new = f"(VALUES ({first}){others * (len(rows) - 1)}) AS v"
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         # Names are the models' own; values are parameters.
         cursor.execute(f"UPDATE {table} SET {settings} FROM {new} WHERE {table}.{key} = v.column1", values)  # noqa: S608
         return int(cursor.rowcount)
 
 
-def _typed(column: Column) -> str:
-    return f"%s::{column.cast_db_type(connection)}" if connection.vendor == "postgresql" else "%s"
+def _typed(database: BaseDatabaseWrapper, column: Column) -> str:
+    return f"%s::{column.cast_db_type(database)}" if database.vendor == "postgresql" else "%s"
 
 
 def insert_together(rows: Sequence[models.Model]) -> None:
@@ -54,21 +58,22 @@ def insert_together(rows: Sequence[models.Model]) -> None:
 
     A key that the database makes is not read back. Raises IntegrityError. Call in a transaction.
     """
-    statements = [_insert(row) for row in rows]
-    features: Any = connection.features
-    if connection.vendor == "postgresql" and not features.uses_server_side_binding:
+    database = get_connection()
+    statements = [_insert(database, row) for row in rows]
+    features: Any = database.features
+    if database.vendor == "postgresql" and not features.uses_server_side_binding:
         values = tuple(value for _, values in statements for value in values)
         statements = [("; ".join(sql for sql, _ in statements), values)]
-    with connection.cursor() as cursor:
+    with database.cursor() as cursor:
         for sql, values in statements:
             cursor.execute(sql, values)
     for row in rows:
-        row._state.adding, row._state.db = False, connection.alias
+        row._state.adding, row._state.db = False, database.alias
 
 
-def _insert(row: models.Model) -> tuple[str, tuple[Any, ...]]:
+def _insert(database: BaseDatabaseWrapper, row: models.Model) -> tuple[str, tuple[Any, ...]]:
     made_there = row._meta.auto_field if row.pk is None else None
     query = InsertQuery(type(row))
     query.insert_values([field for field in row._meta.local_concrete_fields if field is not made_there], [row])
-    ((sql, values),) = query.get_compiler(connection=connection).as_sql()
+    ((sql, values),) = query.get_compiler(connection=database).as_sql()
     return sql, tuple(values)
