@@ -25,6 +25,9 @@ PUMP = "deskyard.pump"
 INVENTORY = "deskyard.inventory"
 RECONCILE = "deskyard.reconcile"
 
+PENDING_S = 2
+"""A hint that nobody has taken up for so long is given again."""
+
 LIVE_CHANNEL = "deskyard:live"
 """Where changes are announced to open pages (SSE) and relays."""
 
@@ -54,7 +57,9 @@ def _deliver(hints: Hints) -> None:
         pipeline = connection().pipeline(transaction=False)
         for task, argument in wanted:
             pipeline.lpush(_key(task, argument), "1")
-            pipeline.expire(_key(task, argument), 2)
+            # Counted from the first hint: one that was lost on its way to the worker must not be kept alive by those
+            # that follow it, or nothing would ever be sent again.
+            pipeline.expire(_key(task, argument), PENDING_S, nx=True)
         for payload in dict.fromkeys(hints.announcements):
             pipeline.publish(LIVE_CHANNEL, payload)
         lengths = pipeline.execute()[: 2 * len(wanted) : 2]

@@ -110,3 +110,13 @@ def test_a_redis_that_does_not_answer_costs_a_moment_however_much_is_to_be_said(
         pulse.connection().close()
         pulse.connection.cache_clear()
     assert 0.15 < took_s < 1
+
+
+def test_a_hint_that_was_lost_is_given_again_however_many_follow_it(server: redis.Redis) -> None:
+    nudges.nudge(nudges.INVENTORY, "one")
+    server.delete("deskyard")  # the task is lost on its way to a worker
+    deadline = time.monotonic() + 3 * nudges.PENDING_S
+    while not _queued(server):
+        assert time.monotonic() < deadline, "hints kept the lost one alive"
+        nudges.nudge(nudges.INVENTORY, "one")
+        time.sleep(nudges.PENDING_S / 10)
