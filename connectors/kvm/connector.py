@@ -108,15 +108,14 @@ class KvmConnector:
         return self._by(deadline, "reading the inventory", read)
 
     def _platform(self, connection: Any) -> Platform:
-        product = f"{connection.getType()} through libvirt {_version(connection.getLibVersion())}"
         warnings = platform_warnings(connection, self._settings)
         takes = set(self.takes)
         if not self.surroundings.probe_image:
             takes.discard(ProbeAcceleration)
         if connection.getType() != "QEMU":  # libvirt's other drivers have no VNC passwords and no acceleration
             takes -= {OpenScreen, ProbeAcceleration}
-        version = _version(connection.getVersion())
-        return Platform(product=product, version=version, takes=frozenset(takes), warnings=tuple(warnings))
+        version = f"{_version(connection.getVersion())} (libvirt {_version(connection.getLibVersion())})"
+        return Platform(product=connection.getType(), version=version, takes=frozenset(takes), warnings=tuple(warnings))
 
     def _read(self, line: Line, connection: Any, since: Cursor | None, deadline: float) -> Inventory:
         if self._listening_on != line.generation:
