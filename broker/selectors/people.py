@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.auth.models import Group, User
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from broker.models import ApiToken, Assignment, Entitlement
 
@@ -26,14 +29,22 @@ def users(text: str = "") -> QuerySet[User]:
     found = User.objects.prefetch_related("groups").order_by("username")
     if text:
         found = found.filter(Q(username__icontains=text) | Q(groups__name__icontains=text)).distinct()
-    return found.annotate(desktops=Count("assignments", filter=Q(assignments__until=None), distinct=True))
+    return found.annotate(desktops=_number(Assignment.objects.filter(user=OuterRef("pk"), until=None), "user"))
 
 
 def groups() -> QuerySet[Group]:
     """With `members` and `pools` (entitlements) counted."""
-    return Group.objects.annotate(
-        members=Count("user", distinct=True), pools=Count("entitlements", distinct=True)
-    ).order_by("name")
+    members = User.groups.through._default_manager.filter(group=OuterRef("pk"))
+    entitlements = Entitlement.objects.filter(group=OuterRef("pk"))
+    return Group.objects.annotate(members=_number(members, "group"), pools=_number(entitlements, "group")).order_by(
+        "name"
+    )
+
+
+def _number(theirs: QuerySet[Any], of: str) -> Coalesce:
+    """How many there are of the outer row. A subquery: a join would be counted for every row before a page is cut."""
+    counted = theirs.order_by().values(of).annotate(number=Count("pk")).values("number")
+    return Coalesce(Subquery(counted, output_field=IntegerField()), 0)
 
 
 def assignments_of(user: User) -> QuerySet[Assignment]:
