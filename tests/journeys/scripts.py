@@ -81,8 +81,9 @@ class Script:
     # --- a person's way ---
 
     def gets_a_desktop(self, pool: str) -> Any:
-        """The request, once it is ready and the desktop's guest answers."""
-        made = self.post("/requests", {"pool": pool})
+        """The request, once it is ready and the desktop's guest answers. One that was made before is waited for."""
+        status, made = self.ask("POST", "/requests", {"pool": pool})
+        assert status in (200, 201), made
         request = self.wait_for(f"/requests/{made['id']}", lambda found: found["state"] == "ready")
         self.wait_for(f"/desktops/{request['desktop']}", lambda found: bool(found["is_answering"]))
         return request
@@ -187,12 +188,13 @@ class Office:
 
 def open_office(installation: Stack, hosts: Sequence[KvmHost], people: Sequence[str], **pool: Any) -> Office:
     """An estate by script: hosts, the template "Tiny Linux" with a copy on each, a pool for a group of these people."""
-    installation.manage("shell", "-c", MAKE_PEOPLE.format(group=GROUP, names=list(people), password=PASSWORD))
     dana = Script(installation, "dana")
     hypervisors = [
         dana.post("/hypervisors", {"name": host.name, "kind": "kvm", "settings": kvm_estate.tls_settings(host)})["id"]
         for host in hosts
     ]
+    # Meanwhile the hosts are looked at.
+    installation.manage("shell", "-c", MAKE_PEOPLE.format(group=GROUP, names=list(people), password=PASSWORD))
     template = dana.post("/templates", {"name": "Tiny Linux", "os": "Linux"})["id"]
     version = dana.post("/versions", {"template": template})["id"]
     copies = [_copy(dana, version, hypervisor) for hypervisor in hypervisors]

@@ -210,7 +210,7 @@ def _open_and_type(alice: Person, domain: Any, album: Album) -> None:
 
     second = f"Pasted_{secrets.token_hex(8)}"
     alice.button("Type text").click()
-    alice.field("Text").fill(f'echo "{second}" >> /mnt/proof\nuname -sr\nfree\nls -l /mnt')
+    alice.field("Text").fill(f'echo "{second}" >> /mnt/proof\nuname -sr; free; ls -l /mnt')
     alice.page.get_by_label("Press Enter at the end").check()
     album.take(alice.page, "type this text", "wide", "phone", whole=False)
     alice.button("Type it").click()

@@ -48,8 +48,7 @@ def office(whole_office: Office) -> Iterator[Office]:
 def give_desktops(office: Office, *names: str) -> dict[int, tuple[Script, str]]:
     """Each user gets a desktop; for each host a user who has one there, and its id."""
     found: dict[int, tuple[Script, str]] = {}
-    for name in names:
-        script = Script(office.installation, name)
+    for script in [Script(office.installation, name) for name in names]:
         desktop = script.gets_a_desktop(office.pool)["desktop"]
         hypervisor = office.dana.get(f"/desktops/{desktop}")["hypervisor"]
         found.setdefault(office.hypervisors.index(hypervisor), (script, desktop))
@@ -61,7 +60,6 @@ def test_a_killed_libvirtd_costs_nobody_a_desktop_and_the_console_says_why(
     office: Office, enter: Callable[[str], Person], album: Album
 ) -> None:
     users = give_desktops(office, "user0", "user1")
-    office.settle()
     (near, mine), (far, theirs) = users[LIVING], users[DYING]
     dying = office.hypervisors[DYING]
     worker, neighbour, dana = enter(near.name), enter(far.name), enter("dana")
@@ -86,6 +84,8 @@ def test_a_killed_libvirtd_costs_nobody_a_desktop_and_the_console_says_why(
     types_and_is_heard(office, worker, mine)
 
     newcomers = [Script(office.installation, f"user{number}") for number in (2, 3, 4)]
+    for newcomer in newcomers:
+        newcomer.post("/requests", {"pool": office.pool})
     for newcomer in newcomers:
         desktop = office.dana.get(f"/desktops/{newcomer.gets_a_desktop(office.pool)['desktop']}")
         assert desktop["hypervisor"] == office.hypervisors[LIVING]
