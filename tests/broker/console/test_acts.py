@@ -571,6 +571,13 @@ def test_groups_are_added(house: Estate, dana: Client) -> None:
     assert dana.post(at("group-add"), {"name": "Teachers"}).status_code == 422
 
 
+def test_what_is_to_be_said_waits_for_a_page_that_is_shown(house: Estate, dana: Client) -> None:
+    dana.post(at("group-add"), {"name": "Teachers"})
+    assert dana.get("/console/hypervisors/gone/", headers=HTMX).status_code == 404, "a part of the page being left"
+    assert "The group Teachers was added." in text_of(dana.get(at("people")))
+    assert "The group Teachers was added." not in text_of(dana.get(at("people")))
+
+
 # --- search and filters ----------------------------------------------------------------------------------------------
 
 
