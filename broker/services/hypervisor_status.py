@@ -44,6 +44,7 @@ def lost(asked: Hypervisor, error: ConnectorError) -> None:
         hypervisor.status, hypervisor.status_since = status, now
     hypervisor.save(update_fields=["failures", "retry_at", "status", "status_reason", "status_since"])
     if not changed:
+        nudges.announce("hypervisors")  # the reason may be another one, and the next try is later
         return
     log.warning("hypervisor.lost", hypervisor=hypervisor.name, reason=error.message)
     operations.event("hypervisor.lost", error.message, level="error", hypervisor_id=hypervisor.pk).save()
