@@ -78,11 +78,14 @@ class Person:
         self.context: BrowserContext = browser.new_context(viewport=WIDE, base_url=url)  # type: ignore[arg-type]
         self.context.set_default_timeout(ANSWER_S * 1000)
         self.complaints: list[str] = []
+        self.streams: list[str] = []
+        """Addresses of the WebSockets that pages opened, one for each time a screen was opened."""
         self.page = self.new_tab()
 
     def new_tab(self) -> Page:
         page = self.context.new_page()
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        page.on("websocket", lambda socket: self.streams.append(socket.url))
         page.on("console", lambda message: self._hear(page, message))
         # "Leave this page?" is answered with yes.
         page.on("dialog", lambda dialog: dialog.accept())

@@ -219,8 +219,9 @@ def test_a_hypervisor_that_cannot_be_used_says_why_and_leaves_nothing_behind(
     enter: Callable[[str], Person],
     album: Album,
 ) -> None:
-    host, name = office.hosts[0], mistake.__name__.replace("_", " ")
-    key = f"{name}\n{(host.client_pki / 'clientkey.pem').read_text()}"
+    host, what = office.hosts[0], mistake.__name__.replace("_", " ")
+    name = f'<b>"{what}"</b> ../ü'
+    key = f"{what}\n{(host.client_pki / 'clientkey.pem').read_text()}"
     typed = {"Client key": key, **mistake(host)}
     before = probes(host)
     dana = enter("dana")
@@ -231,7 +232,7 @@ def test_a_hypervisor_that_cannot_be_used_says_why_and_leaves_nothing_behind(
     expect(dana.page.locator(".page__lead .chip")).to_have_text(status, timeout=SAID_S * 1000)
     dana.sees(words)
     assert dana.was_not_loaded_again()
-    album.take(dana.page, name, "wide", "phone")
+    album.take(dana.page, what, "wide", "phone")
     assert all(secret not in dana.page.content() for secret in ("BEGIN PRIVATE", typed.get("Password", "Tr0ub")))
 
     dana.page.locator("#acts summary").click()
@@ -243,7 +244,7 @@ def test_a_hypervisor_that_cannot_be_used_says_why_and_leaves_nothing_behind(
     assert probes(host) == before
     # Its page asked for news of it once more before the browser had left it.
     dana.forgives("Response Status Error Code 404 from /console/hypervisors/")
-    wait_until(lambda: not key_files(office.installation.folder, name), 60, "its keys are removed from the disk")
+    wait_until(lambda: not key_files(office.installation.folder, what), 60, "its keys are removed from the disk")
 
 
 def probes(host: KvmHost) -> set[str]:

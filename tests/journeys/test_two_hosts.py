@@ -118,6 +118,7 @@ def test_a_killed_libvirtd_costs_nobody_a_desktop_and_the_console_says_why(
 def types_and_is_heard(office: Office, user: Person, desktop: str) -> None:
     """The screen that the user has had open all the time shows what libvirt sees and takes keys."""
     assert user.page.locator("main.viewer").get_attribute("data-phase") == "open"
+    assert len(user.streams) == 1, "it was never opened anew"
     nonce = secrets.token_hex(6)
     conn = office.hosts[LIVING].connect()
     try:
@@ -142,7 +143,7 @@ def test_a_silent_libvirtd_slows_no_page_and_is_said_and_no_order_is_carried_out
     dana.mark()
     office.hosts[DYING].freeze_libvirtd()
     # Wanted at once, while the broker still believes that both answer.
-    office.dana.ask("PATCH", f"/pools/{office.pool}", {"spare": 4})
+    office.dana.ask("PATCH", f"/pools/{office.pool}", {"spare": 3})
     watch = dana.new_tab()
     slowest = 0.0
     end = time.monotonic() + NOTICED_S
