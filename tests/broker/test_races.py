@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +18,50 @@ LIMIT_S = 200
 
 
 @pytest.fixture(scope="module", params=["postgresql", "sqlite"])
-def surroundings(
-    request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """The environment of a broker with an empty, migrated database."""
+def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """DATABASE_URL of an empty, migrated database that each race gets a copy of."""
     folder = tmp_path_factory.mktemp("races")
     if request.param == "postgresql":
-        url = _fresh_database(request.getfixturevalue("postgres_url"))
+        url = _fresh_database(request.getfixturevalue("postgres_url"), "races_empty", "template0")
     else:
-        url = f"sqlite:///{folder / 'races.sqlite3'}"
-    environment = os.environ | {
+        url = f"sqlite:///{folder / 'empty.sqlite3'}"
+    _run(_environment(folder, url), "manage.py", "migrate", "--verbosity", "0")
+    return url
+
+
+@pytest.fixture
+def surroundings(migrated: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of a broker of the test's own: races make people and hypervisors of the same names."""
+    if migrated.startswith("sqlite:"):
+        url = f"sqlite:///{tmp_path / 'race.sqlite3'}"
+        with (
+            closing(sqlite3.connect(migrated.removeprefix("sqlite:///"))) as empty,
+            closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as ours,
+        ):
+            empty.backup(ours)
+    else:
+        url = _fresh_database(migrated, "races", "races_empty")
+    return _environment(tmp_path, url) | {"REDIS_URL": redis_url}
+
+
+def _environment(folder: Path, url: str) -> dict[str, str]:
+    return os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "DESKYARD_DATA": str(folder),
         "DATABASE_URL": url,
-        "REDIS_URL": redis_url,
         "DESKYARD_LOG_LEVEL": "ERROR",
     }
-    _run(environment, "manage.py", "migrate", "--verbosity", "0")
-    return environment
 
 
-def _fresh_database(url: str) -> str:
-    """A database of our own on that server: other tests use theirs."""
+def _fresh_database(url: str, name: str, template: str) -> str:
+    """Its DATABASE_URL, on the same server: other tests use theirs."""
     import psycopg
 
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS races")
-        connection.execute("CREATE DATABASE races")
-    return url.rsplit("/", 1)[0] + "/races"
+    server = url.rsplit("/", 1)[0]
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}"')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    return f"{server}/{name}"
 
 
 def _run(environment: dict[str, str], *arguments: str) -> str:

@@ -148,7 +148,8 @@ class KvmHost:
         """Ends the daemon as a crash would; guests go on running. Its address refuses connections afterwards."""
         pid = self._libvirtd_pid()
         self._signal_libvirtd(signal.SIGKILL)
-        while pid is not None and self._libvirtd_pid() == pid:
+        # Until it is collected: a dying process loses its command line first and its listening sockets last.
+        while Path(f"/proc/{pid}").exists():
             time.sleep(0.02)
 
     def freeze_libvirtd(self) -> None:
@@ -157,6 +158,17 @@ class KvmHost:
 
     def thaw_libvirtd(self) -> None:
         self._signal_libvirtd(signal.SIGCONT)
+
+    def freeze_copying(self) -> None:
+        """A copy of a disk that is under way stands still in the middle. Undone by `thaw_copying`."""
+        copying = self._copying_pids()
+        assert copying, f"no disk is being copied on {self.name}"
+        for pid in copying:
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw_copying(self) -> None:
+        for pid in self._copying_pids():
+            os.kill(pid, signal.SIGCONT)
 
     def unplug(self) -> None:
         """Packets to and from the host vanish; connections stay open and silent. Undone by `plug_in`."""
@@ -195,7 +207,9 @@ class KvmHost:
 
     def guest_pids(self) -> set[int]:
         """Process ids (as seen from outside) of the host's running guests."""
-        return {pid for pid in self._processes() if _command(pid).startswith("/usr/bin/qemu-system")}
+        # A daemon that starts may also ask QEMU what it can do: such a process has no guest's name.
+        commands = {pid: _command(pid) for pid in self._processes()}
+        return {pid for pid, command in commands.items() if "qemu-system" in command and "\0guest=" in command}
 
     def wipe(self) -> None:
         """Removes all machines and volumes but the template's."""
@@ -364,6 +378,9 @@ class KvmHost:
 
     def _libvirtd_pid(self) -> int | None:
         return next((pid for pid in self._processes() if _command(pid).split("\0")[0] == "libvirtd"), None)
+
+    def _copying_pids(self) -> list[int]:
+        return [pid for pid in self._processes() if _command(pid).split("\0")[0].endswith("qemu-img")]
 
     def _signal_libvirtd(self, number: signal.Signals) -> None:
         pid = self._libvirtd_pid()

@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.guests import (
     clone_tiny,
-    remove_clone,
     run_in_guest,
     screen_port,
     screenshot,
@@ -23,8 +22,14 @@ from tests.support.screen import see, type_line
 
 
 @pytest.fixture
-def two_hosts(kvm_hosts: KvmHosts) -> list[KvmHost]:
-    return kvm_hosts.take(2)
+def two_hosts(kvm_hosts: KvmHosts) -> Iterator[list[KvmHost]]:
+    """Two hosts with nothing on them but the template, before and after."""
+    hosts = kvm_hosts.take(2)
+    for host in hosts:
+        host.wipe()
+    yield hosts
+    for host in kvm_hosts.take(2):  # anew: the test may have killed a daemon
+        host.wipe()
 
 
 @pytest.fixture
@@ -34,9 +39,6 @@ def guest(two_hosts: list[KvmHost]) -> Iterator[Any]:
     domain = clone_tiny(conn, "witness", listen="0.0.0.0")  # noqa: S104 - inside the host's own network namespace
     wait_for_agent(domain)
     yield domain
-    conn.close()
-    conn = two_hosts[0].connect()  # anew: the test may have killed the daemon
-    remove_clone(conn.lookupByName("witness"))
     conn.close()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import libvirt
@@ -378,11 +379,15 @@ def test_a_copy_goes_on_when_the_one_who_asked_for_it_is_killed(
 def test_a_copy_torn_by_the_daemons_death_is_made_again(real: LibvirtWorld, host: KvmHost, heavy_template: str) -> None:
     order = CloneMachine(key=new_key(), name="copy", template=heavy_template, linked=False, power_on=False)
     connector = real.connector()
-    assert submit(connector, [order])[order.key].stage is Stage.RUNNING
-    volume = _copy_under_way(host, order)
+    with ThreadPoolExecutor(1) as thread:
+        submitted = thread.submit(submit, connector, [order])
+        volume = _copy_under_way(host, order)
+        host.freeze_copying()  # however fast the disk is
+        assert submitted.result()[order.key].stage is Stage.RUNNING
     with volume.open("rb") as begun:
         host.kill_libvirtd()
         host.start_libvirtd()
+        host.thaw_copying()
         real.reconnect()
         result = do(real, real.connector(), order).result
         assert isinstance(result, MachineMade)
