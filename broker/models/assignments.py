@@ -14,7 +14,7 @@ from broker.models.pools import Pool
 
 class Assignment(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    pool = models.ForeignKey(Pool, models.PROTECT, related_name="assignments")
+    pool = models.ForeignKey(Pool, models.PROTECT, related_name="assignments", db_index=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="assignments")
     slot = models.PositiveSmallIntegerField(default=0)
     desktop = models.ForeignKey(Desktop, models.PROTECT, related_name="assignments")

@@ -16,10 +16,11 @@ from broker.models.templates import TemplateCopy
 class Desktop(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=63)
-    pool = models.ForeignKey(Pool, models.PROTECT, related_name="desktops")
-    member = models.ForeignKey(PoolMember, models.SET_NULL, null=True, related_name="desktops")
-    hypervisor = models.ForeignKey(Hypervisor, models.PROTECT, related_name="desktops")
-    copy = models.ForeignKey(TemplateCopy, models.PROTECT, related_name="desktops")
+    # Without indexes of their own: every move of a desktop writes them all, and live ones are found by those below.
+    pool = models.ForeignKey(Pool, models.PROTECT, related_name="desktops", db_index=False)
+    member = models.ForeignKey(PoolMember, models.SET_NULL, null=True, related_name="desktops", db_index=False)
+    hypervisor = models.ForeignKey(Hypervisor, models.PROTECT, related_name="desktops", db_index=False)
+    copy = models.ForeignKey(TemplateCopy, models.PROTECT, related_name="desktops", db_index=False)
     """The copy whose disk it hangs from."""
     state = models.CharField(max_length=10, choices=[(s.value, s.value) for s in State], default=State.PLANNED)
     state_since = models.DateTimeField()
@@ -42,7 +43,7 @@ class Desktop(models.Model):
     """When the reading began that the observed fields come from."""
     learned_at = models.DateTimeField(null=True)
     """When an operation last learned something newer than any reading; older readings do not overwrite it."""
-    target_host = models.ForeignKey(Host, models.SET_NULL, null=True, related_name="planned_desktops")
+    target_host = models.ForeignKey(Host, models.SET_NULL, null=True, related_name="planned_desktops", db_index=False)
     reserved_memory_mib = models.PositiveIntegerField(default=0)
     reserved_vcpus = models.PositiveIntegerField(default=0)
     """What is still reserved for it on `target_host`; 0 once a listing has shown the machine."""

@@ -29,7 +29,7 @@ class Request(models.Model):
     """Served in order as desktops become ready."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    pool = models.ForeignKey(Pool, models.PROTECT, related_name="requests")
+    pool = models.ForeignKey(Pool, models.PROTECT, related_name="requests", db_index=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="desktop_requests")
     state = models.CharField(max_length=10, choices=State, default=State.APPROVED)
     reason = models.TextField(blank=True)

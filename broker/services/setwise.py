@@ -7,11 +7,11 @@ to compose than the database to carry out. A join with a list of values says the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models.sql import InsertQuery
 from django.db.transaction import get_connection
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ def _typed(database: BaseDatabaseWrapper, column: Column) -> str:
 def insert_together(rows: Sequence[models.Model]) -> None:
     """Insert these rows, of any models, in this order; in one exchange where a message may hold several statements.
 
-    A key that the database makes is not read back. Raises IntegrityError. Call in a transaction.
+    Automatic keys are made by the database and not read back. Raises IntegrityError. Call in a transaction.
     """
     database = get_connection()
     statements = [_insert(database, row) for row in rows]
     features: Any = database.features
     if database.vendor == "postgresql" and not features.uses_server_side_binding:
-        values = tuple(value for _, values in statements for value in values)
+        values = [value for _, values in statements for value in values]
         statements = [("; ".join(sql for sql, _ in statements), values)]
     with database.cursor() as cursor:
         for sql, values in statements:
@@ -71,9 +71,15 @@ def insert_together(rows: Sequence[models.Model]) -> None:
         row._state.adding, row._state.db = False, database.alias
 
 
-def _insert(database: BaseDatabaseWrapper, row: models.Model) -> tuple[str, tuple[Any, ...]]:
-    made_there = row._meta.auto_field if row.pk is None else None
-    query = InsertQuery(type(row))
-    query.insert_values([field for field in row._meta.local_concrete_fields if field is not made_there], [row])
-    ((sql, values),) = query.get_compiler(connection=database).as_sql()
-    return sql, tuple(values)
+def _insert(database: BaseDatabaseWrapper, row: models.Model) -> tuple[str, list[Any]]:
+    sql, columns = _insertion(type(row))
+    return sql, [column.get_db_prep_save(column.pre_save(row, add=True), database) for column in columns]
+
+
+@cache
+def _insertion(model: type[models.Model]) -> tuple[str, list[Column]]:
+    columns = [column for column in model._meta.local_concrete_fields if not isinstance(column, models.AutoField)]
+    quote = get_connection().ops.quote_name
+    names = ", ".join(quote(str(column.column)) for column in columns)
+    values = ", ".join(["%s"] * len(columns))
+    return f"INSERT INTO {quote(model._meta.db_table)} ({names}) VALUES ({values})", columns  # noqa: S608
