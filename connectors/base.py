@@ -70,6 +70,7 @@ class MachineRef:
     """A machine the broker means. Orders that destroy or overwrite re-read both; `Conflict` on a difference."""
 
     id: str
+    """Empty, in `DeleteMachine` alone: whatever the order of the stamp's key made, whole or in part."""
     stamp: Stamp | None = None
     """None only for adopted machines, which carry no stamp of ours."""
 
@@ -136,14 +137,20 @@ class RecycleMachine(Order):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteMachine(Order):
-    """Delete a machine with the disks made for it, never the template's. A machine already gone is success."""
+    """Delete a machine with the disks made for it, never the template's. A machine already gone is success.
+
+    With a reference without an id: what is left of a clone order whose outcome nobody knows, if anything is.
+    """
 
     machine: MachineRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetPower(Order):
-    """Bring about a power state. Already there is success (except REBOOT and RESET)."""
+    """Bring about a power state. Already there is success (except REBOOT and RESET).
+
+    REBOOT and RESET happen once: an attempt that finds that an earlier one may have acted fails in words.
+    """
 
     machine: MachineRef
     action: PowerAction
@@ -409,7 +416,12 @@ def setting(
         default=default,
         repr=not secret,
         metadata={
-            "label": label, "help": help, "secret": secret, "choices": choices, "multiline": multiline, "when": when,
+            "label": label,
+            "help": help,
+            "secret": secret,
+            "choices": choices,
+            "multiline": multiline,
+            "when": when,
         },
     )
 

@@ -36,10 +36,10 @@ def ensure(work: Work[Any], pool: volumes.Pool, name: str, base: volumes.Volume)
     return pool.createXMLFrom(mapping.copy_xml(name, int(base.info()[1])), base, 0)
 
 
-def forget(work: Work[Any]) -> None:
-    """Remove the marks of this order's copies."""
+def forget(work: Work[Any], key: str = "") -> None:
+    """Remove the marks of the copies of this order, or of the order of that key."""
     for secret in _all_secrets(work):
-        if secret.usageID().startswith(_usage(work, "")):
+        if secret.usageID().startswith(_usage(key or work.order.key, "")):
             secret.undefine()
 
 
@@ -58,8 +58,8 @@ def is_being_written(work: Work[Any], volume: volumes.Volume) -> bool:
     return False
 
 
-def _usage(work: Work[Any], name: str) -> str:
-    return f"deskyard copy {work.order.key} {name}"
+def _usage(key: str, name: str) -> str:
+    return f"deskyard copy {key} {name}"
 
 
 def _mark(work: Work[Any], name: str) -> Any | None:
@@ -77,7 +77,7 @@ def _mark_uuid(work: Work[Any], name: str) -> str:
 
 def _set_mark(work: Work[Any], name: str) -> None:
     try:
-        work.connection.secretDefineXML(mapping.copy_mark_xml(_mark_uuid(work, name), _usage(work, name)))
+        work.connection.secretDefineXML(mapping.copy_mark_xml(_mark_uuid(work, name), _usage(work.order.key, name)))
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:  # then a copy whose answer is lost is made again
             raise

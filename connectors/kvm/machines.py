@@ -20,6 +20,7 @@ from connectors.base import (
     DeleteMachine,
     GuestSeed,
     MachineMade,
+    MachineRef,
     Outcome,
     Reconfigure,
     RecycleMachine,
@@ -246,6 +247,7 @@ def _recycle(work: Work[RecycleMachine]) -> Outcome:
     names.require_usable(order.name)
     work.begin("Looking at the machine")
     domain, seen = work.ours(order.machine)
+    _require_nothing_kept(domain, seen)
     _require_free_name(work, order.name, seen.uuid)
     if not _is_recycled(work, seen):
         volumes.require_no_clones(work, seen)
@@ -260,6 +262,27 @@ def _recycle(work: Work[RecycleMachine]) -> Outcome:
         power.switch_on(work, domain)
     work.step = "Recycling the machine"
     return work.done(_made(work, domain))
+
+
+def _require_nothing_kept(domain: Domain, seen: mapping.Domain) -> None:
+    """Raises `Unsupported` if the machine remembers more than its disks: its last user's boot entries, keys or TPM.
+
+    libvirt removes those with the definition alone, and a machine without one would be nobody's after a crash.
+    """
+    xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    kept = [
+        word
+        for word, is_kept in (
+            ("UEFI variables", mapping.has_uefi_variables(xml)),
+            ("a TPM", mapping.has_emulated_tpm(xml)),
+        )
+        if is_kept
+    ]
+    if kept:
+        raise Unsupported(
+            f"Machine {seen.name!r} keeps {' and '.join(kept)}, which a new disk does not clear. It has to be deleted "
+            "and built anew; nothing was done to it."
+        )
 
 
 def _is_recycled(work: Work[RecycleMachine], seen: mapping.Domain) -> bool:
@@ -295,17 +318,29 @@ def _forget_memories(work: Work[Any], domain: Domain) -> None:
 
 def delete(work: Work[DeleteMachine]) -> Outcome:
     work.begin("Looking at the machine")
-    found = work.find_ours(work.order.machine)
+    machine = _meant(work.order.machine)
+    found = work.find_ours(machine)
     if found is not None:
         volumes.require_no_clones(work, found[1])
-    volumes.require_unused(work, work.order.machine.id, found[1].disks if found is not None else ())
+    volumes.require_unused(work, machine.id, found[1].disks if found is not None else ())
     if found is not None:
         power.cut_power(work, found[0])
-    volumes.remove(work, work.order.machine.id)
+    volumes.remove(work, machine.id)
+    if machine.stamp is not None and not work.order.machine.id:
+        copies.forget(work, machine.stamp.key)
     if found is not None:
         undefine(work, found[0])
     work.step = "Deleting the machine"
     return work.done()
+
+
+def _meant(machine: MachineRef) -> MachineRef:
+    """A reference without an id means what the order of its stamp's key made, and that is known from the key."""
+    if machine.id:
+        return machine
+    if machine.stamp is None:
+        raise Conflict("Neither a machine nor the order that made it was named. Nothing was deleted.")
+    return MachineRef(names.uuid_of(machine.stamp.key), machine.stamp)
 
 
 def undefine(work: Work[Any], domain: Domain) -> None:

@@ -87,6 +87,8 @@ class Domain:
     role: Role | None = None
     reverted_by: str = ""
     """Key of the order that last reverted it."""
+    restarted_by: str = ""
+    """Key of the order that last restarted it."""
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     graphics: tuple[Graphics, ...] = ()
@@ -148,6 +150,7 @@ def read_domain(xml: str) -> Domain:
         stamp=_stamp(mark),
         role=_role(mark),
         reverted_by=mark.get("reverted", "") if mark is not None else "",
+        restarted_by=mark.get("restarted", "") if mark is not None else "",
         disks=tuple(_read_disk(disk) for disk in root.iterfind("devices/disk")),
         nics=tuple(_read_nic(nic) for nic in root.iterfind("devices/interface")),
         graphics=tuple(_read_graphics(graphics) for graphics in root.iterfind("devices/graphics")),
@@ -321,20 +324,17 @@ def reconfigured_xml(machine_xml: str, vcpus: int | None, memory_mib: int | None
     return _written(root)
 
 
-def mark_xml(stamp: Stamp | None, role: Role, reverted: str = "") -> str:
+def mark_xml(stamp: Stamp | None, role: Role, *, reverted: str = "", restarted: str = "") -> str:
     """The metadata element that `setMetadata` stores under our namespace."""
     mark = etree.Element("machine")
-    for name, value in _mark_attributes(stamp, role, reverted).items():
+    for name, value in _mark_attributes(stamp, role, reverted=reverted, restarted=restarted).items():
         mark.set(name, value)
     return _written(mark)
 
 
-def _mark_attributes(stamp: Stamp | None, role: Role, reverted: str) -> dict[str, str]:
+def _mark_attributes(stamp: Stamp | None, role: Role, **orders: str) -> dict[str, str]:
     attributes = {"installation": stamp.installation, "key": stamp.key} if stamp else {}
-    attributes["role"] = role.value
-    if reverted:
-        attributes["reverted"] = reverted
-    return attributes
+    return attributes | {"role": role.value} | {name: key for name, key in orders.items() if key}
 
 
 def _written(root: Element) -> str:
@@ -514,7 +514,7 @@ def probe_xml(*, name: str, uuid: str, stamp: Stamp, virt_type: str, kernel: str
     root = etree.Element("domain", type=virt_type)
     _set_text(root, "name", name)
     _set_text(root, "uuid", uuid)
-    _set_mark(root, _mark_attributes(stamp, Role.PROBE, ""))
+    _set_mark(root, _mark_attributes(stamp, Role.PROBE))
     _set_text(root, "memory", "128")
     _child(root, "memory").set("unit", "MiB")
     _set_text(root, "vcpu", "1")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import libvirt
 
 from connectors.base import Outcome, Power, PowerAction, PowerSet, SetPower
-from connectors.errors import Conflict
+from connectors.errors import Conflict, PlatformFault
 from connectors.kvm import mapping, volumes
-from connectors.kvm.work import Domain, Work, number
+from connectors.kvm.client import is_alive
+from connectors.kvm.work import Domain, OutOfTime, Work, number
 
 _PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
 _ON = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_SHUTDOWN)
@@ -51,17 +54,46 @@ def set_power(work: Work[SetPower]) -> Outcome:
             return _shut_down(work, domain)
         case PowerAction.REBOOT:
             _require_on(domain)
-            work.begin("Asking the guest to restart")
-            _ask(domain, domain.reboot, libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT, libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
+            with _once(work, domain, seen):
+                work.begin("Asking the guest to restart")
+                by = libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT, libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
+                _ask(domain, domain.reboot, *by)
         case PowerAction.RESET:
             _require_on(domain)
-            work.begin("Pressing the reset button")
-            domain.reset(0)
+            with _once(work, domain, seen):
+                work.begin("Pressing the reset button")
+                domain.reset(0)
         case PowerAction.SUSPEND:
             _suspend(work, domain)
         case PowerAction.RESUME:
             _resume(work, domain)
     return work.done(PowerSet(seen_power(domain)))
+
+
+@contextmanager
+def _once(work: Work[SetPower], domain: Domain, seen: mapping.Domain) -> Iterator[None]:
+    """Leave a trace before acting. Raises `PlatformFault` if an earlier attempt left it: whoever waited for that answer
+    may be at work in the restarted guest by now."""
+    if seen.restarted_by == work.order.key:
+        raise PlatformFault(
+            f"Whether machine {seen.name!r} was restarted is not known: the answer was lost. See whether it was, and "
+            "ask again if not."
+        )
+    work.begin("Noting the restart")
+    _note_restart(domain, seen, work.order.key)
+    try:
+        yield
+    except (libvirt.libvirtError, OutOfTime):
+        if is_alive(work.connection):  # refused, or not even asked: it may be tried again
+            _note_restart(domain, seen, "")
+        raise
+
+
+def _note_restart(domain: Domain, seen: mapping.Domain, key: str) -> None:
+    mark = mapping.mark_xml(seen.stamp, mapping.Role.MACHINE, reverted=seen.reverted_by, restarted=key)
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT, mark, "deskyard", mapping.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    )
 
 
 def switch_on(work: Work[Any], domain: Domain) -> None:

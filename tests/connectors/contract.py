@@ -344,6 +344,19 @@ def check_a_deleted_machine_leaves_nothing_and_twice_is_success(world: World) ->
     do(world, world.connector(), DeleteMachine(key=new_key(), machine=machine))
 
 
+def check_what_a_clone_of_unknown_outcome_made_is_deleted_by_its_key(world: World) -> None:
+    connector = world.connector()
+    order, bystander = clone(world, power_on=True), clone(world)
+    made(world, connector, order)
+    kept = made(world, connector, bystander)
+    rest = MachineRef("", Stamp(OURS, order.key))
+    do(world, world.connector(), DeleteMachine(key=new_key(), machine=rest))
+    assert set(world.machines()) == {kept.machine_id}
+    do(world, connector, DeleteMachine(key=new_key(), machine=rest))
+    do(world, connector, DeleteMachine(key=new_key(), machine=MachineRef("", Stamp(OURS, new_key()))))
+    assert set(world.machines()) == {kept.machine_id}
+
+
 def check_a_foreign_stamp_is_a_conflict_and_nothing_happens(world: World) -> None:
     connector = world.connector()
     machine = made(world, connector, clone(world, power_on=True))

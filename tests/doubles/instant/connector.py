@@ -400,8 +400,12 @@ class InstantConnector:
         return machine
 
     def _delete(self, order: DeleteMachine) -> Outcome:
+        ref, stamp = order.machine, order.machine.stamp
+        if not ref.id and stamp is not None:
+            begun = self.world.machines_of(stamp.installation, stamp.key)
+            ref = MachineRef(begun[0].id if begun else "", stamp)
         try:
-            machine = self._same(order.machine)
+            machine = self._same(ref)
         except NotFound:
             return Outcome(key=order.key, stage=Stage.DONE)
         self.world.faults.reach("act.between")
