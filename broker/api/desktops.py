@@ -183,6 +183,12 @@ def release(request: HttpRequest, id: UUID) -> OperationOut:
     return show_operation(request, operation or selectors.latest_change(id))
 
 
+@router.post("/{id}/forget", response={200: DesktopDetailOut})
+def forget(request: HttpRequest, id: UUID) -> DesktopDetailOut:
+    """Give up a desktop that is missing or cannot be deleted. Its machine is not touched. Administrators only."""
+    return _detail(services.forget_desktop(actor=administrator(request), desktop_id=id))
+
+
 @router.post("/{id}/retire", response={202: DesktopDetailOut})
 def retire(request: HttpRequest, id: UUID) -> DesktopDetailOut:
     """Delete a desktop with its machine; 409 while it is assigned. Administrators only."""

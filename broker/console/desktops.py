@@ -127,6 +127,7 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         "has_power": bool(desktop.machine_id) and State(desktop.state) in SWITCHABLE,
         "can_retire": State(desktop.state) in sources(Event.RETIRED) - {State.RETIRING},
         "can_release": State(desktop.state) in sources(Event.RELEASED),
+        "can_forget": State(desktop.state) in sources(Event.FORGOTTEN) and services.is_out_of_reach(desktop),
         "can_recycle": State(desktop.state) in sources(Event.RETRIED) and bool(desktop.machine_id),
     }
     return show(request, "console/desktops/detail.html", context)
@@ -203,6 +204,16 @@ def retire(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
 
     sentence = _("Its machine and disks are deleted on the hypervisor. The pool builds another one if it needs it.")
     return _asked(request, desktop_id, _("Delete %s?"), _("Delete it"), sentence, do)
+
+
+@administrators_only
+def forget(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    def do(desktop: Desktop) -> str:
+        services.forget_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        return _("%s is forgotten; its machine was not touched.") % desktop
+
+    sentence = _("Its machine is not deleted. Should it turn up again, you find it under Drift.")
+    return _asked(request, desktop_id, _("Forget %s?"), _("Forget it"), sentence, do)
 
 
 @administrators_only

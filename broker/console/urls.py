@@ -35,6 +35,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("desktops/<uuid:desktop_id>/maintenance/", desktops.set_maintenance, name="desktop-maintenance"),
     path("desktops/<uuid:desktop_id>/recycle/", desktops.recycle, name="desktop-recycle"),
     path("desktops/<uuid:desktop_id>/delete/", desktops.retire, name="desktop-retire"),
+    path("desktops/<uuid:desktop_id>/forget/", desktops.forget, name="desktop-forget"),
     path("desktops/<uuid:desktop_id>/release/", desktops.release, name="desktop-release"),
     path("pools/", pools.list_, name="pools"),
     path("pools/add/", pools.add, name="pool-add"),

@@ -52,6 +52,8 @@ class Event(StrEnum):
     RETIRED = "retired"
     """It shall go: too many, drained, failed, or an administrator's word."""
     DELETED = "deleted"
+    FORGOTTEN = "forgotten"
+    """An administrator's word that its machine is out of reach for good."""
     LOST = "lost"
     """Believed absent."""
     FOUND_FREE = "found_free"
@@ -95,8 +97,10 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (S.MISSING, E.FOUND_OWNED): S.ASSIGNED,
     (S.MISSING, E.RELEASED): S.RECYCLING,
     (S.MISSING, E.RETIRED): S.RETIRING,
+    (S.MISSING, E.FORGOTTEN): S.GONE,
     (S.RETIRING, E.RETIRED): S.RETIRING,
     (S.RETIRING, E.DELETED): S.GONE,
+    (S.RETIRING, E.FORGOTTEN): S.GONE,
 }
 
 LIVE = frozenset(State) - {S.GONE}

@@ -10,630 +10,1047 @@ import broker.domain.lifecycle
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
+        ("auth", "0012_alter_user_first_name_max_length"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Host',
+            name="Host",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('platform_id', models.CharField(max_length=200)),
-                ('name', models.CharField(max_length=200)),
-                ('vcpus', models.PositiveIntegerField()),
-                ('memory_mib', models.PositiveIntegerField()),
-                ('is_up', models.BooleanField(default=True)),
-                ('is_draining', models.BooleanField(default=False)),
-                ('used_vcpus', models.PositiveIntegerField(default=0)),
-                ('used_memory_mib', models.PositiveIntegerField(default=0)),
-                ('reserved_vcpus', models.IntegerField(default=0)),
-                ('reserved_memory_mib', models.IntegerField(default=0)),
-                ('seen_at', models.DateTimeField()),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("platform_id", models.CharField(max_length=200)),
+                ("name", models.CharField(max_length=200)),
+                ("vcpus", models.PositiveIntegerField()),
+                ("memory_mib", models.PositiveIntegerField()),
+                ("is_up", models.BooleanField(default=True)),
+                ("is_draining", models.BooleanField(default=False)),
+                ("used_vcpus", models.PositiveIntegerField(default=0)),
+                ("used_memory_mib", models.PositiveIntegerField(default=0)),
+                ("reserved_vcpus", models.IntegerField(default=0)),
+                ("reserved_memory_mib", models.IntegerField(default=0)),
+                ("seen_at", models.DateTimeField()),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Hypervisor',
+            name="Hypervisor",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('kind', models.CharField(max_length=40)),
-                ('settings', models.JSONField(default=dict)),
-                ('secrets', models.BinaryField(default=bytes)),
-                ('status', models.CharField(choices=[('new', 'Not reached yet'), ('up', 'Up'), ('down', 'Down'), ('refused', 'Sign-in refused'), ('doubt', 'In doubt')], default='new', max_length=10)),
-                ('status_reason', models.TextField(blank=True)),
-                ('status_since', models.DateTimeField(null=True)),
-                ('product', models.CharField(blank=True, max_length=200)),
-                ('takes', models.JSONField(default=list)),
-                ('warnings', models.JSONField(default=list)),
-                ('is_draining', models.BooleanField(default=False)),
-                ('build_budget', models.PositiveIntegerField(default=8)),
-                ('power_budget', models.PositiveIntegerField(default=20)),
-                ('memory_ratio', models.FloatField(default=1.0)),
-                ('vcpu_ratio', models.FloatField(default=8.0)),
-                ('pump_epoch', models.BigIntegerField(default=0)),
-                ('pump_expires_at', models.DateTimeField(null=True)),
-                ('retry_at', models.DateTimeField(null=True)),
-                ('failures', models.PositiveIntegerField(default=0)),
-                ('inventory_epoch', models.BigIntegerField(default=0)),
-                ('inventory_expires_at', models.DateTimeField(null=True)),
-                ('next_inventory_at', models.DateTimeField(null=True)),
-                ('complete_at', models.DateTimeField(null=True)),
-                ('doubt', models.JSONField(default=list)),
-                ('absence_confirmed_at', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100, unique=True)),
+                ("kind", models.CharField(max_length=40)),
+                ("settings", models.JSONField(default=dict)),
+                ("secrets", models.BinaryField(default=bytes)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("new", "Not reached yet"),
+                            ("up", "Up"),
+                            ("down", "Down"),
+                            ("refused", "Sign-in refused"),
+                            ("doubt", "In doubt"),
+                        ],
+                        default="new",
+                        max_length=10,
+                    ),
+                ),
+                ("status_reason", models.TextField(blank=True)),
+                ("status_since", models.DateTimeField(null=True)),
+                ("product", models.CharField(blank=True, max_length=200)),
+                ("takes", models.JSONField(default=list)),
+                ("warnings", models.JSONField(default=list)),
+                ("is_draining", models.BooleanField(default=False)),
+                ("build_budget", models.PositiveIntegerField(default=8)),
+                ("power_budget", models.PositiveIntegerField(default=20)),
+                ("memory_ratio", models.FloatField(default=1.0)),
+                ("vcpu_ratio", models.FloatField(default=8.0)),
+                ("pump_epoch", models.BigIntegerField(default=0)),
+                ("pump_expires_at", models.DateTimeField(null=True)),
+                ("retry_at", models.DateTimeField(null=True)),
+                ("failures", models.PositiveIntegerField(default=0)),
+                ("inventory_epoch", models.BigIntegerField(default=0)),
+                ("inventory_expires_at", models.DateTimeField(null=True)),
+                ("next_inventory_at", models.DateTimeField(null=True)),
+                ("complete_at", models.DateTimeField(null=True)),
+                ("doubt", models.JSONField(default=list)),
+                ("absence_confirmed_at", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('name', models.CharField(max_length=100, primary_key=True, serialize=False)),
-                ('epoch', models.BigIntegerField(default=0)),
-                ('expires_at', models.DateTimeField()),
+                ("name", models.CharField(max_length=100, primary_key=True, serialize=False)),
+                ("epoch", models.BigIntegerField(default=0)),
+                ("expires_at", models.DateTimeField()),
             ],
         ),
         migrations.CreateModel(
-            name='Template',
+            name="Template",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('description', models.TextField(blank=True)),
-                ('os', models.CharField(blank=True, max_length=60)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100, unique=True)),
+                ("description", models.TextField(blank=True)),
+                ("os", models.CharField(blank=True, max_length=60)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='ApiToken',
+            name="ApiToken",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('hash', models.CharField(max_length=64, unique=True)),
-                ('prefix', models.CharField(max_length=12)),
-                ('scopes', models.JSONField(default=list)),
-                ('expires_at', models.DateTimeField()),
-                ('last_used_at', models.DateTimeField(null=True)),
-                ('revoked_at', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='api_tokens', to=settings.AUTH_USER_MODEL)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100)),
+                ("hash", models.CharField(max_length=64, unique=True)),
+                ("prefix", models.CharField(max_length=12)),
+                ("scopes", models.JSONField(default=list)),
+                ("expires_at", models.DateTimeField()),
+                ("last_used_at", models.DateTimeField(null=True)),
+                ("revoked_at", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_tokens",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='Desktop',
+            name="Desktop",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=63)),
-                ('state', models.CharField(choices=[('planned', 'planned'), ('building', 'building'), ('preparing', 'preparing'), ('ready', 'ready'), ('assigned', 'assigned'), ('recycling', 'recycling'), ('retiring', 'retiring'), ('gone', 'gone'), ('failed', 'failed'), ('missing', 'missing')], default=broker.domain.lifecycle.State['PLANNED'], max_length=10)),
-                ('state_since', models.DateTimeField()),
-                ('epoch', models.PositiveIntegerField(default=1)),
-                ('clean_epoch', models.PositiveIntegerField(default=0)),
-                ('machine_id', models.CharField(blank=True, max_length=200)),
-                ('stamp_key', models.CharField(blank=True, max_length=64)),
-                ('disks', models.JSONField(default=list)),
-                ('vcpus', models.PositiveIntegerField()),
-                ('memory_mib', models.PositiveIntegerField()),
-                ('power', models.CharField(default='unknown', max_length=12)),
-                ('is_answering', models.BooleanField(default=False)),
-                ('addresses', models.JSONField(default=list)),
-                ('observed_at', models.DateTimeField(null=True)),
-                ('learned_at', models.DateTimeField(null=True)),
-                ('reserved_memory_mib', models.PositiveIntegerField(default=0)),
-                ('reserved_vcpus', models.PositiveIntegerField(default=0)),
-                ('why', models.JSONField(default=list)),
-                ('is_in_maintenance', models.BooleanField(default=False)),
-                ('failure', models.TextField(blank=True)),
-                ('attempts', models.PositiveSmallIntegerField(default=0)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('ready_at', models.DateTimeField(null=True)),
-                ('target_host', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='planned_desktops', to='broker.host')),
-                ('hypervisor', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='desktops', to='broker.hypervisor')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=63)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("planned", "planned"),
+                            ("building", "building"),
+                            ("preparing", "preparing"),
+                            ("ready", "ready"),
+                            ("assigned", "assigned"),
+                            ("recycling", "recycling"),
+                            ("retiring", "retiring"),
+                            ("gone", "gone"),
+                            ("failed", "failed"),
+                            ("missing", "missing"),
+                        ],
+                        default=broker.domain.lifecycle.State["PLANNED"],
+                        max_length=10,
+                    ),
+                ),
+                ("state_since", models.DateTimeField()),
+                ("epoch", models.PositiveIntegerField(default=1)),
+                ("clean_epoch", models.PositiveIntegerField(default=0)),
+                ("machine_id", models.CharField(blank=True, max_length=200)),
+                ("stamp_key", models.CharField(blank=True, max_length=64)),
+                ("disks", models.JSONField(default=list)),
+                ("vcpus", models.PositiveIntegerField()),
+                ("memory_mib", models.PositiveIntegerField()),
+                ("power", models.CharField(default="unknown", max_length=12)),
+                ("is_answering", models.BooleanField(default=False)),
+                ("addresses", models.JSONField(default=list)),
+                ("observed_at", models.DateTimeField(null=True)),
+                ("learned_at", models.DateTimeField(null=True)),
+                ("reserved_memory_mib", models.PositiveIntegerField(default=0)),
+                ("reserved_vcpus", models.PositiveIntegerField(default=0)),
+                ("why", models.JSONField(default=list)),
+                ("is_in_maintenance", models.BooleanField(default=False)),
+                ("failure", models.TextField(blank=True)),
+                ("attempts", models.PositiveSmallIntegerField(default=0)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("ready_at", models.DateTimeField(null=True)),
+                (
+                    "target_host",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="planned_desktops",
+                        to="broker.host",
+                    ),
+                ),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="desktops", to="broker.hypervisor"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at', '-id'],
-            },
-        ),
-        migrations.AddField(
-            model_name='host',
-            name='hypervisor',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='hosts', to='broker.hypervisor'),
-        ),
-        migrations.CreateModel(
-            name='Installation',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('only', models.BooleanField(default=True, editable=False, unique=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-            ],
-            options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('only', True)), name='installation_is_one')],
-            },
-        ),
-        migrations.CreateModel(
-            name='Machine',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('platform_id', models.CharField(max_length=200)),
-                ('name', models.CharField(max_length=300)),
-                ('power', models.CharField(max_length=12)),
-                ('vcpus', models.PositiveIntegerField(default=0)),
-                ('memory_mib', models.PositiveIntegerField(default=0)),
-                ('stamp_installation', models.CharField(blank=True, max_length=64)),
-                ('stamp_key', models.CharField(blank=True, max_length=64)),
-                ('agent', models.CharField(blank=True, max_length=12)),
-                ('addresses', models.JSONField(default=list)),
-                ('cannot', models.JSONField(default=dict)),
-                ('is_template', models.BooleanField(default=False)),
-                ('template_disk_mib', models.PositiveIntegerField(default=0)),
-                ('template_storage', models.CharField(blank=True, max_length=200)),
-                ('template_cannot', models.TextField(blank=True)),
-                ('seen_at', models.DateTimeField()),
-                ('absences', models.PositiveSmallIntegerField(default=0)),
-                ('is_forgotten', models.BooleanField(default=False)),
-                ('host', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='machines', to='broker.host')),
-                ('hypervisor', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='machines', to='broker.hypervisor')),
-            ],
-            options={
-                'ordering': ['name'],
-            },
-        ),
-        migrations.CreateModel(
-            name='Network',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('platform_id', models.CharField(max_length=200)),
-                ('name', models.CharField(max_length=200)),
-                ('kind', models.CharField(blank=True, max_length=60)),
-                ('seen_at', models.DateTimeField()),
-                ('hypervisor', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='networks', to='broker.hypervisor')),
-            ],
-            options={
-                'ordering': ['name'],
-            },
-        ),
-        migrations.CreateModel(
-            name='Operation',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('clone', 'Build'), ('recycle', 'Recycle'), ('delete', 'Delete'), ('power', 'Power'), ('snapshot', 'Take snapshot'), ('revert', 'Revert to snapshot'), ('unsnapshot', 'Delete snapshot'), ('reconfigure', 'Reconfigure'), ('screen', 'Open screen'), ('probe', 'Probe acceleration')], max_length=12)),
-                ('state', models.CharField(choices=[('queued', 'Queued'), ('sent', 'Sent'), ('running', 'Running'), ('done', 'Done'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='queued', max_length=10)),
-                ('epoch', models.PositiveIntegerField(default=0)),
-                ('changes', models.BooleanField(default=True)),
-                ('parameters', models.JSONField(default=dict)),
-                ('rank', models.SmallIntegerField(default=50)),
-                ('attempt', models.PositiveSmallIntegerField(default=0)),
-                ('pump_epoch', models.BigIntegerField(default=0)),
-                ('call_deadline', models.DateTimeField(null=True)),
-                ('not_before', models.DateTimeField(null=True)),
-                ('next_poll_at', models.DateTimeField(null=True)),
-                ('deadline_at', models.DateTimeField()),
-                ('receipt', models.JSONField(default=dict)),
-                ('percent', models.PositiveSmallIntegerField(null=True)),
-                ('step', models.CharField(blank=True, max_length=200)),
-                ('error_kind', models.CharField(blank=True, max_length=30)),
-                ('error', models.TextField(blank=True)),
-                ('platform_words', models.TextField(blank=True)),
-                ('is_cancel_requested', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField()),
-                ('sent_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('desktop', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='operations', to='broker.desktop')),
-                ('hypervisor', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='operations', to='broker.hypervisor')),
-                ('requested_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='operations', to=settings.AUTH_USER_MODEL)),
-                ('retry_of', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retries', to='broker.operation')),
-            ],
-            options={
-                'ordering': ['-created_at', '-id'],
-            },
-        ),
-        migrations.CreateModel(
-            name='Pool',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('description', models.TextField(blank=True)),
-                ('kind', models.CharField(choices=[('floating', 'Floating'), ('dedicated', 'Dedicated')], default='floating', max_length=10)),
-                ('naming', models.CharField(max_length=60)),
-                ('minimum', models.PositiveIntegerField(default=0)),
-                ('spare', models.PositiveIntegerField(default=1)),
-                ('maximum', models.PositiveIntegerField(default=10)),
-                ('vcpus', models.PositiveIntegerField(blank=True, null=True)),
-                ('memory_mib', models.PositiveIntegerField(blank=True, null=True)),
-                ('is_linked', models.BooleanField(default=True)),
-                ('preparation', models.CharField(choices=[('agent', "Wait until the guest's agent answers"), ('none', 'Ready as soon as the machine stands')], default='agent', max_length=10)),
-                ('prepare_timeout_s', models.PositiveIntegerField(default=900)),
-                ('gives_seed', models.BooleanField(default=True)),
-                ('starts_powered_off', models.BooleanField(default=True)),
-                ('priority', models.PositiveSmallIntegerField(default=50)),
-                ('is_enabled', models.BooleanField(default=True)),
-                ('delete_budget_per_hour', models.PositiveIntegerField(default=30)),
-                ('hold_reason', models.TextField(blank=True)),
-                ('last_number', models.PositiveIntegerField(default=0)),
-                ('next_reconcile_at', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-            ],
-            options={
-                'ordering': ['name'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('minimum__lte', models.F('maximum'))), name='pool_minimum_within_maximum')],
-            },
-        ),
-        migrations.CreateModel(
-            name='Event',
-            fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('at', models.DateTimeField()),
-                ('kind', models.CharField(max_length=40)),
-                ('message', models.TextField()),
-                ('level', models.CharField(default='info', max_length=8)),
-                ('desktop', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='broker.desktop')),
-                ('hypervisor', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='broker.hypervisor')),
-                ('operation', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='broker.operation')),
-                ('pool', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='events', to='broker.pool')),
-            ],
-            options={
-                'ordering': ['-id'],
-            },
-        ),
-        migrations.CreateModel(
-            name='Entitlement',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('group', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='entitlements', to='auth.group')),
-                ('user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='entitlements', to=settings.AUTH_USER_MODEL)),
-                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='entitlements', to='broker.pool')),
-            ],
-        ),
-        migrations.AddField(
-            model_name='desktop',
-            name='pool',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='desktops', to='broker.pool'),
-        ),
-        migrations.CreateModel(
-            name='Assignment',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('slot', models.PositiveSmallIntegerField(default=0)),
-                ('since', models.DateTimeField()),
-                ('until', models.DateTimeField(null=True)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='assignments', to=settings.AUTH_USER_MODEL)),
-                ('desktop', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='assignments', to='broker.desktop')),
-                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='assignments', to='broker.pool')),
-            ],
-            options={
-                'ordering': ['-since'],
-            },
-        ),
-        migrations.CreateModel(
-            name='PoolMember',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('weight', models.PositiveIntegerField(default=100)),
-                ('maximum', models.PositiveIntegerField(blank=True, null=True)),
-                ('networks', models.JSONField(default=list)),
-                ('is_enabled', models.BooleanField(default=True)),
-                ('hold_until', models.DateTimeField(null=True)),
-                ('hold_reason', models.TextField(blank=True)),
-                ('failures', models.PositiveIntegerField(default=0)),
-                ('hypervisor', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='members', to='broker.hypervisor')),
-                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='members', to='broker.pool')),
-            ],
-            options={
-                'ordering': ['-weight'],
+                "ordering": ["-created_at", "-id"],
             },
         ),
         migrations.AddField(
-            model_name='desktop',
-            name='member',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='desktops', to='broker.poolmember'),
+            model_name="host",
+            name="hypervisor",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="hosts", to="broker.hypervisor"
+            ),
         ),
         migrations.CreateModel(
-            name='Request',
+            name="Installation",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('state', models.CharField(choices=[('waiting', 'Waiting for approval'), ('approved', 'Approved, waiting for a desktop'), ('building', 'A desktop is being built'), ('ready', 'Ready'), ('refused', 'Refused'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('ended', 'Ended')], default='approved', max_length=10)),
-                ('reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField()),
-                ('served_at', models.DateTimeField(null=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('desktop', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='requests', to='broker.desktop')),
-                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='requests', to='broker.pool')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='desktop_requests', to=settings.AUTH_USER_MODEL)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("only", models.BooleanField(default=True, editable=False, unique=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['-created_at', '-id'],
+                "constraints": [models.CheckConstraint(condition=models.Q(("only", True)), name="installation_is_one")],
             },
         ),
         migrations.CreateModel(
-            name='ScreenSession',
+            name="Machine",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('epoch', models.PositiveIntegerField()),
-                ('protocol', models.CharField(max_length=10)),
-                ('address', models.GenericIPAddressField(null=True)),
-                ('session_key', models.CharField(blank=True, max_length=64)),
-                ('started_at', models.DateTimeField()),
-                ('seen_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('end_reason', models.CharField(blank=True, max_length=100)),
-                ('bytes_to_user', models.BigIntegerField(default=0)),
-                ('bytes_from_user', models.BigIntegerField(default=0)),
-                ('desktop', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='sessions', to='broker.desktop')),
-                ('token', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='broker.apitoken')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("platform_id", models.CharField(max_length=200)),
+                ("name", models.CharField(max_length=300)),
+                ("power", models.CharField(max_length=12)),
+                ("vcpus", models.PositiveIntegerField(default=0)),
+                ("memory_mib", models.PositiveIntegerField(default=0)),
+                ("stamp_installation", models.CharField(blank=True, max_length=64)),
+                ("stamp_key", models.CharField(blank=True, max_length=64)),
+                ("agent", models.CharField(blank=True, max_length=12)),
+                ("addresses", models.JSONField(default=list)),
+                ("cannot", models.JSONField(default=dict)),
+                ("is_template", models.BooleanField(default=False)),
+                ("template_disk_mib", models.PositiveIntegerField(default=0)),
+                ("template_storage", models.CharField(blank=True, max_length=200)),
+                ("template_cannot", models.TextField(blank=True)),
+                ("seen_at", models.DateTimeField()),
+                ("absences", models.PositiveSmallIntegerField(default=0)),
+                ("is_forgotten", models.BooleanField(default=False)),
+                (
+                    "host",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="machines",
+                        to="broker.host",
+                    ),
+                ),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="machines", to="broker.hypervisor"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-started_at'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Storage',
+            name="Network",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('platform_id', models.CharField(max_length=200)),
-                ('name', models.CharField(max_length=200)),
-                ('capacity_mib', models.BigIntegerField()),
-                ('free_mib', models.BigIntegerField()),
-                ('is_up', models.BooleanField(default=True)),
-                ('seen_at', models.DateTimeField()),
-                ('hypervisor', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='storages', to='broker.hypervisor')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("platform_id", models.CharField(max_length=200)),
+                ("name", models.CharField(max_length=200)),
+                ("kind", models.CharField(blank=True, max_length=60)),
+                ("seen_at", models.DateTimeField()),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="networks", to="broker.hypervisor"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='TemplateCopy',
+            name="Operation",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('platform_id', models.CharField(max_length=200)),
-                ('name', models.CharField(max_length=300)),
-                ('storage', models.CharField(blank=True, max_length=200)),
-                ('vcpus', models.PositiveIntegerField()),
-                ('memory_mib', models.PositiveIntegerField()),
-                ('disk_mib', models.PositiveIntegerField(default=0)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('hypervisor', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='copies', to='broker.hypervisor')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("clone", "Build"),
+                            ("recycle", "Recycle"),
+                            ("delete", "Delete"),
+                            ("power", "Power"),
+                            ("snapshot", "Take snapshot"),
+                            ("revert", "Revert to snapshot"),
+                            ("unsnapshot", "Delete snapshot"),
+                            ("reconfigure", "Reconfigure"),
+                            ("screen", "Open screen"),
+                            ("probe", "Probe acceleration"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("sent", "Sent"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=10,
+                    ),
+                ),
+                ("epoch", models.PositiveIntegerField(default=0)),
+                ("changes", models.BooleanField(default=True)),
+                ("parameters", models.JSONField(default=dict)),
+                ("rank", models.SmallIntegerField(default=50)),
+                ("attempt", models.PositiveSmallIntegerField(default=0)),
+                ("pump_epoch", models.BigIntegerField(default=0)),
+                ("call_deadline", models.DateTimeField(null=True)),
+                ("not_before", models.DateTimeField(null=True)),
+                ("next_poll_at", models.DateTimeField(null=True)),
+                ("deadline_at", models.DateTimeField()),
+                ("receipt", models.JSONField(default=dict)),
+                ("percent", models.PositiveSmallIntegerField(null=True)),
+                ("step", models.CharField(blank=True, max_length=200)),
+                ("error_kind", models.CharField(blank=True, max_length=30)),
+                ("error", models.TextField(blank=True)),
+                ("platform_words", models.TextField(blank=True)),
+                ("is_cancel_requested", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField()),
+                ("sent_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "desktop",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="operations",
+                        to="broker.desktop",
+                    ),
+                ),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="operations", to="broker.hypervisor"
+                    ),
+                ),
+                (
+                    "requested_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="operations",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "retry_of",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="retries",
+                        to="broker.operation",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at", "-id"],
+            },
+        ),
+        migrations.CreateModel(
+            name="Pool",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=100, unique=True)),
+                ("description", models.TextField(blank=True)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("floating", "Floating"), ("dedicated", "Dedicated")],
+                        default="floating",
+                        max_length=10,
+                    ),
+                ),
+                ("naming", models.CharField(max_length=60)),
+                ("minimum", models.PositiveIntegerField(default=0)),
+                ("spare", models.PositiveIntegerField(default=1)),
+                ("maximum", models.PositiveIntegerField(default=10)),
+                ("vcpus", models.PositiveIntegerField(blank=True, null=True)),
+                ("memory_mib", models.PositiveIntegerField(blank=True, null=True)),
+                ("is_linked", models.BooleanField(default=True)),
+                (
+                    "preparation",
+                    models.CharField(
+                        choices=[
+                            ("agent", "Wait until the guest's agent answers"),
+                            ("none", "Ready as soon as the machine stands"),
+                        ],
+                        default="agent",
+                        max_length=10,
+                    ),
+                ),
+                ("prepare_timeout_s", models.PositiveIntegerField(default=900)),
+                ("gives_seed", models.BooleanField(default=True)),
+                ("starts_powered_off", models.BooleanField(default=True)),
+                ("priority", models.PositiveSmallIntegerField(default=50)),
+                ("is_enabled", models.BooleanField(default=True)),
+                ("delete_budget_per_hour", models.PositiveIntegerField(default=30)),
+                ("hold_reason", models.TextField(blank=True)),
+                ("last_number", models.PositiveIntegerField(default=0)),
+                ("next_reconcile_at", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+            ],
+            options={
+                "ordering": ["name"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("minimum__lte", models.F("maximum"))), name="pool_minimum_within_maximum"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="Event",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("at", models.DateTimeField()),
+                ("kind", models.CharField(max_length=40)),
+                ("message", models.TextField()),
+                ("level", models.CharField(default="info", max_length=8)),
+                (
+                    "desktop",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="broker.desktop",
+                    ),
+                ),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="broker.hypervisor",
+                    ),
+                ),
+                (
+                    "operation",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="broker.operation",
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="broker.pool",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-id"],
+            },
+        ),
+        migrations.CreateModel(
+            name="Entitlement",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "group",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="entitlements",
+                        to="auth.group",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="entitlements",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="entitlements", to="broker.pool"
+                    ),
+                ),
+            ],
+        ),
+        migrations.AddField(
+            model_name="desktop",
+            name="pool",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="desktops", to="broker.pool"
+            ),
+        ),
+        migrations.CreateModel(
+            name="Assignment",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("slot", models.PositiveSmallIntegerField(default=0)),
+                ("since", models.DateTimeField()),
+                ("until", models.DateTimeField(null=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="assignments",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "desktop",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="assignments", to="broker.desktop"
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="assignments", to="broker.pool"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-since"],
+            },
+        ),
+        migrations.CreateModel(
+            name="PoolMember",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("weight", models.PositiveIntegerField(default=100)),
+                ("maximum", models.PositiveIntegerField(blank=True, null=True)),
+                ("networks", models.JSONField(default=list)),
+                ("is_enabled", models.BooleanField(default=True)),
+                ("hold_until", models.DateTimeField(null=True)),
+                ("hold_reason", models.TextField(blank=True)),
+                ("failures", models.PositiveIntegerField(default=0)),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="members", to="broker.hypervisor"
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="members", to="broker.pool"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-weight"],
             },
         ),
         migrations.AddField(
-            model_name='poolmember',
-            name='copy',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='members', to='broker.templatecopy'),
-        ),
-        migrations.AddField(
-            model_name='desktop',
-            name='copy',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='desktops', to='broker.templatecopy'),
+            model_name="desktop",
+            name="member",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.SET_NULL, related_name="desktops", to="broker.poolmember"
+            ),
         ),
         migrations.CreateModel(
-            name='TemplateVersion',
+            name="Request",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('number', models.PositiveIntegerField()),
-                ('note', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('template', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='broker.template')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "Waiting for approval"),
+                            ("approved", "Approved, waiting for a desktop"),
+                            ("building", "A desktop is being built"),
+                            ("ready", "Ready"),
+                            ("refused", "Refused"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                            ("ended", "Ended"),
+                        ],
+                        default="approved",
+                        max_length=10,
+                    ),
+                ),
+                ("reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField()),
+                ("served_at", models.DateTimeField(null=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "desktop",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="requests",
+                        to="broker.desktop",
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="requests", to="broker.pool"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="desktop_requests",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-number'],
+                "ordering": ["-created_at", "-id"],
+            },
+        ),
+        migrations.CreateModel(
+            name="ScreenSession",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("epoch", models.PositiveIntegerField()),
+                ("protocol", models.CharField(max_length=10)),
+                ("address", models.GenericIPAddressField(null=True)),
+                ("session_key", models.CharField(blank=True, max_length=64)),
+                ("started_at", models.DateTimeField()),
+                ("seen_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(null=True)),
+                ("end_reason", models.CharField(blank=True, max_length=100)),
+                ("bytes_to_user", models.BigIntegerField(default=0)),
+                ("bytes_from_user", models.BigIntegerField(default=0)),
+                (
+                    "desktop",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="sessions", to="broker.desktop"
+                    ),
+                ),
+                (
+                    "token",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.CASCADE, related_name="+", to="broker.apitoken"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-started_at"],
+            },
+        ),
+        migrations.CreateModel(
+            name="Storage",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("platform_id", models.CharField(max_length=200)),
+                ("name", models.CharField(max_length=200)),
+                ("capacity_mib", models.BigIntegerField()),
+                ("free_mib", models.BigIntegerField()),
+                ("is_up", models.BooleanField(default=True)),
+                ("seen_at", models.DateTimeField()),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="storages", to="broker.hypervisor"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["name"],
+            },
+        ),
+        migrations.CreateModel(
+            name="TemplateCopy",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("platform_id", models.CharField(max_length=200)),
+                ("name", models.CharField(max_length=300)),
+                ("storage", models.CharField(blank=True, max_length=200)),
+                ("vcpus", models.PositiveIntegerField()),
+                ("memory_mib", models.PositiveIntegerField()),
+                ("disk_mib", models.PositiveIntegerField(default=0)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "hypervisor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="copies", to="broker.hypervisor"
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-created_at"],
             },
         ),
         migrations.AddField(
-            model_name='templatecopy',
-            name='version',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='copies', to='broker.templateversion'),
+            model_name="poolmember",
+            name="copy",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="members", to="broker.templatecopy"
+            ),
+        ),
+        migrations.AddField(
+            model_name="desktop",
+            name="copy",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="desktops", to="broker.templatecopy"
+            ),
         ),
         migrations.CreateModel(
-            name='Ticket',
+            name="TemplateVersion",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('hash', models.CharField(max_length=64, unique=True)),
-                ('epoch', models.PositiveIntegerField()),
-                ('protocol', models.CharField(max_length=10)),
-                ('session_key', models.CharField(blank=True, max_length=64)),
-                ('target', models.BinaryField(default=bytes)),
-                ('target_expires_at', models.DateTimeField(null=True)),
-                ('expires_at', models.DateTimeField()),
-                ('used_at', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('desktop', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tickets', to='broker.desktop')),
-                ('operation', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='tickets', to='broker.operation')),
-                ('token', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='broker.apitoken')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
-            ],
-        ),
-        migrations.CreateModel(
-            name='AuditEntry',
-            fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('at', models.DateTimeField(db_index=True)),
-                ('actor_name', models.CharField(max_length=150)),
-                ('action', models.CharField(max_length=60)),
-                ('noun', models.CharField(max_length=30)),
-                ('object_id', models.CharField(max_length=64)),
-                ('object_name', models.CharField(max_length=300)),
-                ('changes', models.JSONField(default=dict)),
-                ('address', models.GenericIPAddressField(null=True)),
-                ('actor', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("number", models.PositiveIntegerField()),
+                ("note", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "template",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="versions", to="broker.template"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'audit entries',
-                'ordering': ['-id'],
-                'indexes': [models.Index(fields=['noun', 'object_id', '-id'], name='audit_of_object')],
+                "ordering": ["-number"],
+            },
+        ),
+        migrations.AddField(
+            model_name="templatecopy",
+            name="version",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="copies", to="broker.templateversion"
+            ),
+        ),
+        migrations.CreateModel(
+            name="Ticket",
+            fields=[
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("hash", models.CharField(max_length=64, unique=True)),
+                ("epoch", models.PositiveIntegerField()),
+                ("protocol", models.CharField(max_length=10)),
+                ("session_key", models.CharField(blank=True, max_length=64)),
+                ("target", models.BinaryField(default=bytes)),
+                ("target_expires_at", models.DateTimeField(null=True)),
+                ("expires_at", models.DateTimeField()),
+                ("used_at", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "desktop",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="tickets", to="broker.desktop"
+                    ),
+                ),
+                (
+                    "operation",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="tickets",
+                        to="broker.operation",
+                    ),
+                ),
+                (
+                    "token",
+                    models.ForeignKey(
+                        null=True, on_delete=django.db.models.deletion.CASCADE, related_name="+", to="broker.apitoken"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="AuditEntry",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("at", models.DateTimeField(db_index=True)),
+                ("actor_name", models.CharField(max_length=150)),
+                ("action", models.CharField(max_length=60)),
+                ("noun", models.CharField(max_length=30)),
+                ("object_id", models.CharField(max_length=64)),
+                ("object_name", models.CharField(max_length=300)),
+                ("changes", models.JSONField(default=dict)),
+                ("address", models.GenericIPAddressField(null=True)),
+                (
+                    "actor",
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name_plural": "audit entries",
+                "ordering": ["-id"],
+                "indexes": [models.Index(fields=["noun", "object_id", "-id"], name="audit_of_object")],
             },
         ),
         migrations.AddConstraint(
-            model_name='host',
-            constraint=models.UniqueConstraint(fields=('hypervisor', 'platform_id'), name='host_once'),
+            model_name="host",
+            constraint=models.UniqueConstraint(fields=("hypervisor", "platform_id"), name="host_once"),
         ),
         migrations.AddConstraint(
-            model_name='host',
-            constraint=models.CheckConstraint(condition=models.Q(('reserved_memory_mib__gte', 0), ('reserved_vcpus__gte', 0)), name='host_reserved_positive'),
+            model_name="host",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("reserved_memory_mib__gte", 0), ("reserved_vcpus__gte", 0)),
+                name="host_reserved_positive",
+            ),
         ),
         migrations.AddIndex(
-            model_name='machine',
-            index=models.Index(condition=models.Q(('absences', 0), _negated=True), fields=['hypervisor', 'absences'], name='machine_absent'),
+            model_name="machine",
+            index=models.Index(
+                condition=models.Q(("absences", 0), _negated=True),
+                fields=["hypervisor", "absences"],
+                name="machine_absent",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='machine',
-            constraint=models.UniqueConstraint(fields=('hypervisor', 'platform_id'), name='machine_once'),
+            model_name="machine",
+            constraint=models.UniqueConstraint(fields=("hypervisor", "platform_id"), name="machine_once"),
         ),
         migrations.AddConstraint(
-            model_name='network',
-            constraint=models.UniqueConstraint(fields=('hypervisor', 'platform_id'), name='network_once'),
+            model_name="network",
+            constraint=models.UniqueConstraint(fields=("hypervisor", "platform_id"), name="network_once"),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(condition=models.Q(('state', 'queued')), fields=['hypervisor', 'rank', 'created_at'], name='operation_queue'),
+            model_name="operation",
+            index=models.Index(
+                condition=models.Q(("state", "queued")),
+                fields=["hypervisor", "rank", "created_at"],
+                name="operation_queue",
+            ),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(condition=models.Q(('state__in', ['sent', 'running'])), fields=['hypervisor', 'next_poll_at'], name='operation_in_flight'),
+            model_name="operation",
+            index=models.Index(
+                condition=models.Q(("state__in", ["sent", "running"])),
+                fields=["hypervisor", "next_poll_at"],
+                name="operation_in_flight",
+            ),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(fields=['-created_at', '-id'], name='operation_newest'),
+            model_name="operation",
+            index=models.Index(fields=["-created_at", "-id"], name="operation_newest"),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(fields=['desktop', '-created_at'], name='operation_of_desktop'),
+            model_name="operation",
+            index=models.Index(fields=["desktop", "-created_at"], name="operation_of_desktop"),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(fields=['finished_at'], name='operation_finished'),
+            model_name="operation",
+            index=models.Index(fields=["finished_at"], name="operation_finished"),
         ),
         migrations.AddConstraint(
-            model_name='operation',
-            constraint=models.UniqueConstraint(condition=models.Q(('changes', True), ('state__in', ('queued', 'sent', 'running'))), fields=('desktop',), name='operation_one_change_a_desktop'),
+            model_name="operation",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("changes", True), ("state__in", ("queued", "sent", "running"))),
+                fields=("desktop",),
+                name="operation_one_change_a_desktop",
+            ),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['desktop', '-id'], name='event_of_desktop'),
+            model_name="event",
+            index=models.Index(fields=["desktop", "-id"], name="event_of_desktop"),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['operation', '-id'], name='event_of_operation'),
+            model_name="event",
+            index=models.Index(fields=["operation", "-id"], name="event_of_operation"),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['hypervisor', '-id'], name='event_of_hypervisor'),
+            model_name="event",
+            index=models.Index(fields=["hypervisor", "-id"], name="event_of_hypervisor"),
         ),
         migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['at'], name='event_by_age'),
+            model_name="event",
+            index=models.Index(fields=["at"], name="event_by_age"),
         ),
         migrations.AddConstraint(
-            model_name='entitlement',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('group__isnull', False), ('user', None)), models.Q(('group', None), ('user__isnull', False)), _connector='OR'), name='entitlement_user_or_group'),
+            model_name="entitlement",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("group__isnull", False), ("user", None)),
+                    models.Q(("group", None), ("user__isnull", False)),
+                    _connector="OR",
+                ),
+                name="entitlement_user_or_group",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='entitlement',
-            constraint=models.UniqueConstraint(condition=models.Q(('group', None)), fields=('pool', 'user'), name='entitlement_user_once'),
+            model_name="entitlement",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("group", None)), fields=("pool", "user"), name="entitlement_user_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='entitlement',
-            constraint=models.UniqueConstraint(condition=models.Q(('user', None)), fields=('pool', 'group'), name='entitlement_group_once'),
+            model_name="entitlement",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("user", None)), fields=("pool", "group"), name="entitlement_group_once"
+            ),
         ),
         migrations.AddIndex(
-            model_name='assignment',
-            index=models.Index(condition=models.Q(('until', None)), fields=['user'], name='assignment_open_by_user'),
+            model_name="assignment",
+            index=models.Index(condition=models.Q(("until", None)), fields=["user"], name="assignment_open_by_user"),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(condition=models.Q(('until', None)), fields=('desktop',), name='assignment_one_a_desktop'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("until", None)), fields=("desktop",), name="assignment_one_a_desktop"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(condition=models.Q(('until', None)), fields=('pool', 'user', 'slot'), name='assignment_one_a_slot'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("until", None)), fields=("pool", "user", "slot"), name="assignment_one_a_slot"
+            ),
         ),
         migrations.AddIndex(
-            model_name='request',
-            index=models.Index(condition=models.Q(('state__in', ['approved', 'building'])), fields=['pool', 'created_at'], name='request_queue'),
+            model_name="request",
+            index=models.Index(
+                condition=models.Q(("state__in", ["approved", "building"])),
+                fields=["pool", "created_at"],
+                name="request_queue",
+            ),
         ),
         migrations.AddIndex(
-            model_name='request',
-            index=models.Index(fields=['-created_at', '-id'], name='request_newest'),
+            model_name="request",
+            index=models.Index(fields=["-created_at", "-id"], name="request_newest"),
         ),
         migrations.AddConstraint(
-            model_name='request',
-            constraint=models.UniqueConstraint(condition=models.Q(('state__in', ['waiting', 'approved', 'building', 'ready'])), fields=('pool', 'user'), name='request_one_open'),
+            model_name="request",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state__in", ["waiting", "approved", "building", "ready"])),
+                fields=("pool", "user"),
+                name="request_one_open",
+            ),
         ),
         migrations.AddIndex(
-            model_name='screensession',
-            index=models.Index(condition=models.Q(('ended_at', None)), fields=['desktop'], name='screen_session_open'),
+            model_name="screensession",
+            index=models.Index(condition=models.Q(("ended_at", None)), fields=["desktop"], name="screen_session_open"),
         ),
         migrations.AddConstraint(
-            model_name='storage',
-            constraint=models.UniqueConstraint(fields=('hypervisor', 'platform_id'), name='storage_once'),
+            model_name="storage",
+            constraint=models.UniqueConstraint(fields=("hypervisor", "platform_id"), name="storage_once"),
         ),
         migrations.AddConstraint(
-            model_name='poolmember',
-            constraint=models.UniqueConstraint(fields=('pool', 'hypervisor'), name='member_once'),
+            model_name="poolmember",
+            constraint=models.UniqueConstraint(fields=("pool", "hypervisor"), name="member_once"),
         ),
         migrations.AddIndex(
-            model_name='desktop',
-            index=models.Index(condition=models.Q(('is_in_maintenance', False), ('state', broker.domain.lifecycle.State['READY'])), fields=['pool', '-is_answering', 'ready_at', 'id'], name='desktop_claimable'),
+            model_name="desktop",
+            index=models.Index(
+                condition=models.Q(("is_in_maintenance", False), ("state", broker.domain.lifecycle.State["READY"])),
+                fields=["pool", "-is_answering", "ready_at", "id"],
+                name="desktop_claimable",
+            ),
         ),
         migrations.AddIndex(
-            model_name='desktop',
-            index=models.Index(condition=models.Q(('state', broker.domain.lifecycle.State['GONE']), _negated=True), fields=['pool', 'state'], name='desktop_live_by_pool'),
+            model_name="desktop",
+            index=models.Index(
+                condition=models.Q(("state", broker.domain.lifecycle.State["GONE"]), _negated=True),
+                fields=["pool", "state"],
+                name="desktop_live_by_pool",
+            ),
         ),
         migrations.AddIndex(
-            model_name='desktop',
-            index=models.Index(condition=models.Q(('state', broker.domain.lifecycle.State['GONE']), _negated=True), fields=['hypervisor', 'state'], name='desktop_live_by_hv'),
+            model_name="desktop",
+            index=models.Index(
+                condition=models.Q(("state", broker.domain.lifecycle.State["GONE"]), _negated=True),
+                fields=["hypervisor", "state"],
+                name="desktop_live_by_hv",
+            ),
         ),
         migrations.AddIndex(
-            model_name='desktop',
-            index=models.Index(fields=['-created_at', '-id'], name='desktop_newest'),
+            model_name="desktop",
+            index=models.Index(fields=["-created_at", "-id"], name="desktop_newest"),
         ),
         migrations.AddIndex(
-            model_name='desktop',
-            index=models.Index(condition=models.Q(('reserved_memory_mib__gt', 0)), fields=['target_host'], name='desktop_reserving'),
+            model_name="desktop",
+            index=models.Index(
+                condition=models.Q(("reserved_memory_mib__gt", 0)), fields=["target_host"], name="desktop_reserving"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='desktop',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', broker.domain.lifecycle.State['READY']), _negated=True), ('clean_epoch', models.F('epoch')), _connector='OR'), name='desktop_ready_is_clean'),
+            model_name="desktop",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("state", broker.domain.lifecycle.State["READY"]), _negated=True),
+                    ("clean_epoch", models.F("epoch")),
+                    _connector="OR",
+                ),
+                name="desktop_ready_is_clean",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='desktop',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', broker.domain.lifecycle.State['GONE']), _negated=True), fields=('name',), name='desktop_name_once'),
+            model_name="desktop",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("state", broker.domain.lifecycle.State["GONE"]), _negated=True),
+                fields=("name",),
+                name="desktop_name_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='desktop',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('state', broker.domain.lifecycle.State['GONE']), _negated=True), models.Q(('machine_id', ''), _negated=True)), fields=('hypervisor', 'machine_id'), name='desktop_machine_once'),
+            model_name="desktop",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    models.Q(("state", broker.domain.lifecycle.State["GONE"]), _negated=True),
+                    models.Q(("machine_id", ""), _negated=True),
+                ),
+                fields=("hypervisor", "machine_id"),
+                name="desktop_machine_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='templateversion',
-            constraint=models.UniqueConstraint(fields=('template', 'number'), name='version_number_once'),
+            model_name="templateversion",
+            constraint=models.UniqueConstraint(fields=("template", "number"), name="version_number_once"),
         ),
         migrations.AddConstraint(
-            model_name='templatecopy',
-            constraint=models.UniqueConstraint(fields=('hypervisor', 'platform_id'), name='copy_once'),
+            model_name="templatecopy",
+            constraint=models.UniqueConstraint(fields=("hypervisor", "platform_id"), name="copy_once"),
         ),
         migrations.AddIndex(
-            model_name='ticket',
-            index=models.Index(fields=['operation'], name='ticket_of_operation'),
+            model_name="ticket",
+            index=models.Index(fields=["operation"], name="ticket_of_operation"),
         ),
         migrations.AddIndex(
-            model_name='ticket',
-            index=models.Index(fields=['expires_at'], name='ticket_by_age'),
+            model_name="ticket",
+            index=models.Index(fields=["expires_at"], name="ticket_by_age"),
         ),
     ]

@@ -69,6 +69,8 @@ class Operation(models.Model):
     error_kind = models.CharField(max_length=30, blank=True)
     error = models.TextField(blank=True)
     """What failed, on what, what to do."""
+    is_unsettled = models.BooleanField(default=False, db_default=False)
+    """It ended without the platform's answer: what it began may lie there."""
     platform_words = models.TextField(blank=True)
     """The platform's own words, for administrators."""
     is_cancel_requested = models.BooleanField(default=False)

@@ -48,6 +48,8 @@ class Pool(models.Model):
     delete_budget_per_hour = models.PositiveIntegerField(default=30)
     hold_reason = models.TextField(blank=True)
     """Why the reconciler stopped and asks (delete budget spent); empty if it did not."""
+    resumed_at = models.DateTimeField(null=True)
+    """When an administrator last let it go on: deletions before that are not held against its budget."""
     last_number = models.PositiveIntegerField(default=0)
     next_reconcile_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from broker.domain.lifecycle import LIVE, State
+from broker.domain.lifecycle import State
 from broker.models import Desktop, Machine, Operation, TemplateCopy
 from broker.models.operations import UNFINISHED
-from broker.selectors.hypervisors import installation
+from broker.selectors.hypervisors import installation, not_a_desktop
 
 LEFT_OVER, OTHERS, UNKNOWN = "left_over", "others", "unknown"
 KINDS = (LEFT_OVER, OTHERS, UNKNOWN)
@@ -21,12 +21,9 @@ KINDS = (LEFT_OVER, OTHERS, UNKNOWN)
 def drifting_machines(kind: str = "") -> QuerySet[Machine]:
     """Listed machines that no live desktop and no template is, and that nobody said to forget. Without a kind: those
     of ours and of other installations and those without a stamp."""
-    desktop = Desktop.objects.filter(
-        hypervisor=OuterRef("hypervisor"), machine_id=OuterRef("platform_id"), state__in=LIVE
-    )
     copy = TemplateCopy.objects.filter(hypervisor=OuterRef("hypervisor"), platform_id=OuterRef("platform_id"))
     found = (
-        Machine.objects.filter(~Exists(desktop), ~Exists(copy), is_forgotten=False, is_template=False, absences=0)
+        Machine.objects.filter(*not_a_desktop(), ~Exists(copy), is_forgotten=False, is_template=False, absences=0)
         .select_related("hypervisor", "host")
         .order_by("hypervisor__name", "name", "pk")
     )

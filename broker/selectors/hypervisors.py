@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.expressions import Combinable
 
 from broker.domain.lifecycle import LIVE
 from broker.models import Desktop, Host, Hypervisor, Installation, Machine, Network, Storage, TemplateCopy
@@ -59,9 +60,7 @@ class Capacity:
 def capacities(hypervisor_ids: Iterable[UUID]) -> dict[UUID, Capacity]:
     """By hypervisor; those without hosts are left out. One statement."""
     rows = Host.objects.filter(hypervisor__in=list(hypervisor_ids)).order_by().values_list("hypervisor")
-    sums = rows.annotate(
-        Count("pk"), Sum("memory_mib"), Sum("used_memory_mib"), Sum("reserved_memory_mib")
-    )
+    sums = rows.annotate(Count("pk"), Sum("memory_mib"), Sum("used_memory_mib"), Sum("reserved_memory_mib"))
     return {hypervisor: Capacity(*numbers) for hypervisor, *numbers in sums}
 
 
@@ -99,8 +98,27 @@ def desktops_by_machine(hypervisor_id: UUID, platform_ids: Iterable[str]) -> dic
     return {desktop.machine_id: desktop for desktop in live.only("id", "name", "machine_id")}
 
 
+def not_a_desktop() -> tuple[Combinable | Q, ...]:
+    """Conditions on `Machine`: no live desktop is this machine; see `desktop_of`."""
+    live = Desktop.objects.filter(machine_id=OuterRef("platform_id"), state__in=LIVE)
+    stamped = live.exclude(stamp_key="").filter(stamp_key=OuterRef("stamp_key"))
+    return ~Exists(live.filter(hypervisor=OuterRef("hypervisor"))), ~Exists(stamped)
+
+
+def desktop_of(machine: Machine) -> Desktop | None:
+    """The live desktop that is this machine, if one is: here by its id, and anywhere by the stamp that it bears.
+
+    An endpoint may be registered twice, and both list the same machines; ids alone are unique within one only.
+    """
+    live = Desktop.objects.filter(machine_id=machine.platform_id, state__in=LIVE)
+    same = Q(hypervisor=machine.hypervisor_id)
+    if machine.stamp_key:
+        same |= Q(stamp_key=machine.stamp_key)
+    return live.filter(same).first()
+
+
 def template_candidates() -> QuerySet[Machine]:
     """What inventory listed as something to clone from, everywhere, with `linked` (a copy's id) if it is one."""
     same = TemplateCopy.objects.filter(hypervisor=OuterRef("hypervisor"), platform_id=OuterRef("platform_id"))
-    found = Machine.objects.filter(is_template=True, absences=0).select_related("hypervisor")
+    found = Machine.objects.filter(*not_a_desktop(), is_template=True, absences=0).select_related("hypervisor")
     return found.annotate(linked=Subquery(same.values("pk")[:1])).order_by(F("hypervisor__name"), "name")

@@ -38,9 +38,9 @@ UPDATE broker_desktop
           AND (d.is_answering
                OR (SELECT p.preparation = 'none' OR (p.starts_powered_off AND d.power = 'off')
                      FROM broker_pool p WHERE p.id = d.pool_id))
-          AND (d.is_answering OR d.power <> 'off' OR NOT EXISTS (
+          AND NOT EXISTS (
                SELECT 1 FROM broker_operation o
-                WHERE o.desktop_id = d.id AND o.changes AND o.state IN ('queued', 'sent', 'running')))
+                WHERE o.desktop_id = d.id AND o.changes AND o.state IN ('queued', 'sent', 'running'))
           AND (SELECT h.status = 'up' FROM broker_hypervisor h WHERE h.id = d.hypervisor_id)
         ORDER BY d.is_answering DESC, d.ready_at, d.id
         LIMIT 1 {lock})
@@ -53,7 +53,7 @@ UPDATE broker_desktop
    {queue}
 RETURNING id, name, epoch, hypervisor_id, machine_id, stamp_key, power, is_answering
 """
-"""One that is off is left alone while it is being switched: a second change could not start it meanwhile."""
+"""One that is being changed is left alone: whoever got it would have it switched off under their hands."""
 AHEAD = """AND NOT EXISTS (
        SELECT 1 FROM broker_request r WHERE r.pool_id = %(pool)s AND r.state IN ('approved', 'building'))
    AND NOT EXISTS (
@@ -264,7 +264,7 @@ def release_desktop(*, actor: User, desktop_id: UUID) -> Operation | None:
         )
         if not moved or not Assignment.objects.filter(pk=assignment.pk, until=None).update(until=now):
             raise Clash("The desktop was released a moment ago.")
-        desktop = Desktop.objects.select_related("pool", "copy").get(pk=desktop_id)
+        desktop = Desktop.objects.select_related("pool", "copy", "member__copy").get(pk=desktop_id)
         reason = "Released." if assignment.user_id == actor.pk else "Reclaimed by an administrator."
         Request.objects.filter(desktop_id=desktop_id, state=Request.State.READY).update(
             state=Request.State.ENDED, ended_at=now, reason=reason
@@ -289,7 +289,13 @@ def release_desktop(*, actor: User, desktop_id: UUID) -> Operation | None:
 
 
 def order_recycle(desktop: Desktop, *, requested_by: User | None = None) -> Operation:
-    """Order a fresh disk from the copy the desktop hangs from. Needs `pool` and `copy` selected."""
+    """Order a fresh disk. Recycling is when a desktop moves to the copy that its member names by now.
+
+    Needs `pool`, `copy` and `member__copy` selected.
+    """
+    if desktop.member and desktop.member.copy_id != desktop.copy_id:
+        desktop.copy = desktop.member.copy
+        desktop.save(update_fields=["copy"])
     parameters = operations.machine_parameters(desktop) | {
         "name": desktop.name,
         "template": desktop.copy.platform_id,

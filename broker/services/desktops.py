@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import Event as Move
 from broker.domain.lifecycle import State, sources
-from broker.models import Assignment, Desktop, Operation
-from broker.services import audit, nudges, operations
+from broker.models import Assignment, Desktop, Hypervisor, Operation
+from broker.services import audit, nudges, operations, reservations
 from broker.services.errors import Clash, Forbidden, Missing
 
 
@@ -59,6 +59,46 @@ def retire(desktop: Desktop, *, reason: str, actor: User | None = None) -> bool:
         nudges.nudge(nudges.RECONCILE, desktop.pool_id)
         nudges.announce("desktops", desktop=str(desktop.pk))
     return True
+
+
+def forget_desktop(*, actor: User, desktop_id: UUID) -> Desktop:
+    """Give up a desktop whose machine cannot be deleted: its hypervisor is lost, or it refuses every time.
+
+    Nothing is asked of the hypervisor. Should the machine turn up again, it stands on the drift page, or is deleted
+    unasked if nobody ever had it. Raises `Clash` while somebody has it or deleting it may still go well.
+    """
+    desktop = _for_staff(actor, desktop_id)
+    if desktop.assignments.filter(until=None).exists():
+        raise Clash(f"{desktop} is assigned. Reclaim it before you forget it.")
+    if desktop.state not in sources(Move.FORGOTTEN):
+        raise Clash(f"{desktop} is {desktop.state}. Delete it first; what cannot be deleted may be forgotten.")
+    if not is_out_of_reach(desktop):
+        raise Clash(f"{desktop.hypervisor} answers, and {desktop} is being deleted there. Wait for that.")
+    now = timezone.now()
+    with transaction.atomic():
+        moved = Desktop.objects.filter(pk=desktop.pk, epoch=desktop.epoch, state=desktop.state).update(
+            state=State.GONE, state_since=now, is_answering=False
+        )
+        if not moved:
+            raise Clash(f"{desktop} moved on a moment ago. Look at it again.")
+        Operation.objects.filter(desktop=desktop, state=Operation.State.QUEUED).update(
+            state=Operation.State.CANCELLED, finished_at=now, error="The desktop was forgotten."
+        )
+        reservations.end([desktop])
+        words = f"Forgotten by {actor.get_username()}; its machine was not deleted."
+        operations.event("desktop.forgotten", words, level="warning", desktop=desktop).save(force_insert=True)
+        audit.record(actor=actor, action="desktop.forget", subject=desktop)
+        nudges.nudge(nudges.RECONCILE, desktop.pool_id)
+        nudges.announce("desktops", desktop=str(desktop.pk))
+    desktop.refresh_from_db()
+    return desktop
+
+
+def is_out_of_reach(desktop: Desktop) -> bool:
+    """Whether nothing can be asked of its hypervisor, or deleting it there failed."""
+    return desktop.hypervisor.status != Hypervisor.Status.UP or (
+        desktop.state == State.RETIRING and desktop.attempts > 0
+    )
 
 
 def recycle_desktop(*, actor: User, desktop_id: UUID) -> Desktop:

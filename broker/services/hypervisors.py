@@ -306,7 +306,10 @@ def _refuse_removal_in_use(hypervisor: Hypervisor) -> None:
     if pools := PoolMember.objects.filter(hypervisor=hypervisor).values_list("pool__name", flat=True)[:5]:
         raise Clash(f"{hypervisor.name} is a member of {', '.join(pools)}. Remove it from its pools first.")
     if live := Desktop.objects.filter(hypervisor=hypervisor, state__in=LIVE).count():
-        raise Clash(f"{hypervisor.name} still has live desktops ({live}). Drain it and retire them first.")
+        raise Clash(
+            f"{hypervisor.name} still has live desktops ({live}). Drain it and retire them first; those out of reach "
+            "can be forgotten."
+        )
 
 
 def _ask_anew(hypervisor: Hypervisor) -> None:
@@ -317,7 +320,9 @@ def _ask_anew(hypervisor: Hypervisor) -> None:
     now = timezone.now()
     fresh: dict[str, Any] = {"next_inventory_at": now, "retry_at": None, "failures": 0}
     if hypervisor.status in (Hypervisor.Status.REFUSED, Hypervisor.Status.DOWN):
-        fresh |= {"status": Hypervisor.Status.NEW, "status_reason": "", "status_since": now}
+        status = Hypervisor.Status.DOUBT if hypervisor.doubt else Hypervisor.Status.NEW
+        words = "Machines of ours had vanished before the access was refused." if hypervisor.doubt else ""
+        fresh |= {"status": status, "status_reason": words, "status_since": now}
     alter(hypervisor, fresh)
     _look_again(hypervisor)
     nudges.nudge(nudges.PUMP, hypervisor.pk)

@@ -15,7 +15,8 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, QuerySet, Sum
+from django.db.models.functions import Least
 from django.utils import timezone
 
 from broker.domain import absence
@@ -38,6 +39,9 @@ CALL_S = 20.0
 COMPLETE_EVERY_S = 60.0
 QUICK_S, CALM_S = 1.0, 5.0
 """Between readings: while desktops are on their way, and otherwise."""
+
+COUNTED_ABSENCES = 1000
+"""A machine in doubt may be absent for months; the count says no more from here on."""
 
 MACHINE_FIELDS = [
     "name", "power", "vcpus", "memory_mib", "host", "stamp_installation", "stamp_key", "agent", "addresses", "cannot",
@@ -220,12 +224,27 @@ class Writer:
                 unique_fields=["hypervisor", "platform_id"],
                 update_fields=["name", "vcpus", "memory_mib", "is_up", "seen_at"],
             )
+        if self.reading.complete:
+            self._warn_of_twins()
         if self.reading.complete and rows:
             # A host that a complete listing does not show takes nothing new; it is not forgotten.
             Host.objects.filter(hypervisor=self.hypervisor, is_up=True).exclude(
                 platform_id__in=[h.id for h in self.reading.hosts]
             ).update(is_up=False)
         return {host.platform_id: host for host in Host.objects.filter(hypervisor=self.hypervisor)}
+
+    def _warn_of_twins(self) -> None:
+        """An endpoint that was registered twice promises its capacity twice: said until one of them is removed."""
+        twins = Host.objects.filter(
+            platform_id__in=[h.id for h in self.reading.hosts], hypervisor__kind=self.hypervisor.kind
+        ).exclude(hypervisor=self.hypervisor)
+        words = [
+            f"Host {name} is registered a second time, as {other}. Its capacity counts twice; remove one of the two."
+            for name, other in twins.order_by("name").values_list("name", "hypervisor__name")
+        ]
+        if new := [sentence for sentence in words if sentence not in self.hypervisor.warnings]:
+            self.hypervisor.warnings = [*self.hypervisor.warnings, *new]
+            self.hypervisor.save(update_fields=["warnings"])
 
     def _storages(self) -> None:
         rows = [
@@ -286,6 +305,10 @@ class Writer:
                 )
             row.is_template, row.template_disk_mib = True, template.disk_mib
             row.template_storage, row.template_cannot = template.storage, template.cannot
+        unknown = fresh.keys() - known.keys()
+        for ghost in unknown & self._deleted_since() if unknown else ():
+            # The listing showed it a moment before it was deleted: its row does not come back.
+            del fresh[ghost]
         changed = [row for key, row in fresh.items() if key not in known or _differs(row, known[key])]
         if changed:
             Machine.objects.bulk_create(
@@ -301,6 +324,11 @@ class Writer:
                 seen_at=self.reading.began_at, absences=0
             )
         return known
+
+    def _deleted_since(self) -> set[str]:
+        """Machines whose deletion was answered after this reading began."""
+        done = self._deletes().filter(state=Operation.State.DONE, finished_at__gte=self.reading.began_at)
+        return set(done.values_list("parameters__machine", flat=True))
 
     def _row(self, seen: Seen, hosts: dict[str, Host]) -> Machine:
         return Machine(
@@ -343,7 +371,7 @@ class Writer:
             for key, desktop in locked.items()
             if not self._is_overtaken(desktop) and self._see(desktop, shown[key], desktop.pk in owned)
         ]
-        fields = ["power", "is_answering", "addresses", "observed_at", "state", "state_since", "ready_at"]
+        fields = ["power", "is_answering", "addresses", "observed_at", "state", "state_since", "ready_at", "attempts"]
         update_each(changed, fields)
         # The listing shows the machines: they are counted as used from here on, no longer as promised.
         reservations.end(locked.values())
@@ -390,7 +418,7 @@ class Writer:
             self._move(desktop, Move.FOUND_OWNED if is_owned else Move.FOUND_FREE, "Its machine is back.")
         elif self._is_prepared(desktop):
             self._move(desktop, Move.PREPARED, "The guest answers: ready.")
-            desktop.ready_at = self.now
+            desktop.ready_at, desktop.attempts = self.now, 0
         if was == (desktop.power, desktop.is_answering, desktop.addresses, desktop.state) and not is_first_look:
             return False
         desktop.observed_at = self.reading.began_at
@@ -419,8 +447,10 @@ class Writer:
     def _absences(self, known: dict[str, Machine], desktops: dict[str, Desktop]) -> None:
         shown = {m.id for m in self.reading.machines} | {t.id for t in self.reading.templates}
         silences = []
+        # What we are deleting vanishes as it should, many at a time, and its rows go with the orders' answers.
+        leaving = self._being_deleted()
         for key, row in known.items():
-            if key in shown:
+            if key in shown or key in leaving:
                 continue
             desktop = desktops.get(key)
             known_at = max(filter(None, [row.seen_at, desktop.learned_at if desktop else None]))
@@ -429,7 +459,9 @@ class Writer:
         if not silences:
             self._end_doubt()
             return
-        Machine.objects.filter(pk__in=[known[s.machine].pk for s in silences]).update(absences=F("absences") + 1)
+        Machine.objects.filter(pk__in=[known[s.machine].pk for s in silences]).update(
+            absences=Least(F("absences") + 1, COUNTED_ABSENCES)
+        )
         # What others do with their machines puts nothing of ours in doubt: we act on ours alone. An adopted desktop's
         # machine is ours too, though it may bear no stamp.
         ours = [s for s in silences if s.machine in desktops or self._is_ours(known[s.machine])]
@@ -444,6 +476,13 @@ class Writer:
             self._end_doubt()
         others = [s.machine for s in silences if s not in ours and s.listings >= absence.LISTINGS]
         self._believe_gone([*verdict.gone, *others], desktops)
+
+    def _being_deleted(self) -> set[str]:
+        deletes = self._deletes().filter(state__in=UNFINISHED, attempt__gt=0)
+        return set(deletes.values_list("parameters__machine", flat=True))
+
+    def _deletes(self) -> QuerySet[Operation]:
+        return Operation.objects.filter(hypervisor=self.hypervisor, kind=Operation.Kind.DELETE)
 
     def _is_ours(self, machine: Machine) -> bool:
         return machine.stamp_installation == gate.installation_id()

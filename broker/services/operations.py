@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import Case, DateTimeField, F, Q, Value, When
 from django.utils import timezone
 
 from broker.models import Desktop, Event, Machine, Operation
@@ -28,6 +29,19 @@ DEADLINE_S = {
     Operation.Kind.SCREEN: 30,
     Operation.Kind.PROBE: 300,
 }
+
+
+PATIENT = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.DELETE)
+"""They may stand in the queue for as long as it takes: their time begins with the first attempt."""
+
+
+def deadline_from_first_send(now: datetime) -> Case:
+    """The deadline of an operation that is sent now: for the patient ones counted from their first attempt."""
+    first = [
+        When(kind=kind, attempt=0, then=Value(now + timedelta(seconds=DEADLINE_S[kind]), DateTimeField()))
+        for kind in PATIENT
+    ]
+    return Case(*first, default=F("deadline_at"))
 
 
 def draft(
@@ -143,15 +157,23 @@ def _for_people(actor: User, operation_id: UUID) -> Operation:
 
 
 def cancel_operation(*, actor: User, operation_id: UUID) -> Operation:
-    """Cancel an operation that has not been sent. Raises `Clash` in words when it is too late."""
+    """Cancel an operation that has not been sent. Raises `Clash` in words when it is too late.
+
+    What the broker still needs, it orders anew; a build that was tried already is ended with its desktop.
+    """
     operation = _for_people(actor, operation_id)
     with transaction.atomic():
         now = timezone.now()
-        cancelled = Operation.objects.filter(pk=operation.pk, state=Operation.State.QUEUED).update(
+        begun = Q(kind=Operation.Kind.CLONE, attempt__gt=0)
+        cancellable = Operation.objects.filter(pk=operation.pk, state=Operation.State.QUEUED).exclude(begun)
+        cancelled = cancellable.update(
             state=Operation.State.CANCELLED, finished_at=now, error=f"Cancelled by {actor.get_username()}."
         )
         if not cancelled:
             operation.refresh_from_db()
+            if operation.state == Operation.State.QUEUED:
+                words = "It was sent before, and what came of that is not known yet. Delete the desktop instead."
+                raise Clash(words, operation)
             state = operation.get_state_display().lower()
             raise Clash(f"It is too late to cancel: the operation is {state}. What was sent will finish.", operation)
         audit.record(actor=actor, action="operation.cancel", subject=operation)

@@ -26,7 +26,15 @@ from connectors.errors import CapacityExhausted, ConnectorError, Unsupported
 Kind = Operation.Kind
 
 PROGRESS_FIELDS = ["state", "receipt", "percent", "step", "next_poll_at"]
-OPERATION_FIELDS = [*PROGRESS_FIELDS, "not_before", "finished_at", "error_kind", "error", "platform_words"]
+OPERATION_FIELDS = [
+    *PROGRESS_FIELDS,
+    "not_before",
+    "finished_at",
+    "error_kind",
+    "error",
+    "platform_words",
+    "is_unsettled",
+]
 DESKTOP_FIELDS = [
     "state", "state_since", "clean_epoch", "machine_id", "stamp_key", "disks", "power", "is_answering", "addresses",
     "learned_at", "failure", "attempts", "ready_at",
@@ -66,6 +74,14 @@ def lock_desktops(ids: Sequence[UUID]) -> dict[UUID, Desktop]:
     rows = Desktop.objects.select_related("pool").select_for_update(no_key=True, of=("self",))
     locked = rows.filter(pk__in=ids).order_by("pk")
     return {desktop.pk: desktop for desktop in locked}
+
+
+def lock_epochs(ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The epochs of these desktops, which stay until the caller's transaction ends; locked in the order of ids."""
+    if not ids:
+        return {}
+    rows = Desktop.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
+    return dict(rows.values_list("pk", "epoch"))
 
 
 def sent(chosen: Sequence[Operation], now: datetime) -> None:
@@ -169,7 +185,7 @@ def _cloned(batch: Batch, operation: Operation, answer: Outcome) -> None:
 def _remember_machine(batch: Batch, desktop: Desktop, operation: Operation, made: MachineMade) -> None:
     desktop.machine_id, desktop.stamp_key, desktop.disks = made.machine_id, str(operation.pk), list(made.disks)
     desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
-    desktop.attempts, desktop.failure = 0, ""
+    desktop.failure = ""
     batch.machines.append(
         Machine(
             hypervisor=batch.hypervisor,
@@ -196,7 +212,7 @@ def _prepared_at_once(batch: Batch, desktop: Desktop, operation: Operation) -> N
     if desktop.pool.preparation != Pool.Preparation.NONE:
         return
     if _subject(batch, operation, Move.PREPARED):
-        desktop.ready_at = batch.now
+        desktop.ready_at, desktop.attempts = batch.now, 0
         batch.note("desktop.ready", "Ready.", operation)
 
 
@@ -216,7 +232,7 @@ def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
     if _subject(batch, operation, Move.RECYCLED):
         desktop.clean_epoch = desktop.epoch
         desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
-        desktop.attempts, desktop.failure, desktop.addresses = 0, "", []
+        desktop.failure, desktop.addresses = "", []
         batch.note("desktop.recycled", "Fresh disk in place.", operation)
         _prepared_at_once(batch, desktop, operation)
 
@@ -293,7 +309,10 @@ def _failed(batch: Batch, operation: Operation, error: ConnectorError) -> None:
 
 
 def _follow_failure(batch: Batch, operation: Operation, error: ConnectorError) -> None:
-    if operation.kind in (Kind.CLONE, Kind.RECYCLE):
+    if operation.kind == Kind.RECYCLE and isinstance(error, Unsupported):
+        if _subject(batch, operation, Move.RETIRED):
+            batch.note("desktop.retired", "It cannot be recycled. Another one takes its place.", operation)
+    elif operation.kind in (Kind.CLONE, Kind.RECYCLE):
         desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
         _fault(batch, operation, error.message)
         if operation.kind == Kind.CLONE and desktop and desktop.member_id:
@@ -326,6 +345,7 @@ def time_out(hypervisor: Hypervisor, rows: QuerySet[Operation], now: datetime, *
     """Those past their deadline fail in words, but none while a call about it lasts; what they were for follows as from
     any failure. The caller holds the hypervisor's row, so that no answer is written meanwhile."""
     is_over = Q(state__in=[Operation.State.QUEUED, Operation.State.RUNNING])
+    is_over &= ~Q(state=Operation.State.QUEUED, attempt=0, kind__in=operations.PATIENT)
     is_over |= Q(state=Operation.State.SENT, call_deadline__lt=now)
     late = rows.filter(is_over, deadline_at__lt=now)
     found = dict(late.values_list("pk", "desktop")[:limit])
@@ -337,11 +357,14 @@ def time_out(hypervisor: Hypervisor, rows: QuerySet[Operation], now: datetime, *
     for operation in late.filter(pk__in=found).select_for_update(no_key=True):
         batch.operations.append(operation)
         last = f" Last: {operation.error}" if operation.error else ""
-        waited = (now - operation.created_at).total_seconds()
+        began_at = operation.created_at
+        if operation.kind in operations.PATIENT:
+            began_at = operation.deadline_at - timedelta(seconds=operations.DEADLINE_S[Kind(operation.kind)])
+        waited = (now - began_at).total_seconds()
         step = f" It stood at: {operation.step}." if operation.step else ""
         words = f"{operation.get_kind_display()} was not done within {waited:.0f} s on {batch.hypervisor}.{step}{last}"
         operation.error_kind = operation.error_kind or "timeout"
-        operation.error = words
+        operation.error, operation.is_unsettled = words, True
         _finish(batch, operation, Operation.State.FAILED)
         batch.note("operation.failed", words, operation, "error")
         _follow_failure(batch, operation, ConnectorError(words))

@@ -118,6 +118,8 @@ def resume_pool(*, actor: User, pool_id: UUID) -> Pool:
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
         changes = alter(pool, {"hold_reason": ""})
+        if changes:
+            alter(pool, {"resumed_at": timezone.now()})
         for member in pool.members.select_for_update():
             held = alter(member, {"hold_until": None, "hold_reason": "", "failures": 0})
             if "hold_reason" in held:

@@ -28,7 +28,7 @@ from broker.hypervisors import gate
 from broker.hypervisors.orders import to_order, to_receipt
 from broker.models import Hypervisor, Operation
 from broker.models.operations import UNFINISHED
-from broker.services import hypervisor_status, nudges, outcomes
+from broker.services import hypervisor_status, nudges, operations, outcomes
 from connectors.base import Connector, Outcome
 from connectors.errors import ConnectorError
 
@@ -275,6 +275,7 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
         queue = (
             Operation.objects.filter(hypervisor=hypervisor, state=Operation.State.QUEUED)
             .filter(Q(not_before=None) | Q(not_before__lte=now))
+            .filter(Q(desktop=None) | Q(epoch=F("desktop__epoch")))
             .order_by("rank", "created_at")
         )
         # Screens change nothing and somebody looks at an empty page until they come: no budget holds them up.
@@ -285,11 +286,14 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
             chosen += queue.exclude(BUILDS | SCREENS)[: min(room["other"], BATCH)]
         if not chosen:
             return []
-        outcomes.lock_desktops([o.desktop_id for o in chosen if o.desktop_id and o.kind == Operation.Kind.CLONE])
+        # Held until they are marked: nobody who gets or gives back a desktop meanwhile meets an order of before.
+        epochs = outcomes.lock_epochs([o.desktop_id for o in chosen if o.desktop_id])
+        chosen = [o for o in chosen if o.desktop_id is None or o.epoch == epochs.get(o.desktop_id)]
         deadline = now + timedelta(seconds=CALL_S)
         Operation.objects.filter(pk__in=[o.pk for o in chosen], state=Operation.State.QUEUED).update(
             state=Operation.State.SENT,
             attempt=F("attempt") + 1,
+            deadline_at=operations.deadline_from_first_send(now),
             pump_epoch=lease.epoch,
             call_deadline=deadline,
             next_poll_at=deadline,

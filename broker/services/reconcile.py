@@ -153,7 +153,7 @@ class Work:
 
     def _pool_facts(self) -> planning.PoolFacts:
         pool = self.pool
-        hour_ago = self.now - timedelta(hours=1)
+        hour_ago = max(filter(None, [self.now - timedelta(hours=1), pool.resumed_at]))
         return planning.PoolFacts(
             minimum=pool.minimum,
             spare=pool.spare,
@@ -172,6 +172,7 @@ class Work:
     def _pool_desktop_ids(self, since: datetime) -> list[str]:
         """Desktops of this pool that were retired lately; few, and found by their state."""
         retired = Desktop.objects.filter(pool=self.pool, state__in=[State.RETIRING, State.GONE], state_since__gte=since)
+        retired = retired.exclude(machine_id="")  # nothing of theirs is deleted anywhere
         return [str(pk) for pk in retired.values_list("pk", flat=True)]
 
     def _is_cramped(self) -> bool:
@@ -354,10 +355,6 @@ class Work:
 
     def _order_recycle(self, desktop: Desktop) -> None:
         if desktop.machine_id:
-            # The member may name a newer copy by now: recycling is when a desktop moves to it.
-            if desktop.member and desktop.member.copy_id != desktop.copy_id:
-                desktop.copy = desktop.member.copy
-                desktop.save(update_fields=["copy"])
             brokering.order_recycle(desktop)
         else:
             self._fail(desktop, "It has no machine to recycle.")
@@ -398,7 +395,8 @@ class Work:
         return hosts.get(desktop.target_host_id) if desktop.target_host_id else None
 
     def _order_deletes(self, retiring: Sequence[Desktop]) -> None:
-        gone = [d for d in retiring if not d.machine_id]
+        begun = self._begun([d.pk for d in retiring if not d.machine_id])
+        gone = [d for d in retiring if not d.machine_id and d.pk not in begun]
         if gone:
             # No clone of theirs is in flight, and a failed clone leaves nothing behind: there is nothing to delete.
             Desktop.objects.filter(pk__in=[d.pk for d in gone]).update(state=State.GONE, state_since=self.now)
@@ -409,13 +407,22 @@ class Work:
                     kind=Operation.Kind.DELETE,
                     hypervisor_id=d.hypervisor_id,
                     desktop=d,
-                    parameters=operations.machine_parameters(d),
+                    parameters=begun.get(d.pk) or operations.machine_parameters(d),
                     rank=self.pool.priority,
                 )
                 for d in retiring
-                if d.machine_id
+                if d.machine_id or d.pk in begun
             ]
         )
+
+    def _begun(self, ids: Sequence[UUID]) -> dict[UUID, dict[str, str]]:
+        """Desktop -> what to delete of a clone that was sent and whose outcome nobody knows, by its key."""
+        clones = Operation.objects.filter(desktop__in=ids, kind=Operation.Kind.CLONE, attempt__gt=0)
+        unknown = clones.filter(Q(state=Operation.State.CANCELLED) | Q(state=Operation.State.FAILED, is_unsettled=True))
+        return {
+            desktop: {"machine": "", "stamp_key": str(pk)}
+            for desktop, pk in unknown.order_by("created_at").values_list("desktop", "pk")
+        }
 
     def _write(self, orders: Sequence[Operation]) -> None:
         if not orders:

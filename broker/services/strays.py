@@ -6,17 +6,17 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from broker.domain.lifecycle import LIVE
 from broker.hypervisors.gate import installation_id
-from broker.models import Desktop, Machine, Operation, TemplateCopy
+from broker.models import Machine, Operation, TemplateCopy
 from broker.models.operations import UNFINISHED
+from broker.selectors.hypervisors import desktop_of
 from broker.services.errors import Clash
 
 
 def check(machine: Machine) -> None:
     """Raises `Clash` if a live desktop or a template copy is this machine, or if it is being built or deleted."""
     same = {"hypervisor": machine.hypervisor_id}
-    if desktop := Desktop.objects.filter(**same, machine_id=machine.platform_id, state__in=LIVE).first():
+    if desktop := desktop_of(machine):
         raise Clash(f"{machine.name} is the desktop {desktop}. Use the desktop's own page.")
     if machine.is_template or TemplateCopy.objects.filter(**same, platform_id=machine.platform_id).exists():
         raise Clash(f"{machine.name} is a template. Desktops may hang from its disks.")

@@ -10,6 +10,7 @@ from django.db.models import Max
 
 from broker.domain.lifecycle import LIVE
 from broker.models import Desktop, Machine, PoolMember, Template, TemplateCopy, TemplateVersion
+from broker.selectors.hypervisors import desktop_of
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
@@ -136,6 +137,8 @@ def _refuse_unfit(machine: Machine) -> None:
         reason = machine.template_cannot
     elif machine.vcpus < 1 or machine.memory_mib < 1:
         reason = f"The inventory does not say how many CPUs and how much memory {machine.name} has. Check again later."
+    elif desktop := desktop_of(machine):
+        reason = f"{machine.name} is the desktop {desktop}: everybody would get what its user left on it."
     else:
         linked = TemplateCopy.objects.filter(hypervisor=machine.hypervisor, platform_id=machine.platform_id)
         if standing := linked.select_related("version__template").first():

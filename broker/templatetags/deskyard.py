@@ -28,9 +28,7 @@ THEME_COOKIE = "deskyard_theme"
 def icon(name: str, size: str = "") -> SafeString:
     """One picture of the sprite; decoration only, the word stands beside it. A spinner turns."""
     classes = " ".join(
-        part
-        for part in ("icon", f"icon--{size}" if size else "", "icon--turning" if name == "spinner" else "")
-        if part
+        part for part in ("icon", f"icon--{size}" if size else "", "icon--turning" if name == "spinner" else "") if part
     )
     return format_html(
         '<svg class="{}" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>',
@@ -128,7 +126,7 @@ def field(bound: BoundField) -> dict[str, object]:
 
 @register.simple_tag(takes_context=True)
 def theme(context: template.Context) -> str:
-    """"light" or "dark" if the person chose one, else empty: the system's wish holds."""
+    """ "light" or "dark" if the person chose one, else empty: the system's wish holds."""
     request = context.get("request")
     chosen = request.COOKIES.get(THEME_COOKIE, "") if request else ""
     return chosen if chosen in THEMES else ""

@@ -166,6 +166,7 @@ CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/entitlements", {"pool": "{id}", "user": "charlie"}),
     ("DELETE", "/entitlements/{id}", None),
     ("POST", "/desktops/{id}/retire", None),
+    ("POST", "/desktops/{id}/forget", None),
     ("POST", "/desktops/{id}/recycle", None),
     ("POST", "/desktops/{id}/maintenance", {"on": True}),
     ("POST", "/operations/{id}/retry", None),

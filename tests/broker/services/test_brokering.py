@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from broker.domain.lifecycle import State
-from broker.models import Assignment, AuditEntry, Desktop, Event, Hypervisor, Operation, Pool, Request
+from broker.models import Assignment, AuditEntry, Desktop, Event, Hypervisor, Operation, Pool, Request, TemplateCopy
 from broker.services import brokering, nudges, power
 from broker.services.errors import Clash, Forbidden, Missing
 from tests.broker.portal.cast import Estate
@@ -217,3 +217,26 @@ def test_every_verb_is_audited_under_the_person_who_said_it(house: Estate) -> No
         "desktop.released",
         "desktop.released",
     ]
+
+
+def test_a_desktop_that_is_being_changed_is_not_given_out(house: Estate) -> None:
+    """An administrator's shutdown on its way would hit whoever got it."""
+    free = house.make()
+    order = power.set_power(actor=house.dana, desktop_id=free.pk, action="shutdown")
+    waiting, _ = brokering.request_desktop(user=house.bob, pool_id=house.pool.pk)
+    assert waiting.desktop_id is None
+    Operation.objects.filter(pk=order.pk).update(state=Operation.State.DONE)
+    assert brokering.serve_queue(pool_id=house.pool.pk) == 1
+
+
+def test_a_desktop_given_back_moves_to_the_newer_template_copy_at_once(house: Estate) -> None:
+    newer = TemplateCopy.objects.create(
+        version=house.copy.version, hypervisor=house.hypervisor, platform_id="newer", name="newer", vcpus=1,
+        memory_mib=512,
+    )  # fmt: skip
+    house.pool.members.update(copy=newer)
+    recycle = brokering.release_desktop(actor=house.alice, desktop_id=house.desktop.pk)
+    assert recycle is not None
+    assert recycle.parameters["template"] == "newer"
+    house.desktop.refresh_from_db()
+    assert house.desktop.copy == newer

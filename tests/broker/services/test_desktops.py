@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from broker.domain.lifecycle import State
-from broker.models import AuditEntry, Desktop, Operation
-from broker.services import brokering, desktops, nudges, power
+from broker.models import AuditEntry, Desktop, Hypervisor, Operation
+from broker.services import brokering, desktops, hypervisors, nudges, operations, power
 from broker.services.errors import Clash, Forbidden, Missing
 from tests.broker.portal.cast import Estate
 
 VERBS: list[Callable[..., Desktop]] = [
     desktops.retire_desktop,
+    desktops.forget_desktop,
     desktops.recycle_desktop,
     lambda **given: desktops.set_maintenance(**given, on=True),
 ]
@@ -85,6 +86,53 @@ def test_a_desktop_is_retired_once(house: Estate) -> None:
     desktops.retire_desktop(actor=house.dana, desktop_id=free.pk)
     with pytest.raises(Clash, match="is retiring"):
         desktops.retire_desktop(actor=house.dana, desktop_id=free.pk)
+
+
+# --- forgetting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.RETIRING, State.MISSING])
+def test_a_desktop_on_a_hypervisor_that_never_comes_back_can_be_forgotten_and_the_hypervisor_removed(
+    house: Estate, state: State
+) -> None:
+    lost = house.make(state=state, clean_epoch=0)
+    order = operations.order(
+        kind=Operation.Kind.DELETE, hypervisor_id=house.hypervisor.pk, desktop=lost, parameters={"machine": "m"}
+    )
+    Hypervisor.objects.update(status=Hypervisor.Status.DOWN)
+    desktops.forget_desktop(actor=house.dana, desktop_id=lost.pk)
+    assert _now(lost).state == State.GONE
+    order.refresh_from_db()
+    assert (order.state, order.error) == (Operation.State.CANCELLED, "The desktop was forgotten.")
+    assert AuditEntry.objects.filter(action="desktop.forget", object_id=str(lost.pk)).count() == 1
+    brokering.release_desktop(actor=house.dana, desktop_id=house.desktop.pk)
+    desktops.retire_desktop(actor=house.dana, desktop_id=house.desktop.pk)
+    desktops.forget_desktop(actor=house.dana, desktop_id=house.desktop.pk)
+    house.pool.members.all().delete()
+    hypervisors.remove_hypervisor(actor=house.dana, hypervisor_id=house.hypervisor.pk)
+    assert not Hypervisor.objects.filter(pk=house.hypervisor.pk).exists()
+
+
+def test_what_the_hypervisor_refuses_to_delete_can_be_forgotten_too(house: Estate) -> None:
+    stuck = house.make(state=State.RETIRING, attempts=1, failure="Somebody else owns it.")
+    assert desktops.forget_desktop(actor=house.dana, desktop_id=stuck.pk).state == State.GONE
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"state": State.RETIRING}, "Wait for that"), ({"state": State.READY}, "Delete it first")],
+)
+def test_what_can_still_be_deleted_is_not_forgotten(house: Estate, fields: dict[str, Any], words: str) -> None:
+    desktop = house.make(**fields)
+    with pytest.raises(Clash, match=words):
+        desktops.forget_desktop(actor=house.dana, desktop_id=desktop.pk)
+
+
+def test_a_desktop_of_somebodys_is_not_forgotten(house: Estate) -> None:
+    Hypervisor.objects.update(status=Hypervisor.Status.DOWN)
+    Desktop.objects.filter(pk=house.desktop.pk).update(state=State.MISSING)
+    with pytest.raises(Clash, match="Reclaim it"):
+        desktops.forget_desktop(actor=house.dana, desktop_id=house.desktop.pk)
 
 
 # --- recycling, maintenance ------------------------------------------------------------------------------------------

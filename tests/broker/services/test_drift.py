@@ -11,6 +11,7 @@ from django.utils import timezone
 from broker.domain.lifecycle import State
 from broker.hypervisors.gate import installation_id
 from broker.models import Assignment, AuditEntry, Desktop, Hypervisor, Machine, Operation, Request
+from broker.selectors.drift import drifting_machines
 from broker.services import drift, operations
 from broker.services.errors import Clash, Forbidden, Invalid
 from tests.broker.portal.cast import Estate
@@ -126,3 +127,23 @@ def test_only_administrators_have_a_say(house: Estate, person: str) -> None:
     ):
         with pytest.raises(Forbidden):
             verb()
+
+
+def test_a_desktop_listed_by_a_second_registration_of_its_hypervisor_is_no_drift(house: Estate) -> None:
+    twin = Hypervisor.objects.create(name="kvm-01 again", kind="kvm")
+    machine = stray(
+        house, hypervisor=twin, platform_id=house.desktop.machine_id, stamp_key=house.desktop.stamp_key,
+        stamp_installation=installation_id(),
+    )  # fmt: skip
+    assert not drifting_machines().exists()
+    for verb in (drift.delete, lambda **given: drift.adopt(**given, pool_id=house.pool.pk)):
+        with pytest.raises(Clash, match="is the desktop office-001"):
+            verb(actor=house.dana, machine_id=machine.pk)
+    assert not Operation.objects.exists()
+
+
+def test_machines_of_the_same_id_on_two_hypervisors_are_two_machines(house: Estate) -> None:
+    """Ids are unique within one hypervisor only, as vSphere's `vm-12` are."""
+    other = Hypervisor.objects.create(name="another", kind="kvm")
+    stray(house, hypervisor=other, platform_id=house.desktop.machine_id)
+    assert drifting_machines().count() == 1

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import State
 from broker.models import AuditEntry, Desktop, Event, Hypervisor, Operation
-from broker.services import housekeeping
+from broker.services import housekeeping, operations
 from tests.broker.portal.cast import Estate
 
 YEARS_AGO = timezone.now() - timedelta(days=1000)
@@ -56,7 +56,7 @@ def test_what_is_late_at_a_hypervisor_that_cannot_be_used_fails_in_words(
 ) -> None:
     Hypervisor.objects.update(status=status)
     desktop = house.make(state=State.BUILDING, machine_id="", clean_epoch=0)
-    late = _operation(house, kind="clone", state=state, desktop=desktop, epoch=1)
+    late = _operation(house, kind="clone", state=state, desktop=desktop, epoch=1, attempt=1)
     housekeeping.tidy()
     late.refresh_from_db()
     desktop.refresh_from_db()
@@ -88,3 +88,12 @@ def test_an_order_that_was_cancelled_meanwhile_does_not_become_a_failed_one(hous
     cancelled.refresh_from_db()
     assert cancelled.state == Operation.State.CANCELLED
     assert Desktop.objects.get(pk=desktop.pk).state == State.PLANNED
+
+
+@pytest.mark.parametrize("kind", operations.PATIENT)
+def test_a_build_that_was_never_sent_waits_for_its_turn_however_long_that_takes(house: Estate, kind: str) -> None:
+    Hypervisor.objects.update(status="doubt")
+    waiting = _operation(house, kind=kind, state="queued", attempt=0)
+    housekeeping.tidy()
+    waiting.refresh_from_db()
+    assert waiting.state == Operation.State.QUEUED

@@ -227,3 +227,10 @@ def test_every_installed_connector_is_listed_with_its_orders() -> None:
     kvm = next(one for one in hypervisors.connector_kinds() if one.kind == "kvm")
     assert {"CloneMachine", "DeleteMachine", "OpenScreen"} <= set(kvm.orders)
     assert kvm.version
+
+
+def test_a_doubt_outlives_a_refused_sign_in(house: Estate) -> None:
+    Hypervisor.objects.update(status="refused", doubt=["a"])
+    checked = hypervisors.recheck_hypervisor(actor=house.dana, hypervisor_id=house.hypervisor.pk)
+    assert checked.status == "doubt"
+    assert "vanished" in checked.status_reason

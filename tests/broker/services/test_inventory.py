@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 import pytest
 from django.db import OperationalError
 from django.db.models import F
+from django.utils import timezone
 
 from broker.domain.lifecycle import State
-from broker.hypervisors import gate
+from broker.hypervisors import gate, sessions
 from broker.hypervisors.orders import to_order
+from broker.hypervisors.sessions import Session
 from broker.models import Desktop, Hypervisor, Machine, Operation
-from broker.services import brokering, drift, inventory
+from broker.services import brokering, drift, hypervisors, inventory, pools
 from connectors.base import Inventory
 from connectors.errors import Unreachable
-from tests.broker.plant import Plant
+from tests.broker.plant import PASSWORD, Plant
 
 
 def test_a_machine_that_was_shown_before_its_making_was_written_is_shown_again(plant: Plant) -> None:
@@ -108,3 +111,64 @@ def test_a_connector_whose_reading_could_not_be_written_is_closed(
         inventory.take(office.hypervisor().pk)
     assert len(closed) == 1
     assert office.hypervisor().inventory_expires_at is None
+
+
+def test_what_is_being_deleted_vanishes_without_a_doubt(plant: Plant) -> None:
+    """A worker that dies between many deletions and their answers leaves listings without them."""
+    plant.add_hypervisor()
+    plant.add_pool(spare=10, delete_budget_per_hour=50)
+    plant.fill(10)
+    pools.change_pool(actor=plant.dana, pool_id=plant.pool.pk, spare=0)
+    plant.reconcile()
+    deletes = Operation.objects.filter(kind=Operation.Kind.DELETE)
+    assert len(deletes) == 10
+    deletes.update(attempt=1)
+    for machine in plant.world().machines():
+        plant.world().remove_machine(machine.id)
+    for _ in range(3):
+        plant.look()
+    assert plant.hypervisor().status == Hypervisor.Status.UP
+    plant.until(lambda: not plant.count(State.RETIRING), "all are gone")
+    assert not Machine.objects.exclude(is_template=True).exists()
+
+
+def test_a_machine_deleted_under_a_reading_does_not_come_back(office: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, spare=1)
+    office.reconcile()
+    (leaving,) = office.desktops(State.RETIRING)
+    read = inventory._read
+
+    def read_before_it_goes(hypervisor: Hypervisor, session: Session) -> Inventory:
+        reading = read(hypervisor, session)
+        office.pump()
+        return reading
+
+    monkeypatch.setattr(inventory, "_read", read_before_it_goes)
+    office.look()
+    assert not office.count(State.RETIRING)
+    assert not Machine.objects.filter(platform_id=leaving.machine_id).exists()
+
+
+def test_a_doubt_may_last_for_months(office: Plant) -> None:
+    """At a listing a minute the count of absences would outgrow its column after 23 days."""
+    foreign = office.world().add_foreign_machine("somebodys")
+    office.look()
+    Machine.objects.filter(platform_id=foreign).update(absences=32_767, seen_at=timezone.now() - timedelta(days=30))
+    office.world().remove_machine(foreign)
+    monkey = [inventory.COUNTED_ABSENCES]
+    office.look()
+    assert not Machine.objects.filter(absences__gt=monkey[0]).exists()
+
+
+def test_a_host_that_is_registered_twice_is_said_once_on_each(plant: Plant) -> None:
+    plant.add_hypervisor("instant-1")
+    values = {"world": str(plant.folder / "instant-1"), "password": PASSWORD}
+    twin = hypervisors.register_hypervisor(actor=plant.dana, name="twin", kind="instant", values=values)
+    for _ in range(2):
+        inventory.take(twin.pk)
+        plant.look()
+    twin.refresh_from_db()
+    sessions.discard(sessions.borrow(twin))
+    (words,) = twin.warnings
+    assert "registered a second time, as instant-1" in words
+    assert "as twin" in plant.hypervisor().warnings[0]

@@ -70,6 +70,17 @@ def test_what_was_sent_can_no_longer_be_cancelled(house: Estate, state: str) -> 
         operations.cancel_operation(actor=house.alice, operation_id=order.pk)
 
 
+def test_a_build_whose_outcome_nobody_knows_is_ended_with_its_desktop_instead(house: Estate) -> None:
+    """To cancel it would let the next build meet what this one made."""
+    building = house.make(state=State.BUILDING, machine_id="", clean_epoch=0)
+    clone = operations.order(kind=Kind.CLONE, hypervisor_id=house.hypervisor.pk, desktop=building, parameters={})
+    Operation.objects.filter(pk=clone.pk).update(attempt=1)
+    with pytest.raises(Clash, match="Delete the desktop instead"):
+        operations.cancel_operation(actor=house.dana, operation_id=clone.pk)
+    clone.refresh_from_db()
+    assert clone.state == Operation.State.QUEUED
+
+
 @pytest.mark.parametrize("person", ["bob", "charlie"])
 def test_nobody_sees_or_cancels_anothers_operation(house: Estate, person: str) -> None:
     with pytest.raises(Missing):

@@ -16,7 +16,7 @@ from broker.hypervisors import gate
 from broker.models import Desktop, Event, Host, Hypervisor, Machine, Operation, Pool, PoolMember
 from broker.services import outcomes
 from connectors.base import MachineMade, Outcome, Power, PowerSet, Stage
-from connectors.errors import Busy, CapacityExhausted, ConnectorError, PlatformFault
+from connectors.errors import Busy, CapacityExhausted, ConnectorError, PlatformFault, Unsupported
 from tests.broker.portal.cast import Estate
 
 Kind = Operation.Kind
@@ -247,3 +247,17 @@ def _host(house: Estate, **fields: Any) -> Host:
         seen_at=timezone.now(),
         **fields,
     )
+
+
+def test_what_cannot_be_recycled_is_replaced(house: Estate) -> None:
+    used = house.make(state=State.RECYCLING, epoch=3)
+    recycle = _flying(house, used, Kind.RECYCLE)
+    _apply(house, _failed(recycle, Unsupported("It keeps UEFI variables.")))
+    assert _now(used).state == State.RETIRING
+    assert Event.objects.filter(kind="desktop.retired", desktop=used).count() == 1
+
+
+def test_failures_are_forgotten_when_a_guest_answers_and_not_before(house: Estate) -> None:
+    used = house.make(state=State.RECYCLING, epoch=3, attempts=2)
+    _apply(house, _made(_flying(house, used, Kind.RECYCLE)))
+    assert (_now(used).state, used.attempts) == (State.PREPARING, 2)

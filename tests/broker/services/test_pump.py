@@ -428,3 +428,30 @@ def _running(hypervisor_id: UUID, epoch: int, count: int) -> list[Operation]:
         )
         for _ in range(count)
     ]
+
+
+# --- whose desktop it is when the order goes out ---------------------------------------------------------------------
+
+
+def test_an_order_from_before_a_hand_over_is_not_sent_in_the_same_round_either(house: Estate) -> None:
+    """The desktop changed hands after the round had looked for such orders."""
+    old = _order(house, desktop=house.desktop, epoch=house.desktop.epoch - 1)
+    ours = _order(house, Kind.SCREEN, desktop=house.desktop, epoch=house.desktop.epoch, changes=False)
+    assert [o.pk for o in pump._choose(_lease(house), house.hypervisor)] == [ours.pk]
+    assert _states(old) == [State.QUEUED]
+
+
+def test_the_time_of_a_build_begins_when_it_is_first_sent(house: Estate) -> None:
+    past = timezone.now() - timedelta(hours=5)
+    build, power = _order(house, Kind.DELETE, deadline_at=past), _order(house, deadline_at=past)
+    lease = _lease(house)
+    pump._choose(lease, house.hypervisor)
+    build.refresh_from_db()
+    power.refresh_from_db()
+    first = build.deadline_at
+    assert first > timezone.now() + timedelta(minutes=20)
+    assert power.deadline_at == past
+    Operation.objects.filter(pk=build.pk).update(state=State.QUEUED)
+    pump._choose(lease, house.hypervisor)
+    build.refresh_from_db()
+    assert build.deadline_at == first, "a second attempt gets no more time"

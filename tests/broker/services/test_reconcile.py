@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from broker.domain import planning
 from broker.domain.lifecycle import State
+from broker.hypervisors import gate
+from broker.hypervisors.orders import to_order
 from broker.models import (
     AuditEntry,
     Desktop,
@@ -332,3 +336,93 @@ def test_deletes_that_are_due_cost_the_same_kinds_of_statements_whatever_their_n
         Desktop.objects.filter(state=State.RETIRING).update(state=State.GONE)
         costs.append(len(asked))
     assert costs[1] < costs[0] + 10
+
+
+# --- what a build left -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["retired", "timed out"])
+def test_what_a_build_of_unknown_outcome_made_is_deleted_with_its_desktop(office: Plant, end: str) -> None:
+    """The worker died after the machine was made; nobody has read its answer, and no listing has shown it yet."""
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, spare=3)
+    office.reconcile()
+    clone = Operation.objects.get(kind=Kind.CLONE, state=Operation.State.QUEUED)
+    with gate.opened(office.hypervisor()) as connector:
+        list(connector.submit([to_order(clone, gate.installation_id())], time.monotonic() + 5))
+    Operation.objects.filter(pk=clone.pk).update(attempt=1)
+    Desktop.objects.filter(pk=clone.desktop_id).update(state=State.BUILDING)
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, spare=2)
+    if end == "timed out":
+        Operation.objects.filter(pk=clone.pk).update(deadline_at=timezone.now(), not_before=timezone.now())
+        office.pump()
+    assert clone.desktop is not None
+    desktops.retire_desktop(actor=office.dana, desktop_id=clone.desktop.pk)
+    office.reconcile()
+    delete = Operation.objects.get(kind=Kind.DELETE, desktop=clone.desktop)
+    assert delete.parameters == {"machine": "", "stamp_key": str(clone.pk)}
+    office.pump()
+    assert Desktop.objects.get(pk=clone.desktop_id).state == State.GONE
+    office.assert_tidy()
+
+
+def test_a_build_that_failed_in_the_platforms_own_words_leaves_nothing_to_delete(house: Estate) -> None:
+    retiring = house.make(state=State.RETIRING, machine_id="", clean_epoch=0)
+    now = timezone.now()
+    Operation.objects.create(
+        kind=Kind.CLONE, state="failed", attempt=1, hypervisor=house.hypervisor, desktop=retiring, created_at=now,
+        deadline_at=now, finished_at=now,
+    )  # fmt: skip
+    _run(house)
+    retiring.refresh_from_db()
+    assert retiring.state == State.GONE
+
+
+# --- the delete budget -----------------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_was_told_to_go_on_has_its_whole_budget_again(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(spare=6, delete_budget_per_hour=2)
+    plant.fill(6)
+    pools.change_pool(actor=plant.dana, pool_id=plant.pool.pk, spare=0)
+    for left in (4, 2):
+        for _ in range(4):
+            plant.step()
+        plant.pool.refresh_from_db()
+        assert plant.count(State.READY) == left
+        assert "budget is 2 an hour" in plant.pool.hold_reason
+        pools.resume_pool(actor=plant.dana, pool_id=plant.pool.pk)
+
+
+def test_desktops_without_a_machine_cost_no_delete_budget(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(spare=4, delete_budget_per_hour=2)
+    plant.fill(4)
+    now = timezone.now()
+    some = Desktop.objects.filter(pk__in=[d.pk for d in plant.desktops()[:2]])
+    for desktop in some:
+        AuditEntry.objects.create(
+            at=now, actor_name="", action="desktop.retire", noun="desktop", object_id=str(desktop.pk)
+        )
+    some.update(state=State.GONE, state_since=now, machine_id="")
+    Pool.objects.update(spare=0)
+    plant.reconcile()
+    assert (plant.count(State.RETIRING), Pool.objects.get().hold_reason) == (2, "")
+
+
+# --- a guest that never answers --------------------------------------------------------------------------------------
+
+
+def test_a_guest_that_never_answers_is_recycled_thrice_and_then_kept_to_be_looked_at(plant: Plant) -> None:
+    plant.add_hypervisor(boot_s="100000")
+    plant.add_pool(spare=1, maximum=1, prepare_timeout_s=10)
+    for _ in range(40):
+        plant.pauses_pass()
+        Desktop.objects.filter(state=State.PREPARING).update(state_since=timezone.now() - timedelta(minutes=1))
+        Hypervisor.objects.update(status_since=timezone.now() - timedelta(minutes=5))
+        plant.step()
+        if plant.count(State.FAILED) and plant.desktops()[0].attempts == planning.RECYCLE_TRIES:
+            break
+    (failed,) = plant.desktops(State.FAILED)
+    assert failed.attempts == planning.RECYCLE_TRIES
+    assert Operation.objects.filter(kind=Kind.RECYCLE).count() == planning.RECYCLE_TRIES - 1

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import State
 from broker.models import AuditEntry, Desktop, Machine, Operation, PoolMember, Template, TemplateCopy, TemplateVersion
+from broker.selectors.hypervisors import template_candidates
 from broker.services import brokering, templates
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from tests.broker.portal.cast import Estate
@@ -123,3 +124,16 @@ def test_only_administrators_have_a_say(house: Estate, person: str) -> None:
     ):
         with pytest.raises(Forbidden):
             verb()
+
+
+def test_a_desktop_is_never_a_template(house: Estate) -> None:
+    """An adopted one bears no stamp, and once it is off it looks like something to clone from."""
+    adopted = house.make(stamp_key="", machine_id="theirs", power="off")
+    machine = Machine.objects.create(
+        hypervisor=house.hypervisor, platform_id="theirs", name="theirs", power="off", vcpus=1, memory_mib=512,
+        is_template=True, seen_at=timezone.now(),
+    )  # fmt: skip
+    assert machine not in template_candidates()
+    with pytest.raises(Invalid) as refused:
+        templates.link_copy(actor=house.dana, version_id=house.copy.version_id, machine_id=machine.pk)
+    assert f"is the desktop {adopted}" in refused.value.fields["machine"]
