@@ -347,6 +347,7 @@ def test_what_a_build_of_unknown_outcome_made_is_deleted_with_its_desktop(office
     pools.change_pool(actor=office.dana, pool_id=office.pool.pk, spare=3)
     office.reconcile()
     clone = Operation.objects.get(kind=Kind.CLONE, state=Operation.State.QUEUED)
+    assert clone.desktop_id is not None
     with gate.opened(office.hypervisor()) as connector:
         list(connector.submit([to_order(clone, gate.installation_id())], time.monotonic() + 5))
     Operation.objects.filter(pk=clone.pk).update(attempt=1)
@@ -355,8 +356,7 @@ def test_what_a_build_of_unknown_outcome_made_is_deleted_with_its_desktop(office
     if end == "timed out":
         Operation.objects.filter(pk=clone.pk).update(deadline_at=timezone.now(), not_before=timezone.now())
         office.pump()
-    assert clone.desktop is not None
-    desktops.retire_desktop(actor=office.dana, desktop_id=clone.desktop.pk)
+    desktops.retire_desktop(actor=office.dana, desktop_id=clone.desktop_id)
     office.reconcile()
     delete = Operation.objects.get(kind=Kind.DELETE, desktop=clone.desktop)
     assert delete.parameters == {"machine": "", "stamp_key": str(clone.pk)}
