@@ -60,19 +60,23 @@ class LeaseLost(RuntimeError):
 def due() -> list[UUID]:
     """Hypervisors whose inventory is due and that nobody reads."""
     now = timezone.now()
-    return list(
-        Hypervisor.objects.filter(
-            Q(inventory_expires_at=None) | Q(inventory_expires_at__lt=now),
-            Q(next_inventory_at=None) | Q(next_inventory_at__lte=now),
-            Q(retry_at=None) | Q(retry_at__lte=now),
-        )
-        .exclude(status=Hypervisor.Status.REFUSED)
-        .values_list("pk", flat=True)
-    )
+    is_time = Q(next_inventory_at=None) | Q(next_inventory_at__lte=now)
+    return list(Hypervisor.objects.filter(_may_be_read(now), is_time).values_list("pk", flat=True))
+
+
+def _may_be_read(now: datetime) -> Q:
+    """Nobody is at it, it is not to be left alone for now, and it did not refuse us."""
+    is_free = Q(inventory_expires_at=None) | Q(inventory_expires_at__lt=now)
+    is_rested = Q(retry_at=None) | Q(retry_at__lte=now)
+    return is_free & is_rested & ~Q(status=Hypervisor.Status.REFUSED)
 
 
 def take(hypervisor_id: UUID) -> None:
-    """Read one hypervisor once and write what it shows. Returns at once if somebody else is at it."""
+    """Read one hypervisor once and write what it shows.
+
+    Returns at once if somebody else is at it, it is to be left alone for now, or it refused us: a late hint must not
+    sign in once more with what was refused, since that may lock the account.
+    """
     nudges.taken(nudges.INVENTORY, hypervisor_id)
     epoch = _lease(hypervisor_id)
     if epoch is None:
@@ -104,9 +108,9 @@ def _look(hypervisor: Hypervisor, epoch: int) -> None:
 
 def _lease(hypervisor_id: UUID) -> int | None:
     now = timezone.now()
-    taken = Hypervisor.objects.filter(
-        Q(inventory_expires_at=None) | Q(inventory_expires_at__lt=now), pk=hypervisor_id
-    ).update(inventory_epoch=F("inventory_epoch") + 1, inventory_expires_at=now + timedelta(seconds=LEASE_S))
+    taken = Hypervisor.objects.filter(_may_be_read(now), pk=hypervisor_id).update(
+        inventory_epoch=F("inventory_epoch") + 1, inventory_expires_at=now + timedelta(seconds=LEASE_S)
+    )
     return Hypervisor.objects.values_list("inventory_epoch", flat=True).get(pk=hypervisor_id) if taken else None
 
 

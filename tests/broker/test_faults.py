@@ -16,9 +16,11 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import State
 from broker.models import Assignment, AuditEntry, Desktop, Event, Hypervisor, Operation, PoolMember, Request
-from broker.services import brokering, desktops, entitlements, hypervisors, inventory, pools, power
+from broker.models.operations import UNFINISHED
+from broker.services import brokering, desktops, entitlements, hypervisors, inventory, pools, power, pump
 from broker.services.errors import Clash, Invalid, Missing
 from tests.broker.plant import PASSWORD, Plant
+from tests.doubles.instant.connector import InstantConnector
 from tests.doubles.instant.world import World
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +42,20 @@ def office(plant: Plant) -> Plant:
     return plant
 
 
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every time that a hypervisor was called, and so signed in to: its world."""
+    found: list[str] = []
+    reach = InstantConnector._reach_endpoint
+
+    def counted(connector: InstantConnector, deadline: float) -> World:
+        found.append(connector.given.world)
+        return reach(connector, deadline)
+
+    monkeypatch.setattr(InstantConnector, "_reach_endpoint", counted)
+    return found
+
+
 # --- it works at all -------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +74,7 @@ def test_a_pool_fills_is_used_and_recycled_and_nobody_meets_anothers_files(offic
 # --- the endpoint ----------------------------------------------------------------------------------------------------
 
 
-def test_an_unreachable_host_is_said_to_be_and_nothing_is_lost(office: Plant) -> None:
+def test_an_unreachable_host_is_said_to_be_and_nothing_is_lost(office: Plant, calls: list[str]) -> None:
     before = {d.pk: d.state for d in office.desktops()}
     office.world().faults.set("refuse")
     office.look()
@@ -66,6 +82,10 @@ def test_an_unreachable_host_is_said_to_be_and_nothing_is_lost(office: Plant) ->
     assert down.status == Hypervisor.Status.DOWN
     assert "refused the connection" in down.status_reason
     assert down.retry_at is not None
+    calls.clear()
+    Hypervisor.objects.update(retry_at=timezone.now() + timedelta(minutes=1))
+    office.look()  # a hint that comes too early
+    assert not calls
     request = office.ask(office.alice)
     assert request.state == Request.State.APPROVED
     office.reconcile()
@@ -79,30 +99,77 @@ def test_an_unreachable_host_is_said_to_be_and_nothing_is_lost(office: Plant) ->
     assert [event.kind for event in told] == ["hypervisor.back", "hypervisor.lost", "hypervisor.back"]
 
 
-def test_wrong_credentials_are_tried_once_and_not_hammered(office: Plant) -> None:
+@pytest.mark.parametrize("first", ["look", "pump"])
+@pytest.mark.parametrize(
+    ("knob", "value", "words"),
+    [
+        ("password", "another one", "refused account 'deskyard'"),
+        ("certificate", "", "a certificate that is not the trusted one"),
+    ],
+)
+def test_a_host_that_refuses_us_is_asked_once_and_then_left_alone(
+    office: Plant, calls: list[str], knob: str, value: str, words: str, first: str
+) -> None:
+    mine = office.ask(office.alice).desktop
+    assert mine is not None
+    order = power.set_power(actor=office.alice, desktop_id=mine.pk, action="off")
+    before = {d.pk: d.state for d in office.desktops()}
+    calls.clear()
+    office.world().faults.set(knob, value)
+    getattr(office, first)()
+    refused = office.hypervisor()
+    assert refused.status == Hypervisor.Status.REFUSED
+    assert words in refused.status_reason
+    assert PASSWORD not in refused.status_reason
+    for _ in range(2):
+        assert not inventory.due()
+        assert not pump.backlog()
+        office.look()  # a hint that comes late
+        office.pump()
+        office.pauses_pass()
+    assert len(calls) == 1
+    request = office.ask(office.bob)
+    assert request.state == Request.State.APPROVED
+    office.reconcile()
+    request.refresh_from_db()
+    assert "instant-1 refuses the sign-in" in request.reason
+    assert {d.pk: d.state for d in office.desktops()} == before
+    order.refresh_from_db()
+    assert order.state in UNFINISHED
+    office.assert_tidy()
+
+
+def test_an_account_that_is_corrected_serves_who_waits(office: Plant) -> None:
     office.world().faults.set("password", "another one")
     office.look()
-    assert office.hypervisor().status == Hypervisor.Status.REFUSED
-    assert "refused account 'deskyard'" in office.hypervisor().status_reason
-    assert PASSWORD not in office.hypervisor().status_reason
-    assert office.hypervisor().pk not in inventory.due()
+    office.ask(office.alice)
     hypervisors.change_hypervisor(
         actor=office.dana,
         hypervisor_id=office.hypervisor().pk,
         name="instant-1",
         values={"world": str(office.world().folder), "password": "another one", "boot_s": "0", "latency_s": "0"},
     )
-    office.look()
+    office.until(lambda: office.count(State.ASSIGNED) == 1, "Alice is served once the account is right")
     assert office.hypervisor().status == Hypervisor.Status.UP
     assert not AuditEntry.objects.filter(changes__icontains="another one").exists()
+    office.assert_tidy()
 
 
-def test_a_wrong_certificate_stops_everything_until_somebody_looks(office: Plant) -> None:
+def test_a_certificate_that_is_put_right_serves_who_waits_once_somebody_looks(office: Plant, calls: list[str]) -> None:
     office.world().faults.set("certificate")
     office.look()
+    office.ask(office.alice)
+    calls.clear()
+    hypervisors.recheck_hypervisor(actor=office.dana, hypervisor_id=office.hypervisor().pk)
+    for _ in range(2):
+        office.step()
+    assert len(calls) == 1, "one try for each asking"
     assert office.hypervisor().status == Hypervisor.Status.REFUSED
-    assert "certificate" in office.hypervisor().status_reason
-    assert office.hypervisor().pk not in inventory.due()
+    office.world().faults.clear()
+    hypervisors.recheck_hypervisor(actor=office.dana, hypervisor_id=office.hypervisor().pk)
+    office.until(lambda: office.count(State.ASSIGNED) == 1, "Alice is served once the certificate is right")
+    assert office.hypervisor().status == Hypervisor.Status.UP
+    office.assert_tidy()
 
 
 def test_half_open_tcp_costs_one_deadline_and_no_machine(office: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,8 +462,9 @@ def test_the_last_users_late_order_never_reaches_the_next_user(office: Plant) ->
     # Bob gets the very same desktop, and Alice's order turns up in the queue once more.
     Desktop.objects.filter(pool=office.pool).exclude(pk=mine.pk).update(is_in_maintenance=True)
     mine.refresh_from_db()
-    if mine.state == State.READY:
-        assert office.ask(office.bob).desktop_id == mine.pk
+    assert mine.state == State.READY
+    assert office.ask(office.bob).desktop_id == mine.pk
+    assert Assignment.objects.get(until=None).user == office.bob
     late.refresh_from_db()
     assert late.state == Operation.State.CANCELLED
     Operation.objects.filter(pk=late.pk).update(state=Operation.State.QUEUED, finished_at=None)
@@ -405,8 +473,10 @@ def test_the_last_users_late_order_never_reaches_the_next_user(office: Plant) ->
     assert late.state == Operation.State.CANCELLED
     assert "changed hands" in late.error
     machine = office.world().machine(mine.machine_id)
-    assert machine is None or machine.power == "on"
+    assert machine is not None
+    assert machine.power == "on"
     assert not office.world().acts("power off")
+    assert Assignment.objects.get(until=None, user=office.bob).desktop_id == mine.pk
 
 
 def test_a_released_desktop_cannot_be_powered_or_released_by_its_last_user(office: Plant) -> None:
