@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 
 from broker.api.health import healthz
+from broker.console.errors import not_found
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
@@ -12,3 +13,5 @@ urlpatterns = [
     path("console/", include("broker.console.urls")),
     path("api/v1/", include("broker.api.urls")),
 ]
+
+handler404 = not_found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 import redis.asyncio
@@ -21,7 +22,7 @@ from broker.console import live
 from broker.selectors import pulse
 from broker.services import nudges
 from tests.broker.console.furniture import Furniture
-from tests.broker.console.pages import LISTS
+from tests.broker.console.pages import LISTS, all_pages
 from tests.broker.portal.cast import Estate
 
 
@@ -77,8 +78,12 @@ def test_every_page_says_that_no_worker_runs(
 ) -> None:
     _redis_at(settings, redis_url)
     words = "No worker is running: nothing is carried out. Start one."
-    for name in LISTS:
-        assert words in dana.get(reverse(f"console:{name}")).content.decode(), name
+    pages = all_pages(house, furniture) | {
+        "a desktop that is gone": reverse("console:desktop", args=[uuid4()]),
+        "an address that never was": reverse("console:dashboard") + "attic/",
+    }
+    silent = [name for name, address in pages.items() if words not in dana.get(address).content.decode()]
+    assert not silent
     pulse.connection().set(pulse.key("worker"), "here", ex=10)
     cache.delete("health.processes")
     assert words not in dana.get(reverse("console:pulse")).content.decode(), "an open page learns it too"

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
@@ -90,10 +91,38 @@ def test_the_first_page_of_a_bare_house_begins_with_a_hypervisor(db: None, clien
     assert reverse("console:hypervisor-kinds") in client.get(reverse("console:dashboard")).content.decode()
 
 
+def test_an_installation_on_sqlite_says_how_far_that_reaches(house: Estate, dana: Client) -> None:
+    page = dana.get(reverse("console:dashboard")).content.decode()
+    said = "keeps its data in SQLite: one machine, about 500 desktops" in page
+    assert said == (connection.vendor == "sqlite")
+
+
 def test_an_unknown_id_is_not_found(house: Estate, dana: Client) -> None:
     nowhere = "00000000-0000-4000-8000-000000000000"
     for name in ("desktop", "pool", "template", "hypervisor", "operation", "drift-delete", "token-revoke"):
         assert dana.get(reverse(f"console:{name}", args=[nowhere])).status_code == 404
+
+
+def test_what_is_not_there_is_said_within_the_console(house: Estate, dana: Client) -> None:
+    """So that the way on, and what is wrong with the broker, are in sight there too."""
+    for address in (reverse("console:pool", args=[uuid4()]), reverse("console:dashboard") + "attic/"):
+        answer = dana.get(address)
+        page = answer.content.decode()
+        assert answer.status_code == 404
+        assert "There is nothing here" in page
+        assert (page.count("<h1"), page.count('id="banners"'), page.count('role="search"')) == (1, 1, 1)
+
+
+def test_nobody_else_sees_the_console_round_what_is_not_there(house: Estate, as_: As, dana: Client) -> None:
+    attic = reverse("console:dashboard") + "attic/"
+    answers = {
+        "a user": as_(house.alice).get(attic), "a stranger": Client().get(attic), "another door": dana.get("/attic/"),
+        "a part of a page": dana.get(attic, headers={"HX-Request": "true"}),
+    }  # fmt: skip
+    for who, answer in answers.items():
+        assert answer.status_code == 404, who
+        assert "There is nothing here" in answer.content.decode(), who
+        assert 'id="banners"' not in answer.content.decode(), who
 
 
 def test_every_page_has_one_heading_a_title_and_its_room_marked(
