@@ -19,8 +19,10 @@ from broker.models import ApiToken, Entitlement, Operation, ScreenSession, Ticke
 from broker.relay.closing import Code
 from broker.services import brokering, screens
 from tests.broker.portal.cast import Estate
-from tests.broker.relay.rfb_screen import SERVER_INIT, screen
+from tests.broker.relay.rfb_screen import SERVER_INIT, RfbScreen, screen
 from tests.broker.relay.serving import Web, handshake, show, signed_in
+
+SPENT = "This ticket is unknown, was used before, or has expired. Open the desktop again."
 
 
 def ask(house: Estate, cookie: str = "", token: ApiToken | None = None) -> screens.Opening:
@@ -41,6 +43,14 @@ def refusal(web: Web, opening: screens.Opening, cookie: str = "", origin: str | 
         web.open(opening, cookie, origin)
     response = refused.value.response
     return response.status_code, (response.body or b"").decode()
+
+
+def nothing_was_opened(opening: screens.Opening, shown: RfbScreen) -> bool:
+    """The refused ticket left no stream, no further order, and the screen's address where nobody read it."""
+    address = Ticket.objects.get(operation=opening.operation).target
+    orders = Operation.objects.filter(kind=Operation.Kind.SCREEN).count()
+    nobody = not ScreenSession.objects.exists() and not shown.viewers and not shown.connected
+    return nobody and bool(address) and orders == Ticket.objects.count()
 
 
 def closing(browser: ClientConnection) -> tuple[int, str]:
@@ -84,14 +94,15 @@ def test_a_forged_ticket_is_refused(house: Estate, web: Web) -> None:
     cookie = signed_in(house, "alice")
     genuine = ask(house, cookie)
     forged = screens.Opening(genuine.ticket[:-1] + "!", genuine.operation, genuine.expires_at)
-    status, words = refusal(web, forged, cookie)
-    assert (status, "unknown" in words) == (403, True)
+    assert refusal(web, forged, cookie) == (403, SPENT)
+    assert not ScreenSession.objects.exists()
 
 
 def test_a_request_without_a_ticket_is_refused(house: Estate, web: Web) -> None:
     cookie = signed_in(house, "alice")
     none = screens.Opening("", ask(house, cookie).operation, timezone.now())
-    assert refusal(web, none, cookie)[0] == 403
+    assert refusal(web, none, cookie) == (403, SPENT)
+    assert not ScreenSession.objects.exists()
 
 
 def test_a_ticket_serves_once(house: Estate, web: Web) -> None:
@@ -101,9 +112,10 @@ def test_a_ticket_serves_once(house: Estate, web: Web) -> None:
         show(opening, shown)
         with web.open(opening, cookie) as browser:
             handshake(browser)
-            assert refusal(web, opening, cookie)[0] == 403
+            assert refusal(web, opening, cookie) == (403, SPENT)
             browser.send(b"still here")
             assert browser.recv() == b"still here"
+        assert (shown.viewers, ScreenSession.objects.count(), Operation.objects.count()) == (1, 1, 1)
 
 
 def test_two_tabs_have_a_ticket_each(house: Estate, web: Web) -> None:
@@ -118,9 +130,12 @@ def test_two_tabs_have_a_ticket_each(house: Estate, web: Web) -> None:
 
 def test_an_expired_ticket_is_refused(house: Estate, web: Web) -> None:
     cookie = signed_in(house, "alice")
-    opening = ask(house, cookie)
-    Ticket.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-    assert refusal(web, opening, cookie)[0] == 403
+    with screen() as shown:
+        opening = ask(house, cookie)
+        show(opening, shown)
+        Ticket.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        assert refusal(web, opening, cookie) == (403, SPENT)
+        assert nothing_was_opened(opening, shown)
 
 
 @pytest.mark.parametrize(
@@ -143,8 +158,13 @@ def test_a_page_that_is_not_ours_is_refused_and_the_ticket_stays_good(
 def test_a_ticket_is_worth_nothing_without_the_browser_session_that_asked(house: Estate, web: Web) -> None:
     cookie = signed_in(house, "alice")
     others = {"nobody": "", "bob": signed_in(house, "bob"), "alice elsewhere": signed_in(house, "alice")}
-    for who, other in others.items():
-        assert refusal(web, ask(house, cookie), other)[0] == 403, who
+    with screen() as shown:
+        for who, other in others.items():
+            opening = ask(house, cookie)
+            show(opening, shown)
+            assert refusal(web, opening, other) == (403, "This ticket was given to another browser session."), who
+            assert refusal(web, opening, cookie) == (403, SPENT), "it has leaked: nobody may use it any more"
+            assert nothing_was_opened(opening, shown), who
 
 
 def test_a_ticket_of_a_token_needs_no_cookie_but_the_token_must_still_be_valid(house: Estate, web: Web) -> None:
@@ -156,16 +176,23 @@ def test_a_ticket_of_a_token_needs_no_cookie_but_the_token_must_still_be_valid(h
         show(opening, shown)
         with web.open(opening) as browser:
             assert handshake(browser) == SERVER_INIT
+    with screen() as shown:
         late = ask(house, token=token)
+        show(late, shown)
         ApiToken.objects.update(revoked_at=timezone.now())
-        assert refusal(web, late)[0] == 403
+        assert refusal(web, late) == (403, "The API token that asked for this ticket is no longer valid.")
+        assert (shown.connected, ScreenSession.objects.count()) == (0, 1)
 
 
 def test_a_ticket_from_before_the_desktop_changed_hands_is_refused(house: Estate, web: Web) -> None:
     cookie = signed_in(house, "alice")
-    opening = ask(house, cookie)
-    brokering.release_desktop(actor=house.alice, desktop_id=house.desktop.pk)
-    assert refusal(web, opening, cookie)[0] == 403
+    with screen() as shown:
+        opening = ask(house, cookie)
+        show(opening, shown)
+        brokering.release_desktop(actor=house.alice, desktop_id=house.desktop.pk)
+        words = "The desktop has changed hands since the ticket was given out."
+        assert refusal(web, opening, cookie) == (403, words)
+        assert nothing_was_opened(opening, shown)
 
 
 def test_release_closes_the_stream(house: Estate, web: Web) -> None:
