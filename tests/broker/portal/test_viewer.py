@@ -184,6 +184,40 @@ def test_the_screen_gives_the_keyboard_back(alices_page: Page, web: Web, live_ho
         assert page.evaluate("document.activeElement.id") == "viewer-leave"
 
 
+def test_full_screen_fills_the_screen_and_the_desktop_keeps_the_keyboard(
+    alices_page: Page, web: Web, live_house: Estate
+) -> None:
+    page = alices_page
+    with screen(mode="quiet") as shown, pump(shown):
+        open_screen(page, web, live_house)
+        button = page.get_by_role("button", name="Full screen")
+        button.click()
+        eventually(page, lambda: page.evaluate("document.fullscreenElement === document.documentElement"))
+        eventually(page, lambda: page.evaluate("document.activeElement.tagName") == "CANVAS")
+        page.keyboard.press("x")
+        eventually(page, lambda: pressed(shown) == [ord("x")])
+        button.click()
+        eventually(page, lambda: page.evaluate("document.fullscreenElement === null"))
+        expect(page.locator(".viewer")).to_have_attribute("data-phase", "open")
+        assert shown.viewers == 1
+
+
+def test_reconnect_opens_the_screen_anew_and_lets_the_old_stream_go(
+    alices_page: Page, web: Web, live_house: Estate
+) -> None:
+    page = alices_page
+    with screen(mode="quiet") as shown, pump(shown):
+        open_screen(page, web, live_house)
+        page.get_by_role("button", name="Reconnect").click()
+        eventually(page, lambda: (shown.viewers, shown.connected) == (2, 1))
+        expect(page.locator(".viewer")).to_have_attribute("data-phase", "open", timeout=20_000)
+        expect(page.locator("#viewer-screen canvas")).to_have_count(1)
+        eventually(page, lambda: ScreenSession.objects.filter(end_reason="The browser left.").count() == 1)
+        page.get_by_role("button", name="Ctrl-Alt-Del").click()
+        eventually(page, lambda: pressed(shown) == [CONTROL, ALT, DELETE])
+    assert Ticket.objects.count() == 2
+
+
 def test_tiles_change_without_a_reload(alices_page: Page, web: Web, live_house: Estate) -> None:
     page = alices_page
     with page.expect_response("**/live/"):
