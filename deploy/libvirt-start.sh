@@ -3,8 +3,8 @@
 #
 # Promises: idempotent (a daemon that answers is left alone, as are its guests, networks and pools of other names); works with
 # systemd and without (containers, CI machines, WSL); exit status 0 means "virsh -c qemu:///system" works now.
-# Needs root and the packages of deploy/packages-run.txt. Changes outside libvirt: one line in /etc/hosts, only where the
-# machine's own name does not resolve, and, where no udev does it, /dev/kvm belongs to the group kvm (mode 660).
+# Needs root and the packages of deploy/packages-run.txt. Changes outside libvirt: one line in /etc/hosts, only where that
+# file lacks the machine's own name, and, where no udev does it, /dev/kvm belongs to the group kvm (mode 660).
 set -euo pipefail
 URI=qemu:///system
 POOL_DIR=${DESKYARD_POOL_DIR:-/var/lib/libvirt/images}
@@ -20,11 +20,12 @@ done
 
 resolve_own_name() {
   # libvirt asks for the machine's own name at every start, open and migration; where it does not resolve, each costs a DNS
-  # time-out of 5-10 s.
+  # time-out of 5-10 s. Whoever started the daemon: it asks anew each time.
   local name; name=$(hostname)
   getent -s files hosts "$name" >/dev/null && return
-  echo "127.0.1.1 $name" >> /etc/hosts
-  say "added $name to /etc/hosts"
+  # A last line without its end must not run into ours.
+  if { [ -z "$(tail -c 1 /etc/hosts)" ] || echo; echo "127.0.1.1 $name"; } >> /etc/hosts; then say "added $name to /etc/hosts"
+  else say "cannot add $name to /etc/hosts; libvirt is slow where it does not resolve"; fi
 }
 
 open_kvm_to_qemu() {
@@ -46,7 +47,6 @@ start_alone() {
 
 start_daemon() {
   [ "$(id -u)" = 0 ] || { say "no libvirt answers on $URI and only root can start it"; exit 4; }
-  resolve_own_name
   if [ -d /run/systemd/system ]; then start_with_systemd; else start_alone; fi
   for _ in $(seq $((START_LIMIT_S * 5))); do answers && return; sleep 0.2; done
   say "libvirtd was started but does not answer on $URI within $START_LIMIT_S s; see /var/log/libvirt and /var/log/syslog"
@@ -71,7 +71,10 @@ ensure_pool() {
   virsh -q -c "$URI" pool-autostart default
 }
 
-if [ "$(id -u)" = 0 ] && [ ! -d /run/systemd/system ]; then open_kvm_to_qemu; fi
+if [ "$(id -u)" = 0 ]; then
+  resolve_own_name
+  [ -d /run/systemd/system ] || open_kvm_to_qemu
+fi
 answers || start_daemon
 ensure_network >&2
 ensure_pool >&2
