@@ -14,9 +14,9 @@ help: ## list these commands
 run: ## install, start and set up the demo; Ctrl-C ends it (DESKYARD_DATA, DESKYARD_HOST, DESKYARD_PORT, DESKYARD_DEMO_PASSWORD)
 	@exec deploy/run.sh
 
-clean-demo: ## remove the machines, images and records that this installation made
+clean-demo: ## remove all desktops and pools of this installation, and the demo's template; on a terminal it asks first
 	@deploy/venv.sh run
-	@$(PYTHON) manage.py clean_demo
+	@$(PYTHON) manage.py clean_demo $$([ -t 0 ] || echo --yes)
 
 test: ## install what the tests need and run them (root); ARGS='-k name' narrows them
 	@deploy/test.sh pytest $(ARGS)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import select
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,25 +14,31 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from broker.domain.lifecycle import LIVE, State
 from broker.management import demo
-from broker.models import Desktop, Entitlement, Hypervisor, Installation, Pool, Template
+from broker.models import Assignment, Desktop, Entitlement, Hypervisor, Installation, Pool, Template
 from broker.services import brokering, desktops, entitlements, hypervisors, inventory, pools, pump, reconcile, templates
-from broker.services.errors import Clash
+from broker.services.errors import Clash, Refusal
 
 LIMIT_S = 300
 """How long the hypervisors may take to delete the machines."""
+ASK_LIMIT_S = 120
+"""How long we wait for an answer: a terminal that nobody watches must not hold a script for ever."""
 
 
 class Command(BaseCommand):
     requires_system_checks = []
     help = (
-        "Removes this installation's desktops, pools and the demo's template. Accounts, audit and other templates stay."
+        "Removes all desktops and pools of this installation, not only the demo's, and the demo's template. Says first "
+        "what goes and what stays, and asks on a terminal; elsewhere it needs --yes."
     )
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--yes", action="store_true", help="remove without asking")
+
+    def handle(self, *args: Any, yes: bool, **options: Any) -> None:
         # Without `make run` there is no Redis to nudge through, and none is needed: we do the work ourselves.
         logging.getLogger("broker.services.nudges").setLevel(logging.ERROR)
         call_command("migrate", verbosity=0)
@@ -38,6 +46,26 @@ class Command(BaseCommand):
         if actor is None:
             self.stdout.write("This installation has made nothing yet.")
             return
+        self.stdout.write(forecast())
+        self.stdout.flush()
+        if not yes:
+            self._ask()
+        try:
+            self._remove(actor)
+        except Refusal as refusal:
+            raise CommandError(refusal.message) from refusal
+
+    def _ask(self) -> None:
+        """Returns if a person at this terminal agrees; else raises CommandError. Never waits for ever."""
+        if not sys.stdin.isatty():
+            raise CommandError("Nothing was removed: nobody can be asked here. With --yes it is not asked.")
+        self.stdout.write("Type yes to remove it: ", ending="")
+        self.stdout.flush()
+        answered, _, _ = select.select([sys.stdin], [], [], ASK_LIMIT_S)
+        if not answered or sys.stdin.readline().strip().lower() != "yes":
+            raise CommandError("Nothing was removed.")
+
+    def _remove(self, actor: User) -> None:
         count = self._remove_desktops(actor)
         for pool in Pool.objects.all():
             pools.delete_pool(actor=actor, pool_id=pool.pk)
@@ -74,6 +102,25 @@ class Command(BaseCommand):
             demo.remove_template(demo.local_libvirt(), str(Installation.objects.get().pk))
         except (demo.NoLibvirt, subprocess.CalledProcessError) as reason:
             self.stderr.write(f"The demo's template was left in libvirt: {reason}")
+
+
+def forecast() -> str:
+    """What goes and what stays, in words and figures, before anything is touched."""
+    live, pools_ = Desktop.objects.filter(state__in=LIVE), Pool.objects.order_by("name")
+    held = Assignment.objects.filter(until=None).count()
+    other_hypervisors = Hypervisor.objects.exclude(name=demo.HYPERVISOR).count()
+    other_templates = Template.objects.exclude(name=demo.TEMPLATE).count()
+    names = ", ".join(pool.name for pool in pools_) or "none"
+    return (
+        "This goes for ever:\n"
+        f"  desktops with their disks: {live.count()}, of them assigned to people: {held}\n"
+        f"  pools with their entitlements and requests: {pools_.count()} ({names})\n"
+        f"  the template {demo.TEMPLATE} with its image, and {demo.HYPERVISOR} from the list of hypervisors\n"
+        "This stays:\n"
+        f"  accounts ({User.objects.count()}), the audit, other hypervisors ({other_hypervisors}) and templates "
+        f"({other_templates}), the folder {settings.DATA_DIR}\n"
+        "  every machine and image that this installation did not make"
+    )
 
 
 def close_pools(actor: User) -> None:
