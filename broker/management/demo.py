@@ -79,15 +79,18 @@ def local_libvirt() -> Libvirt:
     """The system's libvirt if we may use it; else, where QEMU is, one of this account's own. Raises `NoLibvirt`."""
     if _answers("qemu:///system"):
         return Libvirt(uri="qemu:///system", socket="", network="default")
+    if os.getuid() == 0:
+        raise NoLibvirt("No libvirt answers here. deploy/libvirt-start.sh says why; then start again.")
     # Debian keeps libvirtd where an ordinary account's PATH does not look.
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    if os.getuid() != 0 and all(shutil.which(program, path=path) for program in SESSION_NEEDS):
-        done = subprocess.run([TOOLS / "libvirt-session.sh"], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            socket = done.stdout.strip()
-            return Libvirt(uri=f"qemu+unix:///session?socket={socket}", socket=socket, network="")
+    if missing := [program for program in SESSION_NEEDS if not shutil.which(program, path=path)]:
+        # What to install has been said by deploy/apt.sh, before anything was started.
+        raise NoLibvirt(f"No libvirt answers here, and this account's own would need {', '.join(missing)}.")
+    done = subprocess.run([TOOLS / "libvirt-session.sh"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
         raise NoLibvirt(f"This account's libvirt does not start: {done.stderr.strip()}")
-    raise NoLibvirt("No libvirt answers here. As root: deploy/apt.sh run && deploy/libvirt-start.sh; then start again.")
+    socket = done.stdout.strip()
+    return Libvirt(uri=f"qemu+unix:///session?socket={socket}", socket=socket, network="")
 
 
 def build_image() -> Path:
@@ -126,5 +129,8 @@ def _tiny_template(libvirt: Libvirt, installation: str, *arguments: str) -> str:
 def _answers(uri: str) -> bool:
     if not shutil.which("virsh"):
         return False
-    done = subprocess.run(["virsh", "-q", "-c", uri, "uri"], capture_output=True, timeout=30, check=False)
+    try:
+        done = subprocess.run(["virsh", "-q", "-c", uri, "uri"], capture_output=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0
