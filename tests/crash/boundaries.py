@@ -1,7 +1,6 @@
 """Where a worker may die: every point between two durable effects. Used by the crash tests only.
 
-`arm(name, passage, act)` makes this process die (or stop) when it passes that boundary for the n-th time. A marker file
-keeps a restarted worker from dying again.
+`arm(name)` makes this process die (or stop) when it next passes that boundary.
 """
 
 from __future__ import annotations
@@ -9,30 +8,45 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Literal
 
 from broker.services import brokering, inventory, pump, reconcile
 
-Place = tuple[Any, str, str]
-"""Module or class, function, "before" or "after"."""
 
-BOUNDARIES: dict[str, Place] = {
-    "lease taken": (pump, "take_lease", "after"),
-    "predecessor adopted": (pump, "adopt", "after"),
-    "marked as sent": (pump, "_choose", "after"),
-    "answered, not written": (pump, "_write", "before"),
-    "answer written": (pump, "_write", "after"),
-    "round over": (pump, "_round", "after"),
-    "lease given back": (pump, "let_go", "after"),
-    "inventory read, not written": (inventory, "_read", "after"),
-    "inventory written": (inventory.Writer, "write", "after"),
-    "pool planned, not committed": (reconcile.Work, "tell_waiting", "after"),
-    "pool reconciled": (reconcile, "run", "after"),
-    "queue served": (brokering, "serve_queue", "after"),
+@dataclass(frozen=True)
+class Boundary:
+    """Just before or just after a function of a module or class."""
+
+    place: Any
+    function: str
+    side: Literal["before", "after"]
+    counts: Callable[[Any], bool] = lambda result: True
+    """Whether the function, by its result, has done what the boundary is named after."""
+
+
+BOUNDARIES: dict[str, Boundary] = {
+    "builds planned, not committed": Boundary(reconcile.Work, "_build", "after"),
+    "builds planned, pool not settled": Boundary(reconcile.Work, "settle", "before"),
+    "lease taken": Boundary(pump, "take_lease", "after", counts=bool),
+    "predecessor adopted": Boundary(pump, "adopt", "after"),
+    "marked as sent": Boundary(pump, "_choose", "after", counts=bool),
+    "answered, not written": Boundary(pump, "_write", "before"),
+    "answer written": Boundary(pump, "_write", "after"),
+    "round over": Boundary(pump, "_round", "after"),
+    "lease given back": Boundary(pump, "let_go", "after"),
+    "inventory read, not written": Boundary(inventory, "_read", "after"),
+    "inventory written, not committed": Boundary(inventory.Writer, "write", "after"),
+    "inventory committed, lease not given back": Boundary(inventory, "_let_go", "before"),
+    "inventory lease given back": Boundary(inventory, "_let_go", "after"),
+    "pool settled, not committed": Boundary(reconcile.Work, "tell_waiting", "after"),
+    "pool settled, queue not served": Boundary(brokering, "serve_queue", "before"),
+    "pool reconciled": Boundary(reconcile, "run", "after"),
 }
-"""Name -> place. What happens inside a connector has boundaries of its own; see each connector's tests."""
+"""In the order in which a build meets them. What happens inside a connector has boundaries of its own; see each
+connector's tests."""
 
 
 def die() -> None:
@@ -43,35 +57,23 @@ def freeze() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def arm(name: str, passage: int, marker: Path, act: Callable[[], None] = die) -> None:
-    """Act when this process passes the boundary for the n-th time, once for each marker file."""
-    place, function_name, when = BOUNDARIES[name]
-    original = getattr(place, function_name)
-    passed = 0
+def arm(name: str, act: Callable[[], None] = die) -> None:
+    """Act when this process next passes the boundary, once."""
+    boundary = BOUNDARIES[name]
+    original = getattr(boundary.place, boundary.function)
+    once = Lock()
 
-    def pass_by(result: Any) -> None:
-        nonlocal passed
-        if not result and function_name == "_choose":
-            return  # nothing was marked: not this boundary
-        passed += 1
-        if passed >= passage and _first(marker):
+    def pass_by() -> None:
+        if once.acquire(blocking=False):
             act()
 
     @wraps(original)
     def armed(*args: Any, **kwargs: Any) -> Any:
-        if when == "before":
-            pass_by(True)
-            return original(*args, **kwargs)
+        if boundary.side == "before":
+            pass_by()
         result = original(*args, **kwargs)
-        pass_by(result)
+        if boundary.side == "after" and boundary.counts(result):
+            pass_by()
         return result
 
-    setattr(place, function_name, armed)
-
-
-def _first(marker: Path) -> bool:
-    try:
-        marker.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
+    setattr(boundary.place, boundary.function, armed)

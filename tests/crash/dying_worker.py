@@ -1,24 +1,24 @@
-"""Celery's worker that dies once at a boundary: `python -m tests.crash.dying_worker …` with DESKYARD_DIE_AT set."""
+"""Celery's worker that dies at a boundary: `python -m tests.crash.dying_worker …` with DESKYARD_DIE_AT set."""
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from celery.__main__ import main
 from celery.signals import worker_init
 
 
 def arm_from_environment(**_: object) -> None:
-    from broker.services import inventory, pump
+    from broker.services import clock, inventory, pump
     from tests.crash.boundaries import arm
 
-    # A shorter lease than in production, so that the next worker need not wait long for a dead one's.
-    pump.LEASE_S, pump.CALL_S = 5.0, 3.0
+    # Shorter than in production, so that the next worker need not wait long for what a dead one held or claimed, and
+    # that a slice ends while there is still something to build.
+    pump.LEASE_S, pump.CALL_S, pump.SLICE_S = 5.0, 3.0, 2.0
     inventory.LEASE_S, inventory.CALL_S = 8.0, 6.0
-    name, _colon, passage = os.environ["DESKYARD_DIE_AT"].partition(":")
-    arm(name, int(passage or 1), Path(os.environ["DESKYARD_DATA"]) / f"died at {name}")
+    clock.RECONCILE_EVERY_S = 2
+    arm(os.environ["DESKYARD_DIE_AT"])
 
 
 if __name__ == "__main__":

@@ -52,6 +52,11 @@ def make_pool(world: World, size: int, *, budget: int = 8, latency_s: float = 0,
     return pool
 
 
+def want(pool: Pool, size: int) -> None:
+    """The pool wants so many ready desktops from now on, and is looked at next."""
+    Pool.objects.filter(pk=pool.pk).update(spare=size, maximum=size, next_reconcile_at=None)
+
+
 def entitled(pool: Pool, name: str) -> User:
     user, _ = User.objects.get_or_create(username=name)
     Entitlement.objects.get_or_create(pool=pool, user=user)
@@ -67,6 +72,8 @@ def assert_nothing_lost_or_doubled(world: World, size: int) -> None:
     owned = list(live.values_list("machine_id", flat=True))
     assert sorted(owned) == sorted(machines), f"{len(owned)} desktops, {len(machines)} machines"
     assert not world.orphaned_disks()
+    made = Counter(key for key, *_ in world.acts("machine"))
+    assert len(made) == made.total() == size, "a machine was made more than once, or made and removed again"
     assert not Operation.objects.filter(state__in=UNFINISHED).exists()
     assert not Operation.objects.filter(state="failed", error="").exists()
     assert not any(d.clean_epoch != d.epoch for d in live)

@@ -1,4 +1,4 @@
-"""Worker lives in forked processes: short leases, no hints at all, death or stillness at a boundary.
+"""Worker lives in forked processes: short leases, no hints at all, death or stillness wherever a test wants it.
 
 Without Redis every hint is lost, so these lives also show that rows alone are enough.
 """
@@ -11,31 +11,35 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from django.db import connections
 
 from broker.models import Desktop, Hypervisor
 from broker.services import clock, inventory, nudges, pump, reconcile
-from tests.crash.boundaries import arm, die
 
-LEASE_S, CALL_S = 0.4, 0.2
+LEASE_S, CALL_S = 1.0, 0.5
 FAILED = 70
 """Exit status of a life that raised."""
 
 
-def life(*, until: Callable[[], bool], limit_s: float, boundary: str = "", marker: Path | None = None,
-         act: Callable[[], None] = die) -> int:  # fmt: skip
-    """Fork a worker and return its pid. It ends when `until` says so, at its limit, or at the boundary."""
+def life(*, until: Callable[[], bool], limit_s: float, first: Callable[[], bool] | None = None,
+         then: Callable[[], None] | None = None) -> int:  # fmt: skip
+    """Fork a worker and return its pid. It ends when `until` says so, or at its limit.
+
+    It works until `first` holds, within the limit or it fails; does `then`, such as arming a boundary; and works on.
+    """
     connections.close_all()
     pid = os.fork()
     if pid:
         return pid
     try:
         _shorten()
-        if marker is not None:
-            arm(boundary, 1, marker, act)
-        _work(until, time.monotonic() + limit_s)
+        if first is not None:
+            _work(first, limit_s)
+            assert first(), f"what comes first did not come within {limit_s:.0f} s"
+        if then is not None:
+            then()
+        _work(until, limit_s)
     except BaseException:  # noqa: BLE001 - whatever it is, the forked child must never return into pytest
         traceback.print_exc()
         sys.stderr.flush()
@@ -49,6 +53,11 @@ def ended(pid: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     assert code != FAILED, "the worker raised; see its traceback above"
     return code
+
+
+def was_killed(pid: int) -> bool:
+    """Wait for a life's end: whether it was sudden."""
+    return ended(pid) == -signal.SIGKILL
 
 
 def stopped(pid: int) -> bool:
@@ -77,14 +86,16 @@ def _nap(task: str, argument: object, timeout_s: float) -> bool:
     return False
 
 
-def _work(until: Callable[[], bool], end: float) -> None:
+def _work(until: Callable[[], bool], limit_s: float) -> None:
+    """Pools, then pumps, then inventories: what a turn plans it builds and sees, if nothing delays it."""
+    end = time.monotonic() + limit_s
     while time.monotonic() < end and not until():
-        for hypervisor_id in inventory.due():
-            inventory.take(hypervisor_id)
-        for hypervisor_id in Hypervisor.objects.values_list("pk", flat=True):
-            pump.run(hypervisor_id)
         for pool_id in clock.pools_due():
             reconcile.run(pool_id)
+        for hypervisor_id in Hypervisor.objects.values_list("pk", flat=True):
+            pump.run(hypervisor_id)
+        for hypervisor_id in inventory.due():
+            inventory.take(hypervisor_id)
         time.sleep(0.01)
 
 
