@@ -1,7 +1,7 @@
 """The wire: opening libvirt over each transport, its event loop, and letting go of it.
 
 libvirt's calls block, and a call on a dead line blocks until keepalive cuts it. So everything here runs in daemon
-threads that a caller waits for only until its deadline, and at most one attempt to open is under way per endpoint.
+threads that a caller waits for only until its deadline, and at most one attempt to reach an endpoint is under way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,8 @@ Connection = Any
 
 CONNECT_S = 5.0
 """How long a TCP connection may take; libvirt itself would wait for the kernel's two minutes."""
+ANOTHER_S = 10.0
+"""How long a call waits for a connection of its own before the host counts as lost."""
 KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3
 """A line is given up after 20 s of silence, and every call waiting on it returns then."""
 
@@ -60,60 +62,82 @@ def _run_event_loop() -> None:
 
 
 class Line:
-    """A connection and who is using it. It is closed once it is retired and nobody is inside a call any more.
+    """Connections to one endpoint, as many as there are calls under way at once; they live and die together.
+
+    One call a connection: of several that wait on the same one only the first returns when keepalive gives it up. The
+    others wait on, for ever if the other end's kernel still answers, and when they are woken the process may crash
+    (seen with libvirt 9.0; `virNetClientIOEventLoop` in its virnetclient.c polls without a timeout and leaves its
+    watches behind).
 
     libvirt frees a connection when it is closed, also under the feet of a thread that waits for an answer on it; and
     closing may itself wait until keepalive finds the other end dead. So users come and go by `using`, in threads that
-    may wait, and the last one out has it closed in a thread of its own.
+    may wait, and once the line is retired each connection is closed when nobody is in it, in a thread of its own.
     """
 
-    def __init__(self, connection: Connection, generation: int) -> None:
+    def __init__(self, connection: Connection, generation: int, open_another: Callable[[], Connection]) -> None:
         self.generation = generation
-        """Different for every connection of an endpoint: what was registered on an earlier one is gone."""
-        self._connection = connection
-        self._callbacks: list[int] = []
+        """Different for every line of an endpoint: what was registered on an earlier one is gone."""
+        self._open_another = open_another
+        self._all = [connection]
+        self._idle = [connection]
+        self._callbacks: list[tuple[Connection, int]] = []
         self._lock = threading.Lock()
-        self._users = 0
         self._is_retired = False
 
     @contextmanager
     def using(self) -> Iterator[Connection]:
-        """The connection, alive for the length of the block. Raises Unreachable if it was closed before."""
-        with self._lock:
-            if self._connection is None:
-                raise Unreachable("The connection was closed.")
-            self._users += 1
+        """A connection that is the caller's alone for the length of the block. Raises Unreachable, also if the line
+        was retired; what `_open_another` raises if all are in use."""
+        connection = self._take()
         try:
-            yield self._connection
+            yield connection
         finally:
-            with self._lock:
-                self._users -= 1
-            self._close_if_idle()
+            self._give_back(connection)
+
+    def _take(self) -> Connection:
+        with self._lock:
+            if self._is_retired:
+                raise Unreachable("The connection was closed.")
+            if self._idle:
+                return self._idle.pop()
+        another = self._open_another()
+        with self._lock:
+            self._all.append(another)
+        return another
+
+    def _give_back(self, connection: Connection) -> None:
+        with self._lock:
+            if not self._is_retired:
+                self._idle.append(connection)
+                return
+        self._close([connection])
 
     @property
     def is_alive(self) -> bool:
         """What libvirt knows of the line without asking the other end."""
         with self._lock:
-            return not self._is_retired and is_alive(self._connection)
+            return not self._is_retired and all(is_alive(connection) for connection in self._all)
 
-    def keep(self, callbacks: list[int]) -> None:
+    def keep(self, connection: Connection, callbacks: list[int]) -> None:
         """Remember event registrations: libvirt never closes a connection that still has some."""
         with self._lock:
-            self._callbacks.extend(callbacks)
+            self._callbacks.extend((connection, callback) for callback in callbacks)
 
     def retire(self) -> None:
-        """Nobody new should use it. Idempotent; returns at once."""
+        """Nobody new may use it. Idempotent; returns at once."""
         with self._lock:
             self._is_retired = True
-        self._close_if_idle()
+            idle, self._idle = self._idle, []
+        self._close(idle)
 
-    def _close_if_idle(self) -> None:
-        with self._lock:
-            if not self._is_retired or self._users or self._connection is None:
-                return
-            connection, self._connection = self._connection, None
-        closing = (connection, self._callbacks)
-        threading.Thread(target=_close_quietly, args=closing, name="libvirt-close", daemon=True).start()
+    def _close(self, connections: list[Connection]) -> None:
+        """Each in a thread of its own: on a dead line one may take as long as the other."""
+        for connection in connections:
+            with self._lock:
+                callbacks = [callback for holder, callback in self._callbacks if holder is connection]
+                self._all = [other for other in self._all if other is not connection]
+            closing = (connection, callbacks)
+            threading.Thread(target=_close_quietly, args=closing, name="libvirt-close", daemon=True).start()
 
 
 class Endpoint:
@@ -155,13 +179,23 @@ class Endpoint:
                 self._attempt = None
                 if attempt.connection is not None:
                     self._lines += 1
-                    self._line = Line(attempt.connection, self._lines)
+                    self._line = Line(attempt.connection, self._lines, self._open_another)
                     attempt.connection = None
                 if self._is_closed:
                     self._let_go()
             if self._line is not None:
                 return self._line
         raise attempt.error or Unreachable(f"{self.name}: the connection was lost.")
+
+    def _open_another(self) -> Connection:
+        """For a line whose connections are all in use. Waits for it; raises what `line` raises."""
+        attempt = _Attempt(self._open, time.monotonic() + ANOTHER_S)
+        if not attempt.ended.wait(ANOTHER_S):
+            raise Unreachable(f"Cannot reach {self.name}: no answer in time. {faults.ADVICE[Unreachable]}")
+        connection, attempt.connection = attempt.connection, None
+        if connection is None:
+            raise attempt.error or Unreachable(f"{self.name}: the connection was lost.")
+        return connection
 
     def lose(self, line: Line) -> None:
         """Forget a line that proved dead; the next caller opens a new one."""

@@ -120,7 +120,7 @@ class KvmConnector:
     def _read(self, line: Line, connection: Any, since: Cursor | None, deadline: float) -> Inventory:
         if self._listening_on != line.generation:
             self._changes = Changes()
-            line.keep(listen(connection, self._changes))
+            line.keep(connection, listen(connection, self._changes))
             self._listening_on = line.generation
             self._agents = Agents()
         # Taken before anything is read: what changes while we read is read again the next time.

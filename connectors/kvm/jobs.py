@@ -1,5 +1,4 @@
-"""The connector's own small thread pool. libvirt's calls block, and its connections may be used by several threads at
-once.
+"""The connector's own small thread pool: libvirt's calls block.
 
 A job never outlives its usefulness in silence: it looks at its deadline before each step, and what it leaves half done
 is seen at the platform by the next `poll`, here or in another process. Threads are daemons: one that hangs in a call
@@ -16,7 +15,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 SIZE = 4
-"""libvirtd serves at most five calls of one connection at a time (`max_client_requests`); one is left for others."""
+"""How many orders' calls are under way at once: each holds a connection of its own, and libvirtd has 20 workers."""
 
 
 class Job(Generic[T]):

@@ -7,13 +7,15 @@ import os
 import stat
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from connectors.base import CloneMachine, Receipt, Stage, Surroundings
+from connectors.base import CloneMachine, Platform, Receipt, Stage, Surroundings
 from connectors.errors import CertificateRejected, ConnectorError, CredentialsRejected, Unreachable
+from connectors.kvm import client
 from connectors.kvm.connector import KvmConnector
 from connectors.kvm.settings import KvmSettings
 from tests.connectors.contract import OURS, clone, do, new_key, soon, submit
@@ -21,8 +23,18 @@ from tests.connectors.kvm.worlds import LibvirtWorld, host_settings
 from tests.support.kvm_hosts import KvmHost
 
 
-def connector(settings: KvmSettings, workdir: Path) -> KvmConnector:
-    return KvmConnector(settings, Surroundings(installation=OURS, workdir=workdir))
+@contextmanager
+def connector(settings: KvmSettings, workdir: Path) -> Iterator[KvmConnector]:
+    made = KvmConnector(settings, Surroundings(installation=OURS, workdir=workdir))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def checked(settings: KvmSettings, workdir: Path, limit_s: float = 10) -> Platform:
+    with connector(settings, workdir) as trial:
+        return trial.check(soon(limit_s))
 
 
 def ssh_settings(host: KvmHost) -> KvmSettings:
@@ -38,12 +50,10 @@ def ssh_settings(host: KvmHost) -> KvmSettings:
 
 def refused(settings: KvmSettings, workdir: Path, limit_s: float = 10) -> ConnectorError:
     """The error of a check, and no secret stands in it."""
-    trial = connector(settings, workdir)
     began = time.monotonic()
     with pytest.raises(ConnectorError) as caught:
-        trial.check(soon(limit_s))
+        checked(settings, workdir, limit_s)
     assert time.monotonic() - began < limit_s + 1
-    trial.close()
     texts = f"{caught.value!r} {caught.value} {caught.value.platform_words}"
     for secret in (settings.password, settings.ssh_key, settings.client_key):
         assert not secret or secret not in texts
@@ -52,37 +62,35 @@ def refused(settings: KvmSettings, workdir: Path, limit_s: float = 10) -> Connec
 
 
 def test_a_host_is_reached_by_tls_with_certificates_and_password(host: KvmHost, tmp_path: Path) -> None:
-    platform = connector(host_settings(host), tmp_path).check(soon())
+    platform = checked(host_settings(host), tmp_path)
     assert platform.version.startswith("7.")
     assert not platform.warnings
 
 
 def test_a_host_is_reached_by_ssh_with_key_and_known_hosts(host: KvmHost, tmp_path: Path) -> None:
-    trial = connector(ssh_settings(host), tmp_path)
-    assert trial.check(soon(20)).product.startswith("QEMU")
-    assert trial.inventory(None, soon(20)).complete
-    trial.close()
+    with connector(ssh_settings(host), tmp_path) as trial:
+        assert trial.check(soon(20)).product.startswith("QEMU")
+        assert trial.inventory(None, soon(20)).complete
 
 
 def test_plain_tcp_works_in_laboratories_and_is_warned_of(host: KvmHost, tmp_path: Path) -> None:
-    platform = connector(KvmSettings(transport="tcp", address=host.address), tmp_path).check(soon())
+    platform = checked(KvmSettings(transport="tcp", address=host.address), tmp_path)
     assert any("laboratories" in warning for warning in platform.warnings)
 
 
 def test_this_machines_own_libvirt_is_reached_by_its_socket(system_libvirt: str, tmp_path: Path) -> None:
-    assert connector(KvmSettings(), tmp_path).check(soon()).product.startswith("QEMU")
+    assert checked(KvmSettings(), tmp_path).product.startswith("QEMU")
     socket = KvmSettings(socket="/run/libvirt/libvirt-sock")
-    assert connector(socket, tmp_path).check(soon()).product.startswith("QEMU")
+    assert checked(socket, tmp_path).product.startswith("QEMU")
 
 
 def test_key_files_are_private_and_removed_at_the_end(host: KvmHost, tmp_path: Path) -> None:
-    trial = connector(host_settings(host), tmp_path)
-    trial.check(soon())
-    files = [Path(folder) / name for folder, _, names in os.walk(tmp_path) for name in names]
-    assert len(files) == 3
-    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
-    assert {stat.S_IMODE(file.parent.stat().st_mode) for file in files} == {0o700}
-    trial.close()
+    with connector(host_settings(host), tmp_path) as trial:
+        trial.check(soon())
+        files = [Path(folder) / name for folder, _, names in os.walk(tmp_path) for name in names]
+        assert len(files) == 3
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+        assert {stat.S_IMODE(file.parent.stat().st_mode) for file in files} == {0o700}
     assert not list(tmp_path.iterdir())
 
 
@@ -133,7 +141,7 @@ def test_an_ssh_key_the_host_does_not_know_is_a_rejected_credential(host: KvmHos
 
 def test_a_host_without_the_named_pool_or_network_is_warned_of(host: KvmHost, tmp_path: Path) -> None:
     settings = dataclasses.replace(host_settings(host), storage_pool="nowhere", network="nowhere-either")
-    warnings = connector(settings, tmp_path).check(soon()).warnings
+    warnings = checked(settings, tmp_path).warnings
     assert any("'nowhere'" in warning for warning in warnings)
     assert any("'nowhere-either'" in warning for warning in warnings)
 
@@ -183,19 +191,71 @@ def test_a_frozen_daemon_holds_up_nobody_beyond_the_deadline(real: LibvirtWorld,
     assert len(real.machines()) == 1, "what the frozen daemon was asked before is done once"
 
 
-def test_many_tries_at_a_frozen_daemon_leave_one_thread(host: KvmHost, tmp_path: Path) -> None:
-    trial = connector(host_settings(host), tmp_path)
-    host.freeze_libvirtd()
+def test_a_silent_line_is_given_up_and_holds_up_nobody(
+    real: LibvirtWorld, host: KvmHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the other kernel answers, and none of ours would give the line up for minutes: keepalive does."""
+    monkeypatch.setattr(client, "KEEPALIVE_S", 1)
+    trial, order, threads = real.connector(), clone(real), set(threading.enumerate())
+    trial.check(soon())
+    line = trial._endpoint.line(soon())
+    with line.using(), line.using():
+        pass  # so that both calls below wait for an answer, and not for a connection
+    host.unplug()
     try:
-        for _ in range(5):
-            with pytest.raises(Unreachable):
-                trial.check(soon(0.2))
-        opening = [thread for thread in threading.enumerate() if thread.name == "libvirt-open"]
-        assert len(opening) <= 1
+        began = time.monotonic()
+        with suppress(Unreachable):
+            assert [outcome.stage for outcome in trial.submit([order], soon(1))] == [Stage.RUNNING]
+        with pytest.raises(Unreachable):
+            trial.inventory(None, soon(1))
+        with pytest.raises(Unreachable):
+            list(trial.poll([Receipt(order)], soon(1)))
+        assert time.monotonic() - began < 4
+        trial.close()
+        until = time.monotonic() + 60
+        while left := left_in_libvirt(threads):
+            assert time.monotonic() < until, f"{left} still wait for the silent host"
+            time.sleep(0.1)
     finally:
-        host.thaw_libvirtd()
-    trial.check(soon(20))
-    trial.close()
+        host.plug_in()
+    real.reconnect()
+    do(real, real.connector(), order)
+    assert len(real.machines()) == 1, "what the silent host was asked before is done once"
+
+
+def test_calls_under_way_at_once_have_connections_of_their_own(real: LibvirtWorld) -> None:
+    """Or those beside the first would never return once the line is given up."""
+    line = real.connector()._endpoint.line(soon())
+    with line.using() as first, line.using() as second:
+        assert first is not second
+        assert line.is_alive
+    with line.using() as again:
+        assert again in (first, second)
+        line.retire()
+        assert again.isAlive(), "not closed under the feet of whoever is in it"
+        with pytest.raises(Unreachable), line.using():
+            pass
+    assert not line.is_alive
+
+
+def left_in_libvirt(before: set[threading.Thread]) -> list[threading.Thread]:
+    """The connectors' threads beside those, but for the event loop, which lives as long as the process."""
+    begun = set(threading.enumerate()) - before
+    return [thread for thread in begun if thread.name.startswith("libvirt-") and thread.name != "libvirt-events"]
+
+
+def test_many_tries_at_a_frozen_daemon_leave_one_thread(host: KvmHost, tmp_path: Path) -> None:
+    with connector(host_settings(host), tmp_path) as trial:
+        host.freeze_libvirtd()
+        try:
+            for _ in range(5):
+                with pytest.raises(Unreachable):
+                    trial.check(soon(0.2))
+            opening = [thread for thread in threading.enumerate() if thread.name == "libvirt-open"]
+            assert len(opening) <= 1
+        finally:
+            host.thaw_libvirtd()
+        trial.check(soon(20))
 
 
 def test_a_lost_line_is_told_and_the_next_call_opens_another(real: LibvirtWorld, host: KvmHost) -> None:
@@ -230,11 +290,10 @@ def test_a_daemon_that_dies_in_the_middle_makes_the_order_unknown_not_failed(rea
 
 
 def test_a_password_never_stands_in_the_uri(host: KvmHost, tmp_path: Path) -> None:
-    trial = connector(host_settings(host), tmp_path)
-    uri = trial._endpoint.uri()
+    with connector(host_settings(host), tmp_path) as trial:
+        uri = trial._endpoint.uri()
     assert host.tls_user_password not in uri
     assert "pkipath=" in uri
-    trial.close()
 
 
 def test_a_host_that_wants_a_client_certificate_is_not_called_dead(host: KvmHost, tmp_path: Path) -> None:

@@ -299,6 +299,6 @@ def test_a_closed_connector_leaves_no_registration_behind(world: LibvirtWorld) -
     line = connector._endpoint.line(soon())
     connector.close()
     until = time.monotonic() + 5
-    while line.is_alive or line._connection is not None:
+    while line.is_alive or line._all:
         assert time.monotonic() < until
         time.sleep(0.01)
