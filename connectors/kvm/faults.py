@@ -106,7 +106,8 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 
 ADVICE: dict[type[ConnectorError], str] = {
     Unreachable: "Check that libvirt runs there, the address and the port.",
-    CertificateRejected: "Check the host's certificate or key, and whether it accepts ours; nothing was sent to it.",
+    CertificateRejected: "Check that the host's certificate or key is one you trust, is for this address and has not "
+    "expired, and that the host accepts ours. Nothing was sent to it.",
     CredentialsRejected: "Check user, password and key.",
     Busy: "It will be tried again.",
     NotFound: "It is not there any more.",

@@ -12,6 +12,7 @@ libvirtd, its guests and its folders are never touched. Cgroups are not visible 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -19,13 +20,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import libvirt
 
 from deploy.images.tiny_template import define_tiny_template
-from tests.support.pki import Authority, new_authority
+from tests.support.pki import LIFETIME, Authority, new_authority
 from tests.support.prerequisites import REPOSITORY, MissingPrerequisite, require_program, require_root
 from tests.support.process import die_with_us
 from tests.support.scratch import scratch_directory, scratch_root
@@ -159,16 +161,31 @@ class KvmHost:
     def thaw_libvirtd(self) -> None:
         self._signal_libvirtd(signal.SIGCONT)
 
-    def freeze_copying(self) -> None:
-        """A copy of a disk that is under way stands still in the middle. Undone by `thaw_copying`."""
+    def freeze_copying(self) -> bool:
+        """Whether a copy of a disk was under way, which now stands still in the middle. Undone by `thaw_copying`."""
         copying = self._copying_pids()
-        assert copying, f"no disk is being copied on {self.name}"
         for pid in copying:
             os.kill(pid, signal.SIGSTOP)
+        stopped = [pid for pid in copying if _stands_still(pid)]
+        return bool(stopped)
 
     def thaw_copying(self) -> None:
         for pid in self._copying_pids():
             os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def showing_certificate(self, name: str, address: str, lifetime: timedelta = LIFETIME) -> Iterator[None]:
+        """Within the block the daemon shows a certificate for that host, signed by the authority that clients trust."""
+        self._restart_with_certificate(name, address, lifetime)
+        try:
+            yield
+        finally:
+            self._restart_with_certificate(self.name, self.address, LIFETIME)
+
+    def _restart_with_certificate(self, name: str, address: str, lifetime: timedelta) -> None:
+        self._authority.issue_server(self.folder / "etc" / "pki", name, address, lifetime)
+        self.kill_libvirtd()
+        self.start_libvirtd()
 
     def unplug(self) -> None:
         """Packets to and from the host vanish; connections stay open and silent. Undone by `plug_in`."""
@@ -210,6 +227,13 @@ class KvmHost:
         # A daemon that starts may also ask QEMU what it can do: such a process has no guest's name.
         commands = {pid: _command(pid) for pid in self._processes()}
         return {pid for pid, command in commands.items() if "qemu-system" in command and "\0guest=" in command}
+
+    def image_info(self, path: str) -> dict[str, Any]:
+        """What `qemu-img info` says of a disk, which may be in use. `path` is the host's own, in the pool "default"."""
+        qemu_img = require_program("qemu-img", "qemu-utils")
+        told = _run(str(qemu_img), "info", "-U", "--output=json", str(self.images / Path(path).name))
+        info: dict[str, Any] = json.loads(told)
+        return info
 
     def wipe(self) -> None:
         """Removes all machines and volumes but the template's."""
@@ -260,6 +284,7 @@ class KvmHost:
             'ca_file = "/etc/libvirt/pki/cacert.pem"\n'
             'cert_file = "/etc/libvirt/pki/servercert.pem"\n'
             'key_file = "/etc/libvirt/pki/serverkey.pem"\n'
+            "tls_no_sanity_certificate = 1\n"  # or it would not start with an expired one
             f'listen_addr = "{self.address}"\n'
             f'host_uuid = "00000000-0000-4000-8000-{self._slot:012d}"\n'
         )
@@ -462,6 +487,18 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def _stands_still(pid: int) -> bool:
+    """Waits until a process that was sent SIGSTOP has stopped; False if it had ended before."""
+    while True:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        if state in "TZX":
+            return state == "T"
+        time.sleep(0.01)
 
 
 def _clean_environment() -> dict[str, str]:

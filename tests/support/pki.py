@@ -22,14 +22,17 @@ class Authority:
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
-    def issue_server(self, folder: Path, name: str, address: str) -> None:
-        """Writes cacert.pem, servercert.pem and serverkey.pem for a host of that name and IP address."""
+    def issue_server(self, folder: Path, name: str, address: str, lifetime: datetime.timedelta = LIFETIME) -> None:
+        """Writes cacert.pem, servercert.pem and serverkey.pem for a host of that name and IP address.
+
+        With a negative lifetime of less than an hour the certificate was valid and has expired.
+        """
         names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))])
-        self._issue(folder, "server", name, ExtendedKeyUsageOID.SERVER_AUTH, names)
+        self._issue(folder, "server", name, ExtendedKeyUsageOID.SERVER_AUTH, names, lifetime)
 
     def issue_client(self, folder: Path, name: str) -> None:
         """Writes cacert.pem, clientcert.pem and clientkey.pem."""
-        self._issue(folder, "client", name, ExtendedKeyUsageOID.CLIENT_AUTH, None)
+        self._issue(folder, "client", name, ExtendedKeyUsageOID.CLIENT_AUTH, None, LIFETIME)
 
     def _issue(
         self,
@@ -38,9 +41,10 @@ class Authority:
         name: str,
         usage: x509.ObjectIdentifier,
         names: x509.SubjectAlternativeName | None,
+        lifetime: datetime.timedelta,
     ) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _begin(name, self.certificate.subject, key)
+        builder = _begin(name, self.certificate.subject, key, lifetime)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if names is not None:
@@ -61,7 +65,7 @@ class Authority:
 def new_authority(name: str) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = _begin(name, subject, key)
+    builder = _begin(name, subject, key, LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     usage = x509.KeyUsage(
         digital_signature=False,
@@ -77,7 +81,9 @@ def new_authority(name: str) -> Authority:
     return Authority(builder.add_extension(usage, critical=True).sign(key, hashes.SHA256()), key)
 
 
-def _begin(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _begin(
+    name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lifetime: datetime.timedelta
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -86,5 +92,5 @@ def _begin(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x50
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + lifetime)
     )

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,21 @@ def test_a_host_of_an_authority_we_do_not_trust_is_rejected(host: KvmHost, tmp_p
     stranger = (host.stranger_pki / "cacert.pem").read_text()
     error = refused(dataclasses.replace(host_settings(host), ca_certificate=stranger), tmp_path)
     assert isinstance(error, CertificateRejected)
+
+
+def test_a_host_that_shows_the_certificate_of_another_is_rejected(host: KvmHost, tmp_path: Path) -> None:
+    """It is of the authority we trust: whoever holds the key of any host could else pretend to be this one."""
+    with host.showing_certificate("another-host", "10.77.255.2"):
+        error = refused(host_settings(host), tmp_path)
+    assert isinstance(error, CertificateRejected), error.platform_words
+    assert "for this address" in error.message
+
+
+def test_a_host_whose_certificate_has_expired_is_rejected(host: KvmHost, tmp_path: Path) -> None:
+    with host.showing_certificate(host.name, host.address, lifetime=-timedelta(minutes=5)):
+        error = refused(host_settings(host), tmp_path)
+    assert isinstance(error, CertificateRejected), error.platform_words
+    assert "expired" in error.message
 
 
 def test_a_certificate_the_host_does_not_trust_is_told_apart_from_a_dead_host(host: KvmHost, tmp_path: Path) -> None:
