@@ -1,7 +1,7 @@
 """A process that is killed between two steps of an order. `python -m tests.connectors.kvm.dies FILE BOUNDARY`
 
 FILE holds settings and order as JSON. The process ends by SIGKILL just before step BOUNDARY (counted from 0), or with
-exit status 0 if the order has fewer steps. With a fraction, such as 3.2, it dies that many seconds *into* step 3.
+exit status 0 if the order has fewer steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -59,16 +58,12 @@ def read(text: str) -> tuple[KvmSettings, str, Order]:
     return KvmSettings(**found["settings"]), found["installation"], ORDERS[found["kind"]](**values)
 
 
-def die_at(boundary: float) -> None:
-    """Before that step, or a fraction of a second into it."""
-    step, within = int(boundary), boundary - int(boundary)
+def die_before(step: int) -> None:
     begin, taken = Work.begin, iter(range(1000))
 
     def begin_or_die(self: Work[Any], name: str) -> None:
         if next(taken) == step:
-            if not within:
-                os.kill(os.getpid(), signal.SIGKILL)
-            threading.Timer(within, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            os.kill(os.getpid(), signal.SIGKILL)
         begin(self, name)
 
     Work.begin = begin_or_die  # type: ignore[method-assign, assignment]
@@ -76,7 +71,7 @@ def die_at(boundary: float) -> None:
 
 def main() -> int:
     settings, installation, order = read(Path(sys.argv[1]).read_text())
-    die_at(float(sys.argv[2]))
+    die_before(int(sys.argv[2]))
     connector = KvmConnector(settings, Surroundings(installation=installation, workdir=Path(sys.argv[1]).parent))
     outcomes = list(connector.submit([order], time.monotonic() + 60))
     while outcomes[0].stage is Stage.RUNNING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import libvirt
@@ -49,14 +49,6 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def image_info(host: KvmHost, path: str) -> dict[str, object]:
-    """What qemu-img says of a volume, from outside the host."""
-    file = host.images / Path(path).name
-    told = subprocess.run(["qemu-img", "info", "-U", "--output=json", file], capture_output=True, check=True)
-    info: dict[str, object] = json.loads(told.stdout)
-    return info
-
-
 @pytest.fixture
 def unchanged_golden(host: KvmHost) -> Iterator[None]:
     """The golden image is bit for bit the same after the test."""
@@ -79,18 +71,18 @@ def test_no_order_ever_writes_to_the_golden_image(real: LibvirtWorld, host: KvmH
 
 def test_an_overlay_is_as_large_as_its_base_and_can_hold_bitmaps(real: LibvirtWorld, host: KvmHost) -> None:
     machine = made(real, real.connector(), clone(real))
-    info = image_info(host, machine.disks[0])
+    info = host.image_info(machine.disks[0])
     assert info["virtual-size"] == 64 * 2**20
     assert info["backing-filename-format"] == "qcow2"
-    assert Path(str(info["backing-filename"])).name == golden(host).name
-    assert info["format-specific"]["data"]["compat"] == "1.1"  # type: ignore[index]
+    assert Path(info["backing-filename"]).name == golden(host).name
+    assert info["format-specific"]["data"]["compat"] == "1.1"
 
 
 def test_a_full_clone_stands_alone(real: LibvirtWorld, host: KvmHost, unchanged_golden: None) -> None:
     machine = made(real, real.connector(), clone(real, linked=False))
-    info = image_info(host, machine.disks[0])
+    info = host.image_info(machine.disks[0])
     assert "backing-filename" not in info
-    assert info["format-specific"]["data"]["compat"] == "1.1"  # type: ignore[index]
+    assert info["format-specific"]["data"]["compat"] == "1.1"
     copy = host.images / Path(machine.disks[0]).name
     subprocess.run(["qemu-img", "compare", golden(host), copy], check=True, capture_output=True)
     assert not real.conn.listAllSecrets(), "the mark of the copy is gone"
@@ -127,6 +119,23 @@ def test_saved_memory_and_snapshots_of_the_last_user_go_when_a_machine_is_recycl
     do(real, connector, order)
     assert not domain.hasManagedSaveImage()
     assert not domain.listAllSnapshots()
+
+
+def test_a_machine_is_not_recycled_under_the_name_of_another(real: LibvirtWorld) -> None:
+    """libvirt itself would refuse only the rename, when the user's disk is gone already."""
+    connector = real.connector()
+    order = clone(real, power_on=True)
+    machine, other = made(real, connector, order), made(real, connector, clone(real))
+    litter = real.litter()
+    recycle = RecycleMachine(
+        key=new_key(), machine=ref(real, machine), name=other.name, template=real.template, power_on=False
+    )
+    error = refuse(real, connector, recycle)
+    assert isinstance(error, Conflict)
+    assert repr(other.name) in error.message
+    assert real.names() == {machine.machine_id: order.name, other.machine_id: other.name}
+    assert real.litter() == litter, "both keep their disks"
+    assert real.conn.lookupByUUIDString(machine.machine_id).isActive(), "nothing was done to the machine"
 
 
 def test_another_installation_on_the_same_host_is_left_alone(real: LibvirtWorld) -> None:
@@ -311,11 +320,19 @@ def _order_to_be_killed(kind: type[Order], real: LibvirtWorld) -> Order:
     return RecycleMachine(key=new_key(), machine=machine, name="renamed", template=real.template)
 
 
-def _run_and_kill(real: LibvirtWorld, order: Order, boundary: float, tmp_path: Path) -> int:
+def _run_and_kill(real: LibvirtWorld, order: Order, boundary: int, tmp_path: Path) -> int:
+    return subprocess.run(_asking(real, order, boundary, tmp_path), cwd=REPOSITORY, check=False).returncode
+
+
+NEVER = 10_000
+"""A boundary that no order has."""
+
+
+def _asking(real: LibvirtWorld, order: Order, boundary: int, tmp_path: Path) -> list[str]:
+    """The command of a process that sends the order and dies before that step."""
     file = tmp_path / "order.json"
     file.write_text(dies.written(real.settings, OURS, order))
-    command = [sys.executable, "-m", "tests.connectors.kvm.dies", str(file), str(boundary)]
-    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    return [sys.executable, "-m", "tests.connectors.kvm.dies", str(file), str(boundary)]
 
 
 def _child(root: etree._Element, path: str) -> etree._Element:
@@ -352,27 +369,47 @@ def heavy_template(real: LibvirtWorld, host: KvmHost) -> Iterator[str]:
     real.conn.storagePoolLookupByName("default").refresh()
 
 
-def _copy_under_way(host: KvmHost, order: CloneMachine) -> Path:
-    """The volume of a copy that has begun."""
+@contextmanager
+def _copy_standing_still(host: KvmHost, order: CloneMachine) -> Iterator[Path]:
+    """The volume of a copy that has begun and, however fast the disk is, is not whole within the block."""
     until = time.monotonic() + 20
-    while time.monotonic() < until:
-        for found in host.images.glob(f"deskyard-{order.key}-*"):
-            if found.stat().st_size > 2**20:
-                return found
-        time.sleep(0.01)
-    raise AssertionError("the copy did not begin")
+    try:
+        while (volume := _copy_stopped(host, order)) is None:
+            assert time.monotonic() < until, "no copy was seen under way"
+            time.sleep(0.01)
+        yield volume
+    finally:
+        host.thaw_copying()
+
+
+def _copy_stopped(host: KvmHost, order: CloneMachine) -> Path | None:
+    if not host.freeze_copying():
+        return None
+    for found in host.images.glob(f"deskyard-{order.key}-*"):
+        if found.stat().st_size > 2**20:
+            return found
+    host.thaw_copying()
+    return None
 
 
 def test_a_copy_goes_on_when_the_one_who_asked_for_it_is_killed(
     real: LibvirtWorld, host: KvmHost, heavy_template: str, tmp_path: Path
 ) -> None:
     order = CloneMachine(key=new_key(), name="copy", template=heavy_template, linked=False, power_on=False)
-    assert _run_and_kill(real, order, 3.2, tmp_path) == -9
-    volume = _copy_under_way(host, order)
-    with volume.open("rb") as begun:
-        result = do(real, real.connector(), order).result
-        assert isinstance(result, MachineMade)
-        assert os.fstat(begun.fileno()).st_nlink == 1, "the copy under way was used, not made again"
+    connector = real.connector()
+    with subprocess.Popen(_asking(real, order, NEVER, tmp_path), cwd=REPOSITORY) as asker:
+        try:
+            with _copy_standing_still(host, order) as volume, volume.open("rb") as begun:
+                asker.kill()
+                assert asker.wait() == -9, "it was waiting for the copy"
+                first = submit(connector, [order])[order.key]
+                assert first.stage is Stage.RUNNING, "half a copy is none"
+                host.thaw_copying()
+                outcome = finish(real, connector, order, first)
+                assert isinstance(outcome.result, MachineMade), outcome.error
+                assert os.fstat(begun.fileno()).st_nlink == 1, "the copy under way was used, not made again"
+        finally:
+            asker.kill()
     _compare(host, volume)
 
 
@@ -381,17 +418,15 @@ def test_a_copy_torn_by_the_daemons_death_is_made_again(real: LibvirtWorld, host
     connector = real.connector()
     with ThreadPoolExecutor(1) as thread:
         submitted = thread.submit(submit, connector, [order])
-        volume = _copy_under_way(host, order)
-        host.freeze_copying()  # however fast the disk is
-        assert submitted.result()[order.key].stage is Stage.RUNNING
-    with volume.open("rb") as begun:
-        host.kill_libvirtd()
-        host.start_libvirtd()
-        host.thaw_copying()
-        real.reconnect()
-        result = do(real, real.connector(), order).result
-        assert isinstance(result, MachineMade)
-        assert os.fstat(begun.fileno()).st_nlink == 0, "nobody knows whether the first copy is whole"
+        with _copy_standing_still(host, order) as volume, volume.open("rb") as begun:
+            assert submitted.result()[order.key].stage is Stage.RUNNING
+            host.kill_libvirtd()
+            host.start_libvirtd()
+            host.thaw_copying()
+            real.reconnect()
+            result = do(real, real.connector(), order).result
+            assert isinstance(result, MachineMade)
+            assert os.fstat(begun.fileno()).st_nlink == 0, "nobody knows whether the first copy is whole"
     _compare(host, volume)
 
 
