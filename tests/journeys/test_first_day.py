@@ -48,6 +48,23 @@ def disk_of(domain: Any) -> str:
     return found.group(1)
 
 
+def is_linked_clone(host: KvmHost, domain: Any) -> bool:
+    """Its disk holds only what differs from the template's image."""
+    image = disk_of(domain.connect().lookupByName(host.template_name))
+    return bool(host.image_info(disk_of(domain)).get("backing-filename") == image)
+
+
+def require_linked_clones(host: KvmHost, count: int) -> None:
+    """That many machines stand beside the template, and hang from its image."""
+    conn = host.connect()
+    try:
+        desktops = [domain for domain in conn.listAllDomains() if domain.name() != host.template_name]
+        assert len(desktops) == count
+        assert all(is_linked_clone(host, domain) for domain in desktops)
+    finally:
+        conn.close()
+
+
 @pytest.mark.timeout(1200)
 def test_an_administrator_opens_a_house_and_no_user_meets_anothers_files(
     enter: Callable[[str], Person], hosts: list[KvmHost], album: Album
@@ -58,6 +75,7 @@ def test_an_administrator_opens_a_house_and_no_user_meets_anothers_files(
     _add_the_host(dana, host, album)
     _create_template_people_and_pool(dana, pool, album)
     _watch_the_pool_fill(dana, album)
+    require_linked_clones(host, 2)
 
     alice = enter("alice")
     name = _request(alice, pool, album)
@@ -76,6 +94,7 @@ def test_an_administrator_opens_a_house_and_no_user_meets_anothers_files(
         seen.append(_request(bob, pool))
         with machine(host, _machine_of(dana, seen[-1])) as domain:
             assert not guest_file_exists(domain, "/mnt/proof"), seen
+            assert is_linked_clone(host, domain)
             is_recycled = disk_of(domain) != first_disk
         if seen[-1] == name:
             assert is_recycled
@@ -104,9 +123,12 @@ def _add_the_host(dana: Person, host: KvmHost, album: Album) -> None:
     album.take(dana.page, "hypervisor form", "wide", "phone")
     console.connect(dana)
     album.take(dana.page, "hypervisor connecting")
-    dana.sees("Virtualisation type set to")
+    told = re.compile(r"Virtualisation type set to (kvm|qemu)\b")
+    dana.sees(told)
     expect(dana.page.locator(".page__lead .chip")).to_have_text("Up")
-    dana.sees("QEMU (emulation, slow)")
+    found = told.search(dana.page.locator("body").inner_text())
+    assert found
+    dana.sees({"kvm": "KVM (hardware)", "qemu": "QEMU (emulation, slow)"}[found.group(1)])
     dana.sees("default")
     assert dana.was_not_loaded_again()
     album.take(dana.page, "hypervisor up", "wide", "phone", "dark")

@@ -1,9 +1,12 @@
-"""The acceleration probe on a real host whose /dev/kvm, if there is one, does not work."""
+"""The acceleration probe on a real host, whether or not its KVM works."""
 
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import subprocess
 import time
+from pathlib import Path
 
 import libvirt
 import pytest
@@ -33,15 +36,50 @@ def leftovers(real: LibvirtWorld) -> list[str]:
     return [domain.name() for domain in real.conn.listAllDomains() if "probe" in domain.name()]
 
 
-def test_what_libvirt_advertises_is_not_believed(real: LibvirtWorld) -> None:
-    """KVM is in the capabilities of machines whose guests then hang under it: only an agent that answers counts."""
-    order = ProbeAcceleration(key=new_key(), limit_s=3)
-    result = do(real, real.connector(), order).result
+@pytest.fixture
+def silent_image(tiny_image: Path, tmp_path: Path) -> Path:
+    """The tiny guest with another `/init`, which starts no agent and does nothing for ever."""
+    folder = tmp_path / "silent"
+    folder.mkdir()
+    init = folder / "init"
+    init.write_text("#!/bin/sh\nwhile :; do sleep 3600; done\n")
+    init.chmod(0o755)
+    packed = subprocess.run(
+        ["cpio", "-o", "-H", "newc", "--quiet"], input=b"init\n", cwd=folder, capture_output=True, check=True
+    )
+    # The kernel unpacks one archive after the other, and the last file of a name stays.
+    (folder / "initrd.gz").write_bytes((tiny_image / "initrd.gz").read_bytes() + gzip.compress(packed.stdout))
+    (folder / "vmlinuz").symlink_to(tiny_image / "vmlinuz")
+    return folder
+
+
+def test_a_machines_own_kvm_is_judged_by_whether_the_agent_answers(real: LibvirtWorld) -> None:
+    """What libvirt advertises is not believed: KVM is also in the capabilities of machines whose guests then hang."""
+    result = do(real, real.connector(), ProbeAcceleration(key=new_key(), limit_s=3)).result
     assert isinstance(result, Probed)
-    assert result.acceleration == "qemu"
     assert "KVM" in result.reason
+    assert result.acceleration == ("kvm" if "agent answered" in result.reason else "qemu")
     assert not leftovers(real)
     assert not real.litter()
+
+
+@pytest.mark.usefixtures("emulated")
+def test_a_guest_that_runs_and_stays_silent_means_emulation(real: LibvirtWorld, silent_image: Path) -> None:
+    connector = real.connector()
+    connector.surroundings = dataclasses.replace(connector.surroundings, probe_image=silent_image)
+    began = time.monotonic()
+    result = do(real, connector, ProbeAcceleration(key=new_key(), limit_s=3)).result
+    assert isinstance(result, Probed)
+    assert result.acceleration == "qemu"
+    assert "silent for 3 s" in result.reason
+    assert time.monotonic() - began >= 3, "it had its time"
+    assert not leftovers(real)
+    assert not real.litter()
+
+
+def test_a_guest_has_ten_seconds_unless_told_otherwise() -> None:
+    """An accelerated one answers in two or three, also on a busy host; an administrator waits for the answer."""
+    assert ProbeAcceleration(key=new_key()).limit_s == 10
 
 
 @pytest.mark.usefixtures("emulated")
