@@ -53,6 +53,7 @@ FAULTS: Mapping[str, tuple[Callable[[World], None], ...]] = {
         contract.check_an_unstamped_reference_does_not_fit_a_stamped_machine,
     ),
     "misses_the_missing": (contract.check_a_deleted_machine_leaves_nothing_and_twice_is_success,),
+    "forgets_what_it_began": (contract.check_what_a_clone_of_unknown_outcome_made_is_deleted_by_its_key,),
     "pretends_to_recycle": (contract.check_recycling_gives_disks_that_did_not_exist,),
     "pretends_power": (
         contract.check_a_power_state_already_there_is_success,
@@ -194,6 +195,8 @@ class BrokenConnector:
         """An answer without doing anything."""
         if self._fault == "misses_the_missing" and isinstance(order, DeleteMachine) and self._is_gone(order.machine):
             return Outcome(key=order.key, stage=Stage.FAILED, error=NotFound("It is gone."))
+        if self._fault == "forgets_what_it_began" and isinstance(order, DeleteMachine) and not order.machine.id:
+            return Outcome(key=order.key, stage=Stage.DONE)
         if self._fault == "pretends_to_recycle" and isinstance(order, RecycleMachine):
             return Outcome(key=order.key, stage=Stage.DONE, result=self._disks[order.machine.id])
         if self._fault == "pretends_power" and isinstance(order, SetPower):
