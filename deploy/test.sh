@@ -22,6 +22,7 @@ setup() {
 
 case ${1:-} in
   setup) setup ;;
-  pytest) shift; setup; exec "${DESKYARD_VENV:-.venv}/bin/python" -m pytest -n "${DESKYARD_TEST_WORKERS:-2}" --dist loadfile "$@" ;;
+  pytest) shift; setup; exec "${DESKYARD_VENV:-.venv}/bin/python" -m pytest -n "${DESKYARD_TEST_WORKERS:-2}" --dist loadfile \
+    --no-loadscope-reorder "$@" ;;
   *) echo "usage: $0 setup | pytest [ARGUMENTS]" >&2; exit 2 ;;
 esac

@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from tests.support.kvm_hosts import KvmHosts
 
 
+LONGEST = (
+    "crash/test_real.py", "deploy/test_run.py", "journeys/", "bench/", "crash/", "connectors/kvm/",
+)  # fmt: skip
+"""Files that take minutes, longest first: begun last, one would go on long after all others have ended."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the rest in the order that chance gave them."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((rank for rank, part in enumerate(LONGEST) if path.startswith(part)), len(LONGEST))
+
+    items.sort(key=rank)
+
+
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """A missing prerequisite is an error of one line instead of a stack trace."""

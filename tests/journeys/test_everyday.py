@@ -205,7 +205,7 @@ def no_such_name(host: KvmHost) -> dict[str, str]:
     ("mistake", "status", "words"),
     [
         (wrong_password, "Sign-in refused", "Check user, password and key."),
-        (wrong_authority, "Sign-in refused", "Check the host's certificate"),
+        (wrong_authority, "Sign-in refused", "certificate or key is one you trust"),
         (nobody_listens, "Down", "Cannot reach"),
         (nobody_is_there, "Down", "Cannot reach"),
         (no_such_name, "Down", "Cannot reach kvm-99.invalid"),
