@@ -10,7 +10,7 @@ from tests.bench import estate
 from tests.bench.ground import Ground
 from tests.bench.pages import browser, measure
 
-SIZES, SMALL_SIZES = (1_000, 100_000), (1_000, 10_000)
+SIZES, SMALL_SIZES = (1_000, 100_000), (1_000, 4_000)
 POOLS, DESKTOPS, WAITING = 20, 6, 2
 
 

@@ -179,7 +179,7 @@ def test_half_open_tcp_costs_one_deadline_and_no_machine(office: Plant, monkeypa
     office.world().faults.set("hang")
     begun = time.monotonic()
     office.pump()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 6, "the deadline was 0.5 s"
     assert office.hypervisor().status == Hypervisor.Status.DOWN
     assert "no answer in time" in office.hypervisor().status_reason
     office.world().faults.clear()

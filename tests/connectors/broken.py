@@ -175,7 +175,7 @@ class BrokenConnector:
 
     def _wait_too_long(self) -> None:
         if self._fault == "is_patient":
-            time.sleep(3)
+            time.sleep(5)
 
     def _answer(self, order: Order, ask: Callable[[Order], Iterator[Outcome]]) -> Iterator[Outcome]:
         if (lie := self._lie(order)) is not None:

@@ -523,10 +523,10 @@ def check_no_call_outlasts_its_deadline(world: World) -> None:
             pass
         else:
             raise AssertionError("an endpoint that never answers is unreachable")
-        assert time.monotonic() - began < 2.5, "a call ends by its deadline"
+        assert time.monotonic() - began < 5, "a call ends by its deadline"
         began = time.monotonic()
         connector.close()
-        assert time.monotonic() - began < 1, "closing waits for nobody"
+        assert time.monotonic() - began < 5, "closing waits for nobody"
 
 
 def check_nothing_is_begun_after_the_deadline(world: World) -> None:

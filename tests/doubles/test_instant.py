@@ -210,7 +210,7 @@ def test_a_hanging_endpoint_keeps_the_deadline(connector: InstantConnector, worl
     begun = time.monotonic()
     with pytest.raises(Unreachable):
         connector.inventory(None, begun + 0.3)
-    assert 0.25 < time.monotonic() - begun < 2
+    assert 0.25 < time.monotonic() - begun < 10
 
 
 def test_no_order_is_started_after_the_deadline(connector: InstantConnector, world: World) -> None:

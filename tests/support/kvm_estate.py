@@ -47,12 +47,12 @@ def register(host: KvmHost, tell: Callable[[], str]) -> Hypervisor:
     return made
 
 
-def version_on(hypervisors_: Sequence[Hypervisor]) -> TemplateVersion:
-    """The tiny template as one version with a copy on each hypervisor."""
+def version_on(hypervisors_: Sequence[Hypervisor], image: str = KvmHost.template_name) -> TemplateVersion:
+    """The image of that name as one version with a copy on each hypervisor."""
     template = templates.create_template(actor=administrator(), name="Tiny Linux")
     version = templates.add_version(actor=administrator(), template_id=template.pk)
     for hypervisor in hypervisors_:
-        shown = Machine.objects.filter(hypervisor=hypervisor, is_template=True)
+        shown = Machine.objects.filter(hypervisor=hypervisor, is_template=True, name=image)
         wait_until(shown.exists, REACHED_S, f"{hypervisor} shows its template")
         machine = shown.get()
         templates.link_copy(actor=administrator(), version_id=version.pk, machine_id=machine.pk)

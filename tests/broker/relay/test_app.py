@@ -205,7 +205,7 @@ def test_release_closes_the_stream(house: Estate, web: Web) -> None:
             began = time.monotonic()
             brokering.release_desktop(actor=house.alice, desktop_id=house.desktop.pk)
             assert closing(browser) == (Code.NOT_ALLOWED, "The desktop was released.")
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 15, "at once, not at the next look"
         eventually(lambda: shown.connected == 0)
     assert ScreenSession.objects.get().end_reason == "The desktop was released."
 

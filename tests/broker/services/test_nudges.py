@@ -109,7 +109,7 @@ def test_a_redis_that_does_not_answer_costs_a_moment_however_much_is_to_be_said(
         took_s = time.monotonic() - begun
         pulse.connection().close()
         pulse.connection.cache_clear()
-    assert 0.15 < took_s < 1
+    assert 0.15 < took_s < 5, "one wait, not a hundred"
 
 
 def test_a_hint_that_was_lost_is_given_again_however_many_follow_it(server: redis.Redis) -> None:

@@ -13,6 +13,7 @@ from connectors.kvm import faults
 
 def error(code: int, words: str = "", domain: int = libvirt.VIR_FROM_QEMU, number: int = 0) -> libvirt.libvirtError:
     made = libvirt.libvirtError(words)
+    made.args = (words,)  # libvirt's own words win where this thread has met an error before
     made.err = (code, domain, words, 2, None, None, None, number, -1)
     return made
 

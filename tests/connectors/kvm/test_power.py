@@ -58,7 +58,7 @@ def test_a_deaf_guest_is_cut_off_when_its_time_is_over_also_by_another_process(
     domain = real.conn.lookupByUUIDString(booted.id)
     run_in_guest(domain, "/bin/sh", "-c", "printf '#!/bin/sh\\n' > /sbin/shutdown; rm -rf /etc/acpi")
     _silence_agent(domain)
-    order = shutdown(booted, 3)
+    order = shutdown(booted, 6)
     began = time.monotonic()
     first = submit(real.connector(), [order])[order.key]
     fresh = real.connector()
@@ -66,10 +66,10 @@ def test_a_deaf_guest_is_cut_off_when_its_time_is_over_also_by_another_process(
         asked = time.monotonic()
         outcome = poll(fresh, [Receipt(order, first.receipt or {})])[order.key]
         assert outcome.stage is Stage.RUNNING
-        assert time.monotonic() - asked < 1, "polling waits for nobody"
+        assert time.monotonic() - asked < 3, "polling waits for nobody"
         time.sleep(0.3)
     assert finish(real, fresh, order, first).result == PowerSet(Power.OFF)
-    assert 3 <= time.monotonic() - began < 15
+    assert 6 <= time.monotonic() - began < 40
     assert why_off(real, booted) == libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED
 
 

@@ -69,7 +69,7 @@ def test_a_screen_is_there_soon(real: LibvirtWorld, running: MachineRef) -> None
     connector = real.connector()
     began = time.monotonic()
     do(real, connector, OpenScreen(key=new_key(), machine=running))
-    assert time.monotonic() - began < 2, "a person waits for it"
+    assert time.monotonic() - began < 8, "a person waits for it"
 
 
 @pytest.mark.parametrize(
