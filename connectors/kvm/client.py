@@ -191,6 +191,7 @@ class Endpoint:
         """For a line whose connections are all in use. Waits for it; raises what `line` raises."""
         attempt = _Attempt(self._open, time.monotonic() + ANOTHER_S)
         if not attempt.ended.wait(ANOTHER_S):
+            attempt.abandon()
             raise Unreachable(f"Cannot reach {self.name}: no answer in time. {faults.ADVICE[Unreachable]}")
         connection, attempt.connection = attempt.connection, None
         if connection is None:
@@ -330,15 +331,30 @@ class _Attempt:
         self.error: ConnectorError | None = None
         self._open_it = open_it
         self._deadline = deadline
+        self._lock = threading.Lock()
+        self._is_unwanted = False
         threading.Thread(target=self._run, name="libvirt-open", daemon=True).start()
 
     @property
     def has_failed(self) -> bool:
         return self.ended.is_set() and self.connection is None
 
+    def abandon(self) -> None:
+        """Nobody waits any more: a connection that comes late is closed."""
+        with self._lock:
+            self._is_unwanted = True
+            late, self.connection = self.connection, None
+        if late is not None:
+            _close_quietly(late, [])
+
     def _run(self) -> None:
         try:
-            self.connection = self._open_it(self._deadline)
+            connection = self._open_it(self._deadline)
+            with self._lock:
+                if not self._is_unwanted:
+                    self.connection, connection = connection, None
+            if connection is not None:
+                _close_quietly(connection, [])
         except ConnectorError as error:
             self.error = error
         except OSError as error:

@@ -1,6 +1,7 @@
 // Classic script, runs before the SSE extension: gives it an EventSource that sleeps while the page is hidden.
 // A browser allows six connections to one address (HTTP/1.1); without this, seven open tabs would hang each other.
-// After every gap (hidden, lost) all pages' questions are asked again, since events may have gone unheard.
+// Each time the stream begins, all pages' questions are asked again: what changed since the page was made, or in a gap
+// (hidden, lost), went unheard, and nobody may say it twice.
 (() => {
   const POLL_MS = 15000;
 
@@ -10,7 +11,6 @@
       this.url = url;
       this.source = null;
       this.types = new Map();
-      this.wasOpen = false;
       this.isEnded = false;
       this.onopen = this.onerror = null;
       this.visibility = () => (document.hidden ? this.rest() : this.wake());
@@ -37,8 +37,7 @@
       this.types.forEach((forward, type) => source.addEventListener(type, forward));
       source.onopen = (event) => {
         show("on");
-        if (this.wasOpen) this.askAll();
-        this.wasOpen = true;
+        this.askAll();
         this.onopen?.(event);
       };
       source.onerror = (event) => {

@@ -10,7 +10,7 @@ from typing import Any
 
 import libvirt
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from websockets.exceptions import InvalidStatus
 
 from tests.journeys import console
@@ -176,6 +176,26 @@ def test_a_desktop_that_its_user_switched_off_starts_by_itself_when_it_is_opened
     bob.button("Release and delete my files").click()
     expect(bob.page).to_have_url(f"{bob.url}/")
     bob.button("Request desktop Office Linux").wait_for()
+
+
+# --- live pages ------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_shows_what_changed_before_its_stream_stood(office: Office, enter: Callable[[str], Person]) -> None:
+    """Between a page's making and its stream nobody hears of a change, and it is announced only once."""
+    dana = enter("dana")
+    dana.sign_in("/console/")  # an open page, so that the server listens already
+    expect(dana.page.get_by_text("Live", exact=True)).to_be_visible()
+    tab = dana.new_tab()
+
+    def change_first(route: Route) -> None:
+        office.dana.ask("PATCH", f"/pools/{office.pool}", {"description": "Changed meanwhile."})
+        route.continue_()
+
+    tab.route("**/console/live/", change_first)
+    tab.goto(f"/console/pools/{office.pool}/")
+    expect(tab.locator("main")).to_contain_text("Changed meanwhile.")
+    office.dana.ask("PATCH", f"/pools/{office.pool}", {"description": "Letters, tables and mail."})
 
 
 # --- forms filled in wrongly -----------------------------------------------------------------------------------------

@@ -316,3 +316,24 @@ def test_a_host_that_wants_a_client_certificate_is_not_called_dead(host: KvmHost
     bare = dataclasses.replace(host_settings(host), client_certificate="", client_key="")
     error = refused(bare, tmp_path)
     assert isinstance(error, (CertificateRejected, CredentialsRejected)), error.platform_words
+
+
+def test_a_connection_that_comes_after_its_caller_has_left_is_closed() -> None:
+    class Late:
+        def __init__(self) -> None:
+            self.is_closed = threading.Event()
+
+        def close(self) -> None:
+            self.is_closed.set()
+
+    late, may_come = Late(), threading.Event()
+
+    def open_it(_deadline: float) -> Late:
+        may_come.wait(10)
+        return late
+
+    attempt = client._Attempt(open_it, soon())
+    attempt.abandon()
+    may_come.set()
+    assert late.is_closed.wait(10)
+    assert attempt.connection is None
