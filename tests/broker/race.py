@@ -257,7 +257,7 @@ def go_home(plant: Plant) -> None:
 
 
 USE_S = 8.0
-SHARE_S = 15.0
+SHARE_S = 9.0
 """Long enough for hosts that are locked in any order to end in a deadlock, though not every time."""
 
 

@@ -129,7 +129,7 @@ def test_a_desktop_given_back_in_three_tabs_is_recycled_once(surroundings: dict[
 
 
 def test_pools_that_build_on_the_same_hosts_do_not_stand_in_each_others_way(surroundings: dict[str, str]) -> None:
-    """Sixteen pools, sixteen hosts, fifteen seconds: a deadlock would be told as an error."""
+    """Sixteen pools, sixteen hosts, nine seconds: a deadlock would be told as an error."""
     told = race(surroundings, "share", people=16, desktops=24)
     assert told["built"] >= 30
 
