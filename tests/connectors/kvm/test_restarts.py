@@ -16,9 +16,7 @@ from tests.connectors.kvm.worlds import LibvirtWorld
 
 
 @pytest.mark.parametrize("action", [PowerAction.REBOOT, PowerAction.RESET])
-def test_a_restart_whose_answer_was_lost_is_not_repeated(
-    real: LibvirtWorld, monkeypatch: pytest.MonkeyPatch, action: PowerAction
-) -> None:
+def test_a_restart_whose_answer_was_lost_is_not_repeated(real: LibvirtWorld, action: PowerAction) -> None:
     connector = real.connector()
     machine = ref(real, made(real, connector, clone(real, power_on=True)))
     order = SetPower(key=new_key(), machine=machine, action=action)
