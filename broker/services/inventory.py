@@ -451,11 +451,10 @@ class Writer:
     def _absences(self, known: dict[str, Machine], desktops: dict[str, Desktop]) -> None:
         shown = {m.id for m in self.reading.machines} | {t.id for t in self.reading.templates}
         silences = []
+        unseen = known.keys() - shown
         # What we are deleting vanishes as it should, many at a time, and its rows go with the orders' answers.
-        leaving = self._being_deleted()
-        for key, row in known.items():
-            if key in shown or key in leaving:
-                continue
+        for key in unseen - self._being_deleted() if unseen else ():
+            row = known[key]
             desktop = desktops.get(key)
             known_at = max(filter(None, [row.seen_at, desktop.learned_at if desktop else None]))
             if absence.is_evidence(complete=True, began_at=self.reading.began_at, known_at=known_at):
