@@ -31,15 +31,14 @@ DEADLINE_S = {
 }
 
 
-PATIENT = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.DELETE)
-"""They may stand in the queue for as long as it takes: their time begins with the first attempt."""
-
-
 def deadline_from_first_send(now: datetime) -> Case:
-    """The deadline of an operation that is sent now: for the patient ones counted from their first attempt."""
+    """The deadline of an operation that is sent now.
+
+    Builds may stand in the queue for as long as it takes: their time begins with their first attempt.
+    """
     first = [
         When(kind=kind, attempt=0, then=Value(now + timedelta(seconds=DEADLINE_S[kind]), DateTimeField()))
-        for kind in PATIENT
+        for kind in Operation.BUILDS
     ]
     return Case(*first, default=F("deadline_at"))
 

@@ -345,7 +345,7 @@ def time_out(hypervisor: Hypervisor, rows: QuerySet[Operation], now: datetime, *
     """Those past their deadline fail in words, but none while a call about it lasts; what they were for follows as from
     any failure. The caller holds the hypervisor's row, so that no answer is written meanwhile."""
     is_over = Q(state__in=[Operation.State.QUEUED, Operation.State.RUNNING])
-    is_over &= ~Q(state=Operation.State.QUEUED, attempt=0, kind__in=operations.PATIENT)
+    is_over &= ~Q(state=Operation.State.QUEUED, attempt=0, kind__in=Operation.BUILDS)
     is_over |= Q(state=Operation.State.SENT, call_deadline__lt=now)
     late = rows.filter(is_over, deadline_at__lt=now)
     found = dict(late.values_list("pk", "desktop")[:limit])
@@ -358,7 +358,7 @@ def time_out(hypervisor: Hypervisor, rows: QuerySet[Operation], now: datetime, *
         batch.operations.append(operation)
         last = f" Last: {operation.error}" if operation.error else ""
         began_at = operation.created_at
-        if operation.kind in operations.PATIENT:
+        if operation.kind in Operation.BUILDS:
             began_at = operation.deadline_at - timedelta(seconds=operations.DEADLINE_S[Kind(operation.kind)])
         waited = (now - began_at).total_seconds()
         step = f" It stood at: {operation.step}." if operation.step else ""

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import State
 from broker.models import AuditEntry, Desktop, Event, Hypervisor, Operation
-from broker.services import housekeeping, operations
+from broker.services import housekeeping
 from tests.broker.portal.cast import Estate
 
 YEARS_AGO = timezone.now() - timedelta(days=1000)
@@ -90,7 +90,7 @@ def test_an_order_that_was_cancelled_meanwhile_does_not_become_a_failed_one(hous
     assert Desktop.objects.get(pk=desktop.pk).state == State.PLANNED
 
 
-@pytest.mark.parametrize("kind", operations.PATIENT)
+@pytest.mark.parametrize("kind", Operation.BUILDS)
 def test_a_build_that_was_never_sent_waits_for_its_turn_however_long_that_takes(house: Estate, kind: str) -> None:
     Hypervisor.objects.update(status="doubt")
     waiting = _operation(house, kind=kind, state="queued", attempt=0)
