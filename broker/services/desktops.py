@@ -73,7 +73,9 @@ def forget_desktop(*, actor: User, desktop_id: UUID) -> Desktop:
     if desktop.state not in sources(Move.FORGOTTEN):
         raise Clash(f"{desktop} is {desktop.state}. Delete it first; what cannot be deleted may be forgotten.")
     if not is_out_of_reach(desktop):
-        raise Clash(f"{desktop.hypervisor} answers, and {desktop} is being deleted there. Wait for that.")
+        if desktop.state == State.RETIRING:
+            raise Clash(f"{desktop.hypervisor} answers, and {desktop} is being deleted there. Wait for that.")
+        raise Clash(f"{desktop.hypervisor} answers. Delete {desktop} instead.")
     now = timezone.now()
     with transaction.atomic():
         moved = Desktop.objects.filter(pk=desktop.pk, epoch=desktop.epoch, state=desktop.state).update(

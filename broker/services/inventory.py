@@ -238,7 +238,8 @@ class Writer:
         return {host.platform_id: host for host in Host.objects.filter(hypervisor=self.hypervisor)}
 
     def _warn_of_twins(self) -> None:
-        """An endpoint that was registered twice promises its capacity twice: said until one of them is removed."""
+        """An endpoint that was registered twice promises its capacity twice. What is said goes with the
+        first sign-in after one of them is removed."""
         twins = Host.objects.filter(
             platform_id__in=[h.id for h in self.reading.hosts], hypervisor__kind=self.hypervisor.kind
         ).exclude(hypervisor=self.hypervisor)

@@ -120,7 +120,11 @@ def test_what_the_hypervisor_refuses_to_delete_can_be_forgotten_too(house: Estat
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"state": State.RETIRING}, "Wait for that"), ({"state": State.READY}, "Delete it first")],
+    [
+        ({"state": State.RETIRING}, "Wait for that"),
+        ({"state": State.MISSING, "clean_epoch": 0}, "Delete office-.* instead"),
+        ({"state": State.READY}, "Delete it first"),
+    ],
 )
 def test_what_can_still_be_deleted_is_not_forgotten(house: Estate, fields: dict[str, Any], words: str) -> None:
     desktop = house.make(**fields)
