@@ -212,7 +212,10 @@ def forget(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         services.forget_desktop(actor=administrator(request), desktop_id=desktop.pk)
         return _("%s is forgotten; its machine was not touched.") % desktop
 
-    sentence = _("Its machine is not deleted. Should it turn up again, you find it under Drift.")
+    sentence = _(
+        "Its machine is not deleted now. Should it turn up again, it is removed if nobody ever had it; else you find it "
+        "under Drift."
+    )
     return _asked(request, desktop_id, _("Forget %s?"), _("Forget it"), sentence, do)
 
 
