@@ -213,8 +213,8 @@ def forget(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         return _("%s is forgotten; its machine was not touched.") % desktop
 
     sentence = _(
-        "Its machine is not deleted now. Should it turn up again, it is removed if nobody ever had it; else you find it "
-        "under Drift."
+        "Its machine is not deleted now. Should it turn up again, it is removed if nobody ever had it; else you find "
+        "it under Drift."
     )
     return _asked(request, desktop_id, _("Forget %s?"), _("Forget it"), sentence, do)
 
