@@ -11,7 +11,10 @@ def django_db_setup(django_db_setup: None) -> None:
     from django.apps import apps
     from django.db.models.signals import post_migrate
 
+    from broker.hypervisors import gate
+
     def name_installation(**_: object) -> None:
         apps.get_model("broker", "Installation").objects.get_or_create(only=True)
+        gate.installation_id.cache_clear()
 
     post_migrate.connect(name_installation, sender=apps.get_app_config("broker"), weak=False)
