@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import effort
 from tests.support.prerequisites import REPOSITORY, MissingPrerequisite, require_program, require_root
 
 if TYPE_CHECKING:
     from tests.support.kvm_hosts import KvmHosts
 
+
+effort.load_profile()
 
 LONGEST = (
     "crash/test_real.py", "deploy/test_run.py", "journeys/", "bench/", "crash/", "connectors/kvm/",

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.effort import TRIES
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMIT_S = 200
 
@@ -29,7 +31,7 @@ def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return url
 
 
-@pytest.fixture
+@pytest.fixture(params=TRIES)
 def surroundings(migrated: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
     """The environment of a broker of the test's own: races make people and hypervisors of the same names."""
     if migrated.startswith("sqlite:"):

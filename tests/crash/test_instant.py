@@ -16,8 +16,9 @@ from tests.crash.conftest import Estate
 from tests.crash.estate import assert_nothing_lost_or_doubled, entitled, let_time_pass, make_pool, want
 from tests.doubles.instant.faults import BOUNDARIES as CONNECTOR_BOUNDARIES
 from tests.doubles.instant.world import World
+from tests.support import effort
 
-DESKTOPS = 20
+DESKTOPS = 20 if effort.IS_LONG else 10
 LIMIT_S = 60
 """Within this after the last restart every desktop must be ready."""
 
@@ -93,7 +94,7 @@ def test_a_pump_frozen_in_mid_submit_beyond_its_lease_and_thawed_makes_nothing_t
     finish(estate, 1)
 
 
-def test_twenty_recycles_survive_a_worker_that_dies_after_each_answer(estate: Estate) -> None:
+def test_recycles_survive_a_worker_that_dies_after_each_answer(estate: Estate) -> None:
     pool = make_pool(estate.world, DESKTOPS)
     users = [f"user{number}" for number in range(DESKTOPS)]
     for user in users:

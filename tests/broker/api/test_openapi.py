@@ -17,6 +17,7 @@ from openapi_spec_validator import validate
 from broker.api.urls import urlpatterns
 from tests.broker.api.conftest import Caller, Callers
 from tests.broker.portal.cast import Estate
+from tests.support.effort import examples
 from tests.support.prerequisites import REPOSITORY
 
 
@@ -155,7 +156,7 @@ def dana(house: Estate, calling: Callers) -> Caller:
     return calling(house.dana)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_whatever_is_sent_is_answered_and_never_our_fault(
     house: Estate, dana: Caller, described: dict[str, Any], seed: int

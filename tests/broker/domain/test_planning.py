@@ -26,6 +26,7 @@ from broker.domain.planning import (
     plan,
     wanted,
 )
+from tests.support.effort import examples
 
 NOW = datetime(2025, 1, 1, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=2)
@@ -519,7 +520,7 @@ def world(facts: PoolFacts, members: list[MemberFacts], found: list[DesktopFacts
 
 
 @given(pools_, members_, desktops_)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 def test_plans_come_to_rest_and_keep_the_rules_on_the_way(
     facts: PoolFacts, members: list[MemberFacts], found: list[DesktopFacts]
 ) -> None:
@@ -539,7 +540,6 @@ def test_plans_come_to_rest_and_keep_the_rules_on_the_way(
 
 
 @given(pools_, st.integers(0, 8), st.integers(0, 8))
-@settings(deadline=None)
 def test_a_sound_pool_ends_with_what_is_wanted_on_the_current_copy(facts: PoolFacts, old: int, assigned: int) -> None:
     facts = replace(facts, is_enabled=True)
     found = [*desktops(old, copy_current=False), *desktops(assigned, State.ASSIGNED)]
@@ -552,7 +552,6 @@ def test_a_sound_pool_ends_with_what_is_wanted_on_the_current_copy(facts: PoolFa
 
 
 @given(st.integers(1, 6), st.integers(0, 6))
-@settings(deadline=None)
 def test_an_update_never_goes_below_the_spare_while_there_is_room(spare: int, room: int) -> None:
     facts = pool(spare=spare, maximum=spare + 1 + room)
     toy = world(facts, [KVM], desktops(spare, copy_current=False))
