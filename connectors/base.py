@@ -82,6 +82,22 @@ class GuestSeed:
     hostname: str
     user_data: str = ""
     """A whole `#cloud-config` document, or empty."""
+    answer_file: str = field(repr=False, default="")
+    """A whole Sysprep answer file (unattend XML) for Windows guests, or empty. May hold a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceShare:
+    """What a machine may claim of a host that is short of something. Each platform has its own scale for it."""
+
+    weight: int = 100
+    """Relative to other machines, for CPU and memory: 100 is normal, 200 twice as much. 1 to 10,000."""
+    cpu_reservation_percent: int = 0
+    """Of the machine's own vCPUs, kept free for it: 0 to 100."""
+    cpu_limit_percent: int = 100
+    """Of the machine's own vCPUs, never exceeded: 1 to 100."""
+    memory_reservation_percent: int = 0
+    """Of the machine's own memory, kept for it: 0 to 100."""
 
 
 # --- orders ----------------------------------------------------------------------------------------------------------
@@ -186,6 +202,18 @@ class Reconfigure(Order):
     machine: MachineRef
     vcpus: int | None = None
     memory_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareResources(Order):
+    """Set the machine's share of its host's CPU and memory; setting what is already set is success.
+
+    A kind whose platform knows no weights does not take this order. What the platform has no word for (a memory
+    weight, say) is left out, and the connector's README says so.
+    """
+
+    machine: MachineRef
+    share: ResourceShare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +347,9 @@ class Network:
     id: str
     name: str
     kind: str = ""
+    """In the platform's words: "nat", "VLAN 20", "distributed port group"."""
+    is_isolated: bool = False
+    """The platform itself keeps this network apart: nothing on it reaches anything beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
