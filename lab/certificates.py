@@ -30,7 +30,7 @@ class Certificate:
         return context
 
 
-def make(address: str, folder: Path, *, days: int = 30) -> Certificate:
+def make(address: str, folder: Path, *, days: int = 365) -> Certificate:
     """A certificate for an IP address, its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"lab {address}")])
@@ -53,5 +53,20 @@ def make(address: str, folder: Path, *, days: int = 30) -> Certificate:
     (folder / "server.key").write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
+    return _described(certificate, folder)
+
+
+def kept(folder: Path) -> Certificate | None:
+    """The one that was made there before, if it is still valid for a week."""
+    if not (folder / "server.crt").exists() or not (folder / "server.key").exists():
+        return None
+    certificate = x509.load_pem_x509_certificate((folder / "server.crt").read_bytes())
+    if certificate.not_valid_after_utc < datetime.now(UTC) + timedelta(days=7):
+        return None
+    return _described(certificate, folder)
+
+
+def _described(certificate: x509.Certificate, folder: Path) -> Certificate:
+    pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
     der = certificate.public_bytes(serialization.Encoding.DER)
     return Certificate(pem, hashlib.sha256(der).hexdigest(), folder)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from lab.certificates import Certificate, make
+from lab.certificates import Certificate, kept, make
 from lab.faults import Rule
 from lab.world import World
 
@@ -74,7 +74,16 @@ class LabServer:
     protocol = "HTTP/1.1"
     server_header = "lab"
 
-    def __init__(self, world: World, address: str = "127.0.0.2", port: int = 0, *, tls: bool = True) -> None:
+    def __init__(
+        self,
+        world: World,
+        address: str = "127.0.0.2",
+        port: int = 0,
+        *,
+        tls: bool = True,
+        certificate_folder: Path | None = None,
+    ) -> None:
+        """Port 0: a free one. The certificate is kept in the folder, if there is one, and else made anew each time."""
         if not ip_address(address).is_loopback:
             raise ValueError(f"{address} is not on loopback: the lab stays there")
         self.world = world
@@ -83,14 +92,15 @@ class LabServer:
         self.faults = world.faults
         self.requests: deque[Seen] = deque(maxlen=20_000)
         """What was asked, oldest first."""
-        self._folder = tempfile.TemporaryDirectory(prefix="lab-") if tls else None
+        self._temporary = tempfile.TemporaryDirectory(prefix="lab-") if tls and certificate_folder is None else None
+        self._folder = certificate_folder or (Path(self._temporary.name) if self._temporary else None)
         self.certificate: Certificate | None = None
         self._context: ssl.SSLContext | None = None
         self._server: _Http | None = None
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
-        if tls:
-            self.change_certificate()
+        if tls and self._folder is not None:
+            self._show(kept(self._folder) or make(self.address, self._folder))
 
     # --- what a platform's server brings ------------------------------------------------------------------------------
 
@@ -124,8 +134,8 @@ class LabServer:
     def stop(self) -> None:
         """Idempotent."""
         self.cut_off()
-        if self._folder is not None:
-            self._folder.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def cut_off(self) -> None:
         """Nobody is there any more: connections break, new ones are refused."""
@@ -147,11 +157,14 @@ class LabServer:
 
     def change_certificate(self) -> Certificate:
         """Another one, for connections from now on."""
-        if self._folder is None:
+        if self._context is None or self._folder is None:
             raise ValueError("without TLS there is no certificate")
-        self.certificate = make(self.address, Path(self._folder.name))
-        self._context = self.certificate.context()
-        return self.certificate
+        return self._show(make(self.address, self._folder))
+
+    def _show(self, certificate: Certificate) -> Certificate:
+        self.certificate = certificate
+        self._context = certificate.context()
+        return certificate
 
     def __enter__(self) -> LabServer:
         return self.start()

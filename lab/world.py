@@ -100,6 +100,10 @@ class World:
         while self._due and self._due[0][0] <= self.now:
             heapq.heappop(self._due)[2]()
 
+    def number_from(self, first: int) -> None:
+        """Machines made from now on bear numbers from this one on."""
+        self._numbers = count(first)
+
     # --- names and ids ------------------------------------------------------------------------------------------------
 
     def new_id(self) -> str:
@@ -413,6 +417,13 @@ class World:
             guest.address = str(self._network[machine.number + 1])
         if guest.address:
             self._by_address[guest.address] = machine.id
+
+    def settle_guest(self, machine: Machine) -> None:
+        """After a restart of the world: a guest that was up is up, one that was booting begins again."""
+        if machine.guest.is_up:
+            self._up(machine)
+        else:
+            self._boot(machine)
 
     def addresses(self, machine: Machine) -> tuple[str, ...]:
         """What the guest's agent tells of itself: nothing while it is down, or has no agent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -121,3 +122,11 @@ def test_a_changed_certificate_is_not_the_trusted_one(server: Counter) -> None:
 def test_an_unknown_fault_is_refused_in_words(server: Counter) -> None:
     with pytest.raises(ValueError, match="There is no fault 'explode'"):
         server.faults.add("explode")
+
+
+def test_a_certificate_that_is_kept_in_a_folder_outlives_its_server(tmp_path: Path) -> None:
+    first = Counter(World(), "127.0.0.9", certificate_folder=tmp_path)
+    second = Counter(World(), "127.0.0.9", certificate_folder=tmp_path)
+    assert first.certificate
+    assert first.certificate == second.certificate
+    assert first.change_certificate() != second.certificate
