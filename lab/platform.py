@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from lab import state
+from lab.clock import Clock
 from lab.http import LabServer
 from lab.world import World
 
@@ -40,3 +44,42 @@ class Platform:
     def cut_off(self) -> None:
         for server in self.servers:
             server.cut_off()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a platform is stood up: what it keeps on disk, its place in the network, its time and chance.
+
+    A platform's package has `stand_up(site) -> Platform`: it takes `world()`, furnishes it if it is empty, and puts its
+    servers before it.
+    """
+
+    name: str
+    folder: Path
+    clock: Clock
+    seed: int
+    guest_network: str
+    screens_port: int
+    """Where guests show their screens, at their own addresses."""
+
+    def world(self) -> World:
+        """As it was when it was last saved; else empty."""
+        world = World(self.name, self.seed, self.clock, guest_network=self.guest_network)
+        state.load(world, self.folder / "world.json")
+        return world
+
+    @property
+    def certificates(self) -> Path:
+        return self.folder / "certificates"
+
+    def port(self, number: int = 0) -> int:
+        """The port of the endpoint of this number at the last start, so that what was registered stays right; or 0."""
+        kept = self.folder / "ports.json"
+        ports: list[int] = json.loads(kept.read_text()) if kept.exists() else []
+        return ports[number] if number < len(ports) else 0
+
+    def keep_ports(self, ports: Sequence[int]) -> None:
+        (self.folder / "ports.json").write_text(json.dumps(list(ports)))
+
+    def save(self, world: World) -> None:
+        state.save(world, self.folder / "world.json")
