@@ -1,7 +1,8 @@
 """`python -m lab --data FOLDER`: one simulated platform of each maker, until SIGTERM or SIGINT.
 
 Writes FOLDER/lab.json once all are up: the control port and, for each platform, what an administrator would enter to
-register it (secrets too: the file is readable by this account alone). Worlds, ports and certificates outlive the process.
+register it (secrets too: the file is readable by this account alone). Worlds, ports and certificates are kept there and
+outlive the process.
 """
 
 from __future__ import annotations

@@ -156,6 +156,14 @@ def submit(connector: Connector, orders: Sequence[Order]) -> dict[str, Outcome]:
     return _by_key(outcomes, orders)
 
 
+def submit_within(connector: Connector, orders: Sequence[Order], seconds: float) -> list[Outcome]:
+    """The outcomes that came before the deadline; raises what the connector raises."""
+    outcomes = list(connector.submit(orders, soon(seconds)))
+    for outcome in outcomes:
+        require_well_formed(outcome, {order.key: order for order in orders}[outcome.key])
+    return outcomes
+
+
 def poll(connector: Connector, receipts: Sequence[Receipt]) -> dict[str, Outcome]:
     return _by_key(list(connector.poll(receipts, soon())), [receipt.order for receipt in receipts])
 
