@@ -24,12 +24,15 @@ from connectors.base import (
     Power,
     PowerSet,
     Receipt,
+    Reconfigure,
     RecycleMachine,
     ScreenOpened,
     SetPower,
     Settings,
+    SnapshotTaken,
     Stage,
     Stamp,
+    TakeSnapshot,
 )
 from connectors.errors import NotFound, PlatformFault
 from tests.connectors import contract
@@ -59,6 +62,8 @@ FAULTS: Mapping[str, tuple[Callable[[World], None], ...]] = {
         contract.check_a_power_state_already_there_is_success,
         contract.check_a_missing_machine_is_not_found,
     ),
+    "makes_up_snapshots": (contract.check_a_snapshot_is_taken_gone_back_to_and_deleted,),
+    "pretends_to_reconfigure": (contract.check_what_is_reconfigured_is_listed,),
     "repeats_passwords": (contract.check_a_screen_has_a_password_that_is_never_shown,),
     "gives_up_the_batch": (contract.check_one_failing_order_spoils_no_other,),
     "sees_no_changes": (contract.check_an_incremental_reading_tells_what_changed,),
@@ -201,6 +206,10 @@ class BrokenConnector:
             return Outcome(key=order.key, stage=Stage.DONE, result=self._disks[order.machine.id])
         if self._fault == "pretends_power" and isinstance(order, SetPower):
             return Outcome(key=order.key, stage=Stage.DONE, result=PowerSet(Power.ON))
+        if self._fault == "makes_up_snapshots" and isinstance(order, TakeSnapshot):
+            return Outcome(key=order.key, stage=Stage.DONE, result=SnapshotTaken("made up"))
+        if self._fault == "pretends_to_reconfigure" and isinstance(order, Reconfigure):
+            return Outcome(key=order.key, stage=Stage.DONE)
         if self._fault == "cannot_copy" and isinstance(order, CloneMachine) and not order.linked:
             return Outcome(key=order.key, stage=Stage.FAILED, error=PlatformFault("It does not work."))
         return None

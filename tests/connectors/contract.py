@@ -24,6 +24,7 @@ from connectors.base import (
     Connector,
     Cursor,
     DeleteMachine,
+    DeleteSnapshot,
     Inventory,
     MachineMade,
     MachineRef,
@@ -34,7 +35,9 @@ from connectors.base import (
     PowerAction,
     PowerSet,
     Receipt,
+    Reconfigure,
     RecycleMachine,
+    RevertSnapshot,
     ScreenOpened,
     SetPower,
     SnapshotTaken,
@@ -239,6 +242,17 @@ def listing(connector: Connector) -> Inventory:
     assert inventory.complete, f"a first listing is complete: {inventory.partial}"
     assert not inventory.partial, "a partial listing is never complete"
     return inventory
+
+
+not_taken: set[str] = set()
+"""Names of the orders that a check asked for and the platform does not take: nothing was judged of them."""
+
+
+def takes(connector: Connector, *orders: type[Order]) -> bool:
+    """Whether all of them work at this platform."""
+    missing = {order.__name__ for order in orders} - {order.__name__ for order in connector.check(soon()).takes}
+    not_taken.update(missing)
+    return not missing
 
 
 # --- making machines -------------------------------------------------------------------------------------------------
@@ -449,7 +463,7 @@ def check_a_power_state_already_there_is_success(world: World) -> None:
 
 def check_a_screen_has_a_password_that_is_never_shown(world: World) -> None:
     connector = world.connector()
-    if OpenScreen not in connector.check(soon()).takes:
+    if not takes(connector, OpenScreen):
         return
     machine = ref(world, made(world, connector, clone(world, power_on=True)))
     first = do(world, connector, OpenScreen(key=new_key(), machine=machine)).result
@@ -461,6 +475,37 @@ def check_a_screen_has_a_password_that_is_never_shown(world: World) -> None:
     if first.password:
         assert first.password not in repr(first)
         assert first.password != second.password, "each viewing has its own"
+
+
+def check_a_snapshot_is_taken_gone_back_to_and_deleted(world: World) -> None:
+    connector = world.connector()
+    if not takes(connector, TakeSnapshot, RevertSnapshot, DeleteSnapshot):
+        return
+    machine = ref(world, made(world, connector, clone(world)))
+    before = len(world.litter())
+    taken = do(world, connector, TakeSnapshot(key=new_key(), machine=machine, name="before")).result
+    assert isinstance(taken, SnapshotTaken)
+    do(world, connector, RevertSnapshot(key=new_key(), machine=machine, snapshot=taken.snapshot_id))
+    for _ in range(2):
+        do(world, connector, DeleteSnapshot(key=new_key(), machine=machine, snapshot=taken.snapshot_id))
+    gone = refuse(world, connector, RevertSnapshot(key=new_key(), machine=machine, snapshot=taken.snapshot_id))
+    assert isinstance(gone, NotFound)
+    assert len(world.litter()) == before, "a snapshot leaves nothing behind"
+    do(world, connector, DeleteMachine(key=new_key(), machine=machine))
+    assert not world.litter()
+
+
+def check_what_is_reconfigured_is_listed(world: World) -> None:
+    connector = world.connector()
+    if not takes(connector, Reconfigure):
+        return
+    machine = ref(world, made(world, connector, clone(world)))
+    (before,) = [found for found in listing(connector).machines if found.id == machine.id]
+    wanted = {"vcpus": before.vcpus + 1, "memory_mib": before.memory_mib * 2}
+    for _ in range(2):
+        do(world, connector, Reconfigure(key=new_key(), machine=machine, **wanted))
+    (after,) = [found for found in listing(connector).machines if found.id == machine.id]
+    assert {"vcpus": after.vcpus, "memory_mib": after.memory_mib} == wanted
 
 
 # --- batches, inventory, deadlines, secrets --------------------------------------------------------------------------
@@ -586,6 +631,20 @@ def check_what_it_takes_is_declared(world: World) -> None:
 CHECKS: tuple[Callable[[World], None], ...] = tuple(
     check for name, check in sorted(globals().items()) if name.startswith("check_")
 )
+
+
+JUDGES: Mapping[Callable[[World], None], tuple[type[Order], ...]] = {
+    check_a_clone_stands_bears_our_stamp_and_is_listed: (CloneMachine,),
+    check_a_full_clone_stands_as_well: (CloneMachine,),
+    check_a_deleted_machine_leaves_nothing_and_twice_is_success: (DeleteMachine,),
+    check_what_a_clone_of_unknown_outcome_made_is_deleted_by_its_key: (DeleteMachine,),
+    check_recycling_gives_disks_that_did_not_exist: (RecycleMachine,),
+    check_a_power_state_already_there_is_success: (SetPower,),
+    check_a_snapshot_is_taken_gone_back_to_and_deleted: (TakeSnapshot, RevertSnapshot, DeleteSnapshot),
+    check_what_is_reconfigured_is_listed: (Reconfigure,),
+    check_a_screen_has_a_password_that_is_never_shown: (OpenScreen,),
+}
+"""Check -> the orders for which it speaks: what they do is looked at on the platform."""
 
 
 def name_of(check: Callable[[World], None]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from connectors.base import OpenScreen
 from tests.connectors import contract
 from tests.connectors.broken import FAULTS, BrokenWorld
 from tests.connectors.contract import CHECKS, World, name_of
@@ -16,11 +17,13 @@ NEEDS_SCREENS = contract.check_a_screen_has_a_password_that_is_never_shown
 """libvirt's test driver has no screens."""
 
 
+@pytest.mark.judges("kvm", "libvirt's test driver", but=(OpenScreen,))
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract_on_libvirts_test_driver(check: Callable[[World], None], world: LibvirtWorld) -> None:
     check(world)
 
 
+@pytest.mark.judges("kvm", "real libvirt and QEMU")
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract_on_a_real_host(check: Callable[[World], None], real: LibvirtWorld) -> None:
     check(real)
