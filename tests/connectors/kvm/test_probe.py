@@ -53,6 +53,7 @@ def silent_image(tiny_image: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.judges("kvm", "real libvirt and QEMU", ProbeAcceleration)
 def test_a_machines_own_kvm_is_judged_by_whether_the_agent_answers(real: LibvirtWorld) -> None:
     """What libvirt advertises is not believed: KVM is also in the capabilities of machines whose guests then hang."""
     result = do(real, real.connector(), ProbeAcceleration(key=new_key(), limit_s=3)).result
