@@ -15,15 +15,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 
 from lab.clock import Clock
 from lab.control import Control
-from lab.platform import Platform, Site
+from lab.platform import KINDS, Platform, Site, site, stand_up
 from lab.screens import GuestScreens
 
-KINDS = ("esxi", "hyperv", "nutanix", "hypercore")
 SAVE_EVERY_S = 5.0
 
 
@@ -41,44 +39,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(folder: Path, kinds: Sequence[str], *, seed: int, speed: float, over: threading.Event) -> None:
     """Until `over` is set."""
     clock = Clock(speed)
-    screens_site = _site(folder, "screens", 0, clock, seed, 0)
-    screens = GuestScreens([], screens_site.port())
-    sites = [_site(folder, kind, KINDS.index(kind), clock, seed, screens.port) for kind in kinds]
-    platforms = [_stand_up(kind, site) for kind, site in zip(kinds, sites, strict=True)]
+    kept = folder / "ports.json"
+    ports: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
+    screens = GuestScreens([], ports.get("screens", 0))
+    sites = [site(kind, folder, clock, seed=seed, screens_port=screens.port) for kind in kinds]
+    platforms = [stand_up(at) for at in sites]
     screens.worlds = [platform.world for platform in platforms]
-    screens_site.keep_ports([screens.port])
-    control_site = _site(folder, "control", 0, clock, seed, 0)
-    control = Control(clock, platforms, control_site.port())
+    control = Control(clock, platforms, ports.get("control", 0))
     with screens, control:
-        control_site.keep_ports([control.port])
-        for site, platform in zip(sites, platforms, strict=True):
+        kept.write_text(json.dumps({"screens": screens.port, "control": control.port}))
+        for at, platform in zip(sites, platforms, strict=True):
             platform.start()
-            site.keep_ports([server.port for server in platform.servers])
+            at.keep_ports([server.port for server in platform.servers])
         _tell(folder / "lab.json", control, platforms)
         saved = [-1] * len(platforms)
         while not over.wait(SAVE_EVERY_S):
             saved = [_saved(*each) for each in zip(sites, platforms, saved, strict=True)]
         for platform in platforms:
             platform.stop()
-        for site, platform in zip(sites, platforms, strict=True):
-            site.save(platform.world)
+        for at, platform in zip(sites, platforms, strict=True):
+            at.save(platform.world)
     (folder / "lab.json").unlink(missing_ok=True)
 
 
-def _stand_up(kind: str, site: Site) -> Platform:
-    platform: Platform = import_module(f"lab.{kind}").stand_up(site)
-    return platform
-
-
-def _site(folder: Path, name: str, number: int, clock: Clock, seed: int, screens_port: int) -> Site:
-    (folder / name).mkdir(exist_ok=True)
-    return Site(name, folder / name, clock, seed, f"127.{64 + number}.0.0/16", screens_port)
-
-
-def _saved(site: Site, platform: Platform, sequence: int) -> int:
+def _saved(at: Site, platform: Platform, sequence: int) -> int:
     """Saves a world that has changed since; its sequence now."""
     if platform.world.sequence != sequence:
-        site.save(platform.world)
+        at.save(platform.world)
     return platform.world.sequence
 
 

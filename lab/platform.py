@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from lab import state
 from lab.clock import Clock
 from lab.http import LabServer
 from lab.world import World
+
+
+KINDS = ("esxi", "hyperv", "nutanix", "hypercore")
+"""The makers of which the lab has a platform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +88,15 @@ class Site:
 
     def save(self, world: World) -> None:
         state.save(world, self.folder / "world.json")
+
+
+def site(kind: str, folder: Path, clock: Clock, *, seed: int = 1, screens_port: int = 0) -> Site:
+    """The place of the platform of this kind, in a folder of its own below this one."""
+    (folder / kind).mkdir(exist_ok=True)
+    return Site(kind, folder / kind, clock, seed, f"127.{64 + KINDS.index(kind)}.0.0/16", screens_port)
+
+
+def stand_up(at: Site) -> Platform:
+    """The platform of that site; not started yet."""
+    platform: Platform = import_module(f"lab.{at.name}").stand_up(at)
+    return platform
