@@ -13,7 +13,6 @@ from lab.clock import Clock
 from lab.http import LabServer
 from lab.world import World
 
-
 KINDS = ("esxi", "hyperv", "nutanix", "hypercore")
 """The makers of which the lab has a platform."""
 
