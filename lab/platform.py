@@ -97,5 +97,5 @@ def site(kind: str, folder: Path, clock: Clock, *, seed: int = 1, screens_port: 
 
 def stand_up(at: Site) -> Platform:
     """The platform of that site; not started yet."""
-    platform: Platform = import_module(f"lab.{at.name}").stand_up(at)
+    platform: Platform = import_module(f"lab.{at.name}.platform").stand_up(at)
     return platform
