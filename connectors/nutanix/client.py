@@ -22,7 +22,7 @@ from uuid import uuid4
 import requests
 from requests.adapters import HTTPAdapter
 
-from connectors.errors import Busy, ConnectorError, Unreachable
+from connectors.errors import ConnectorError, PlatformFault, Unreachable
 from connectors.nutanix import faults
 from connectors.nutanix.faults import Refusal
 from connectors.nutanix.pace import Pace, retry_after_s
@@ -53,14 +53,6 @@ class OutOfTime(Exception):
 
 class Precondition(Exception):
     """412 or 428: what we read has changed since. Nothing was done; read again."""
-
-
-class Refused(Exception):
-    """Any other refusal, still in Prism's words."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(f"HTTP {refusal.status}")
-        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +150,7 @@ class Client:
     ) -> Answer:
         """Change something. Raises `Precondition` if the ETag is no longer the thing's."""
         headers = {"NTNX-Request-Id": request_id} | ({"If-Match": etag} if etag else {})
-        try:
-            return self._call(method, namespace, path, deadline, headers=headers, body=body, doing=doing)
-        except Refused as refused:  # pragma: no cover - `_call` has no other way out for these
-            raise self.told(refused.refusal, doing) from None
+        return self._call(method, namespace, path, deadline, headers=headers, body=body, doing=doing)
 
     def told(self, refusal: Refusal, doing: str) -> ConnectorError:
         """A refusal in our words, without secrets."""
@@ -218,14 +207,24 @@ class Client:
             status = answer.status_code
             if status < 300:
                 etag = answer.headers.get("Etag") or answer.headers.get("X-Ntnx-Etag") or ""
-                return Answer(_json(answer), etag)
-            if status in (412, 428):
+                return Answer(self._understood(answer, doing), etag)
+            if status in (412, 428) and method != "GET":
                 raise Precondition
             refusal = _refusal(answer)
             if status == 404 and not refusal.is_entity and not is_last and self._renegotiated(namespace, deadline):
                 continue
             raise self.told(refusal, doing)
         raise AssertionError("the second round always ends")  # pragma: no cover
+
+    def _understood(self, answer: requests.Response, doing: str) -> Json:
+        """Raises `PlatformFault` if it is no JSON: somebody else than Prism has answered."""
+        body = _json(answer)
+        if answer.content.strip() and not body:
+            raise PlatformFault(
+                f"{doing[:1].upper()}{doing[1:]} failed: {self._settings.endpoint} answered with something that is not "
+                "JSON. Check that a Prism Central is at this address."
+            )
+        return body
 
     def _authorized(
         self,
@@ -399,9 +398,7 @@ def _json(answer: requests.Response) -> Json:
     try:
         body = json.loads(answer.content) if answer.content else {}
     except ValueError:
-        if answer.status_code < 300:
-            raise requests.exceptions.InvalidJSONError("the answer is not JSON") from None
-        body = {}
+        return {}
     return body if isinstance(body, dict) else {}
 
 
@@ -429,7 +426,3 @@ def message_words(item: Json) -> str:
     """One AppMessage on one line."""
     parts = (item.get("code"), item.get("errorGroup"), item.get("message"))
     return " ".join(str(part) for part in parts if part)
-
-
-__all__ = ["Answer", "Busy", "Client", "Json", "Listing", "OutOfTime", "Precondition", "error_words", "literal",
-           "message_words", "segment"]  # fmt: skip

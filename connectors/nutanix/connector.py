@@ -154,7 +154,8 @@ class NutanixConnector:
         return Cursor(f"{self._name}/{self._readings}")
 
     def _late(self, doing: str) -> Unreachable:
-        return Unreachable(f"{self._settings.endpoint} did not answer in time while {doing}. Check the network.")
+        where = f"Prism Central {self._settings.endpoint}"
+        return Unreachable(f"{where} did not answer in time while {doing}. Check the network.")
 
     # --- orders -------------------------------------------------------------------------------------------------------
 

@@ -116,9 +116,8 @@ def ours(refusal: Refusal, doing: str, endpoint: str, secrets: Sequence[str] = (
     kind = kind_of(refusal)
     status = f"HTTP {refusal.status}" if refusal.status else "task failed"
     words = scrubbed(f"{status}: {refusal.words}".strip(": \n"), secrets)
-    return kind(
-        f"{endpoint}: {doing} failed. {ADVICE[kind]}", platform_words=words, retry_after_s=refusal.retry_after_s
-    )
+    message = f"{doing[:1].upper()}{doing[1:]} failed at {endpoint}. {ADVICE[kind]}"
+    return kind(message, platform_words=words, retry_after_s=refusal.retry_after_s)
 
 
 _CERTIFICATE = re.compile(r"certificate|fingerprint|hostname .* doesn't match|self.signed", re.IGNORECASE)
@@ -130,12 +129,14 @@ def of_the_line(
     """What went wrong before an answer stood complete."""
     words = scrubbed(str(error), secrets)
     if isinstance(error, requests.exceptions.SSLError) and _CERTIFICATE.search(words):
-        text = f"{endpoint} shows a certificate that is not the trusted one. {ADVICE[CertificateRejected]}"
+        text = (
+            f"Prism Central {endpoint} shows a certificate that is not the trusted one. {ADVICE[CertificateRejected]}"
+        )
         return CertificateRejected(text, platform_words=words)
     what = "gave no answer in time" if isinstance(error, requests.exceptions.Timeout) else "broke the connection off"
     if isinstance(error, requests.exceptions.ConnectionError) and "refused" in words:
         what = "refuses connections"
-    return Unreachable(f"{endpoint} {what} while {doing}. {ADVICE[Unreachable]}", platform_words=words)
+    return Unreachable(f"Prism Central {endpoint} {what} while {doing}. {ADVICE[Unreachable]}", platform_words=words)
 
 
 def scrubbed(words: str, secrets: Sequence[str]) -> str:

@@ -105,7 +105,9 @@ def _copy(work: Work[Any], wish: Wish) -> str:
         if work.number("waited") < 30:  # lists may show a new machine late
             work.receipt["waited"] = work.number("waited") + 1
             raise StillGoing(after_s=1.0)
-        raise PlatformFault(f"{work.settings.endpoint} says that it made {wish.name!r}, and it is not there.")
+        raise PlatformFault(
+            f"Prism Central {work.settings.endpoint} says that it made {wish.name!r}, and it is not there."
+        )
     return made
 
 

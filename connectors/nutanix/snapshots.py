@@ -48,7 +48,9 @@ def take(work: Work[TakeSnapshot]) -> Outcome:
         if work.number("waited") < 30:  # lists may show a new thing late
             work.receipt["waited"] = work.number("waited") + 1
             raise StillGoing(after_s=1.0)
-        raise PlatformFault(f"{work.settings.endpoint} says that it took {order.name!r}, and it is not listed.")
+        raise PlatformFault(
+            f"Prism Central {work.settings.endpoint} says that it took {order.name!r}, and it is not listed."
+        )
     return work.done(SnapshotTaken(point.id))
 
 
@@ -136,12 +138,14 @@ def _drop(work: Work[Any], id: str) -> None:
             continue
         work.receipt["task"] = mapping.task_id(told.data)
         work.settle(step, is_fresh=True)
-    raise StillGoing(after_s=1.0)
+    raise work.refused_again(f"Snapshot {id}")
 
 
 def _require_points(work: Work[Any]) -> None:
     if work.client.version("vmm", work.deadline) < SINCE:
-        raise Unsupported(f"{work.settings.endpoint} speaks v4.0, which has no snapshots of single machines.")
+        raise Unsupported(
+            f"Prism Central {work.settings.endpoint} speaks v4.0, which has no snapshots of single machines."
+        )
 
 
 def _taken(work: Work[TakeSnapshot], machine: str) -> Point | None:

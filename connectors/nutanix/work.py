@@ -192,7 +192,15 @@ class Work(Generic[O]):
                 continue
             self.receipt["task"] = mapping.task_id(answer.data)
             return self.settle(step, is_fresh=True)
-        raise StillGoing(after_s=1.0)
+        raise self.refused_again(seen.vm.name)
+
+    def refused_again(self, what: str) -> Exception:
+        """What to raise after an ETag was refused although it had just been read: wait, and give up in the end."""
+        refusals = self.number("refusals") + 1
+        self.receipt["refusals"] = refusals
+        if refusals >= TASK_TRIES:
+            return Conflict(f"{what} changes faster than it can be read: {self.doing} was refused again and again.")
+        return StillGoing(after_s=1.0)
 
     def request_id(self, step: str) -> str:
         return mapping.request_id(self.order.key, step, int(self.number("tries")))

@@ -19,6 +19,7 @@ CAUGHT = [
 """Screens here have no password of their own that could be told twice: a fault of that kind is another connector's."""
 
 
+@pytest.mark.judges("nutanix", "the lab")
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract(check: Callable[[World], None], world: PrismWorld) -> None:
     check(world)

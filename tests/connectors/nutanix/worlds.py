@@ -13,6 +13,7 @@ from connectors.base import Connector, PowerAction, Stamp, Surroundings
 from connectors.nutanix.connector import NutanixConnector
 from connectors.nutanix.settings import NutanixSettings
 from lab.clock import Clock
+from lab.faults import Faults
 from lab.nouns import Machine, Power
 from lab.nutanix import PrismServer
 from lab.world import World
@@ -23,11 +24,13 @@ SPEED = 40.0
 
 
 class PrismWorld:
-    """All machines but the template's, all disks but the template's, and recovery points that outlived their machine."""
+    """All machines and disks but the template's, and recovery points that outlived their machine."""
 
     lacks = frozenset({PowerAction.SUSPEND})
     """AHV's API has no call for it; a machine that is on has nothing to resume."""
     limit_s = 30.0
+    reading = r"^GET vmm/ahv/config/vms$"
+    changing = r"^POST vmm/ahv/config/vms/\{\}/\$actions/clone$"
 
     def __init__(self, workdir: Path, *, address: str = "127.0.0.4") -> None:
         self.lab = World("prism", clock=Clock(SPEED), boot_s=(2.0, 4.0), guest_network="127.66.0.0/16")
@@ -54,6 +57,10 @@ class PrismWorld:
         self._workdir = workdir
         self._connectors: list[Connector] = []
         self._mute = socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def faults(self) -> Faults:
+        return self.lab.faults
 
     def connector(self, installation: str = OURS, **changes: object) -> NutanixConnector:
         settings = dataclasses.replace(self.settings, **changes)  # type: ignore[arg-type]
