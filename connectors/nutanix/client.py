@@ -1,0 +1,428 @@
+"""The wire to Prism Central: HTTPS, signing in, versions, ETags, paging, pace. It knows no order and no machine.
+
+Every call ends by its deadline. Reading is repeated once when the connection breaks, and so is changing: with the same
+`NTNX-Request-Id`, which is Prism's token for "this is the request I sent before" (vendor SDKs send one on every call,
+and ask for the same one after a network error).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from connectors.errors import ConnectorError, PlatformFault, Unreachable
+from connectors.nutanix import faults
+from connectors.nutanix.faults import Refusal
+from connectors.nutanix.pace import Pace, retry_after_s
+from connectors.nutanix.settings import NutanixSettings
+
+Json = Mapping[str, Any]
+
+OURS: Mapping[str, tuple[int, int]] = {"vmm": (4, 3), "prism": (4, 4), "clustermgmt": (4, 3), "networking": (4, 4)}
+"""The newest version of each namespace that we know; SDKs carry versions of their own a namespace, and so does a PC."""
+OLDEST = (4, 0)
+
+CALL_S = 20.0
+"""How long one call may take, if its deadline leaves so much."""
+CONNECT_S = 5.0
+PAGE = 100
+"""The largest page ($limit 1..100; more is refused with 400)."""
+LARGEST_BODY = 64 * 1024 * 1024
+COOKIE = "NTNX_IAM_SESSION"
+
+
+class OutOfTime(Exception):
+    """The deadline has passed, or would before the call may be made: nothing was sent."""
+
+    def __init__(self, wait_s: float = 0.5) -> None:
+        super().__init__("out of time")
+        self.wait_s = wait_s
+
+
+class Precondition(Exception):
+    """412 or 428: what we read has changed since. Nothing was done; read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer."""
+
+    body: Json
+    etag: str = ""
+
+    @property
+    def data(self) -> Any:
+        """Empty lists come without a `data` key."""
+        return self.body.get("data")
+
+
+@dataclass(slots=True)
+class Listing:
+    """All pages of a list."""
+
+    items: list[Json] = field(default_factory=list)
+    is_whole: bool = True
+    """False if fewer things were given than the server counted: the list changed while it was read."""
+
+
+class Client:
+    """One Prism Central. Made without I/O."""
+
+    def __init__(self, settings: NutanixSettings, workdir: Path) -> None:
+        self._settings = settings
+        self._workdir = workdir
+        self._pace = Pace()
+        self._session: requests.Session | None = None
+        self._cookie = ""
+        self._versions: dict[str, tuple[int, int]] = {}
+        self.patience_s = 2.0
+        """How long a call may wait for its turn under the rate limits."""
+
+    def __repr__(self) -> str:
+        return f"<Client {self._settings.endpoint}>"
+
+    def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        self._cookie = ""
+
+    # --- what can be asked --------------------------------------------------------------------------------------------
+
+    def version(self, namespace: str, deadline: float) -> tuple[int, int]:
+        """The version both sides know, found out once."""
+        if namespace not in self._versions:
+            self._versions[namespace] = self._negotiate(namespace, deadline)
+        return self._versions[namespace]
+
+    def get(
+        self, namespace: str, path: str, deadline: float, *, query: Mapping[str, str] | None = None, doing: str
+    ) -> Answer:
+        return self._call("GET", namespace, path, deadline, query=query, doing=doing)
+
+    def list(
+        self, namespace: str, path: str, deadline: float, *, query: Mapping[str, str] | None = None, doing: str
+    ) -> Listing:
+        """Every page. Things that show up on two pages, since the list moved meanwhile, are given once."""
+        listing, seen, page = Listing(), set[str](), 0
+        while True:
+            asked = {"$page": str(page), "$limit": str(PAGE)} | dict(query or {})
+            answer = self.get(namespace, path, deadline, query=asked, doing=doing)
+            items = [item for item in answer.data or () if isinstance(item, dict)]
+            for item in items:
+                name = str(item.get("extId") or item.get("containerExtId") or uuid4())
+                if name not in seen:
+                    seen.add(name)
+                    listing.items.append(item)
+            metadata = answer.body.get("metadata")
+            total = metadata.get("totalAvailableResults") if isinstance(metadata, dict) else None
+            page += 1
+            if not isinstance(total, int):  # some answers have no metadata: a page that is not full is the last
+                if len(items) < PAGE:
+                    return listing
+            elif page * PAGE >= total or not items:
+                listing.is_whole = len(listing.items) >= total
+                return listing
+
+    def act(
+        self,
+        method: str,
+        namespace: str,
+        path: str,
+        deadline: float,
+        *,
+        request_id: str,
+        etag: str = "",
+        body: Json | None = None,
+        doing: str,
+    ) -> Answer:
+        """Change something. Raises `Precondition` if the ETag is no longer the thing's."""
+        headers = {"NTNX-Request-Id": request_id} | ({"If-Match": etag} if etag else {})
+        return self._call(method, namespace, path, deadline, headers=headers, body=body, doing=doing)
+
+    def told(self, refusal: Refusal, doing: str) -> ConnectorError:
+        """A refusal in our words, without secrets."""
+        return faults.ours(refusal, doing, self._settings.endpoint, self._secrets)
+
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        return (*self._settings.secrets, *((self._cookie,) if self._cookie else ()), *self._basic_words())
+
+    # --- versions -----------------------------------------------------------------------------------------------------
+
+    def _negotiate(self, namespace: str, deadline: float) -> tuple[int, int]:
+        """The lower of the server's version and ours; v4.0 where the server has no such question (before PC 7.5).
+
+        `OPTIONS /api/{namespace}/unversioned/info` -> `{"data": "v4.2"}` (ntnx_vmm_py_client 4.3.2, `ApiClient.
+        negotiate_version`).
+        """
+        path = f"/api/{namespace}/unversioned/info"
+        doing = "asking which version it speaks"
+        answer = self._authorized("OPTIONS", path, f"OPTIONS {namespace}", deadline, {}, None, doing)
+        if answer.status_code == 200:
+            body = _json(answer)
+            found = re.fullmatch(r"v(\d+)\.(\d+)(?:\..*)?", str(body.get("data", "")))
+            if found and int(found[1]) == OLDEST[0]:
+                return min(OURS[namespace], (int(found[1]), int(found[2])))
+        elif answer.status_code in (401, 429, 503):
+            raise self.told(_refusal(answer), doing)
+        return OLDEST
+
+    def _renegotiated(self, namespace: str, deadline: float) -> bool:
+        """Whether another version is spoken now, as after an upgrade or on another node."""
+        before = self._versions.pop(namespace, None)
+        return self.version(namespace, deadline) != before
+
+    # --- a call -------------------------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        method: str,
+        namespace: str,
+        path: str,
+        deadline: float,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        doing: str,
+    ) -> Answer:
+        for is_last in (False, True):
+            major, minor = self.version(namespace, deadline)
+            url = f"/api/{namespace}/v{major}.{minor}/{path}" + _query(query)
+            route = f"{method} {namespace}/{_route(path)}"
+            answer = self._authorized(method, url, route, deadline, headers or {}, body, doing)
+            status = answer.status_code
+            if status < 300:
+                etag = answer.headers.get("Etag") or answer.headers.get("X-Ntnx-Etag") or ""
+                return Answer(self._understood(answer, doing), etag)
+            if status in (412, 428) and method != "GET":
+                raise Precondition
+            refusal = _refusal(answer)
+            if status == 404 and not refusal.is_entity and not is_last and self._renegotiated(namespace, deadline):
+                continue
+            raise self.told(refusal, doing)
+        raise AssertionError("the second round always ends")  # pragma: no cover
+
+    def _understood(self, answer: requests.Response, doing: str) -> Json:
+        """Raises `PlatformFault` if it is no JSON: somebody else than Prism has answered."""
+        body = _json(answer)
+        if answer.content.strip() and not body:
+            raise PlatformFault(
+                f"{doing[:1].upper()}{doing[1:]} failed: {self._settings.endpoint} answered with something that is not "
+                "JSON. Check that a Prism Central is at this address."
+            )
+        return body
+
+    def _authorized(
+        self,
+        method: str,
+        url: str,
+        route: str,
+        deadline: float,
+        headers: Mapping[str, str],
+        body: Json | None,
+        doing: str,
+    ) -> requests.Response:
+        """With the session's cookie; when that has expired, once more with the account itself; redirects replayed."""
+        used_cookie = bool(self._cookie)
+        answer = self._send(method, url, route, deadline, {**headers, **self._identity()}, body, doing)
+        if answer.status_code == 401 and used_cookie:
+            self._cookie = ""
+            answer = self._send(method, url, route, deadline, {**headers, **self._identity()}, body, doing)
+        token = answer.headers.get("X-Redirect-Token")
+        if answer.status_code in (302, 307) and token:
+            answer = self._send(method, url, route, deadline, {**headers, "Cookie": token}, body, doing)
+        if cookie := answer.cookies.get(COOKIE):
+            self._cookie = cookie
+        return answer
+
+    def _identity(self) -> dict[str, str]:
+        if self._settings.sign_in == "api_key":
+            return {"X-ntnx-api-key": self._settings.api_key}
+        if self._cookie:
+            return {"Cookie": f"{COOKIE}={self._cookie}"}
+        return {"Authorization": f"Basic {self._basic_words()[0]}"}
+
+    def _basic_words(self) -> tuple[str, ...]:
+        if self._settings.sign_in == "api_key":
+            return ()
+        pair = f"{self._settings.user}:{self._settings.password}"
+        return (b64encode(pair.encode()).decode(),)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        route: str,
+        deadline: float,
+        headers: Mapping[str, str],
+        body: Json | None,
+        doing: str,
+    ) -> requests.Response:
+        """One request in its turn; sent again once, with the same request id, if the connection breaks."""
+        told = {"Accept": "application/json", "NTNX-Request-Id": str(uuid4()), **headers}
+        data = None
+        if method in ("POST", "PUT"):
+            told["Content-Type"] = "application/json"
+            data = json.dumps(body if body is not None else {}).encode()
+        for is_last in (False, True):
+            self._wait_for_turn(route, deadline)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise OutOfTime
+            try:
+                answer = self._exchange(method, url, told, data, min(left, CALL_S))
+            except requests.exceptions.RequestException as error:
+                fault = faults.of_the_line(error, doing, self._settings.endpoint, self._secrets)
+                is_broken = isinstance(
+                    error, (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)
+                ) and not isinstance(error, (requests.exceptions.SSLError, requests.exceptions.Timeout))
+                if is_last or not is_broken or type(fault) is not Unreachable or time.monotonic() >= deadline:
+                    self.close()
+                    raise fault from None
+                continue
+            self._pace.learn(route, answer.headers)
+            return answer
+        raise AssertionError("the second round always ends")  # pragma: no cover
+
+    def _wait_for_turn(self, route: str, deadline: float) -> None:
+        until = min(deadline, time.monotonic() + self.patience_s)
+        while (wait := self._pace.take(route)) > 0:
+            if time.monotonic() + wait > until:
+                raise OutOfTime(wait)
+            time.sleep(wait)
+
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], data: bytes | None, limit_s: float
+    ) -> requests.Response:
+        """The whole answer within the limit, however slowly it drips in."""
+        until = time.monotonic() + limit_s
+        session = self._open()
+        answer = session.request(
+            method,
+            f"https://{_host(self._settings.address)}:{self._settings.port}{url}",
+            headers=dict(headers),
+            data=data,
+            timeout=(min(CONNECT_S, limit_s), limit_s),
+            allow_redirects=False,
+            stream=True,
+        )
+        content = bytearray()
+        for part in answer.iter_content(65536):
+            content += part
+            if time.monotonic() > until or len(content) > LARGEST_BODY:
+                answer.close()
+                raise requests.exceptions.ReadTimeout("the answer took too long or was too long")
+        answer._content = bytes(content)
+        return answer
+
+    def _open(self) -> requests.Session:
+        if self._session is None:
+            session = requests.Session()
+            session.trust_env = False  # no proxies and no .netrc of whoever started us
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # we keep the one that matters
+            session.verify = self._trusted()
+            session.mount("https://", _Pinned(self._settings.pin))
+            self._session = session
+        return self._session
+
+    def _trusted(self) -> str | bool:
+        """The file with the trusted certificate; False only where the pin is checked on the connection itself."""
+        if self._settings.ca_certificate.strip():
+            self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = self._workdir / "prism-ca.pem"
+            file.write_text(self._settings.ca_certificate)
+            return str(file)
+        return not self._settings.pin
+
+
+class _Pinned(HTTPAdapter):
+    """Checks the certificate's SHA-256 on every new connection, before a byte of a request is sent (urllib3's
+    `assert_fingerprint`). Without a pin it is the usual adapter."""
+
+    def __init__(self, pin: str) -> None:
+        self._pin = pin
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **how: Any) -> None:
+        if self._pin:
+            how["assert_fingerprint"] = self._pin
+        super().init_poolmanager(connections, maxsize, block, **how)
+
+
+def segment(text: str) -> str:
+    """One part of a path: task ids hold `=` and `:` (`ZXJnb24=:uuid`), which have to be encoded."""
+    return quote(text, safe="")
+
+
+def literal(text: str) -> str:
+    """A string in an OData filter: quotes are doubled (OData 4.01, URL conventions 5.1.1.14)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _query(query: Mapping[str, str] | None) -> str:
+    return (
+        "?" + "&".join(f"{quote(name, safe='$')}={quote(value, safe='')}" for name, value in query.items())
+        if query
+        else ""
+    )
+
+
+_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|ZXJnb24[^/]*")
+
+
+def _route(path: str) -> str:
+    """The path without ids: limits are the route's."""
+    return _ID.sub("{}", path)
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _json(answer: requests.Response) -> Json:
+    """The body as an object; whatever is not one is empty."""
+    try:
+        body = json.loads(answer.content) if answer.content else {}
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _refusal(answer: requests.Response) -> Refusal:
+    words, is_entity = error_words(_json(answer))
+    return Refusal(answer.status_code, words, is_entity, retry_after_s(answer.headers))
+
+
+def error_words(body: Json) -> tuple[str, bool]:
+    """Codes, groups and messages of an error body, and whether it is an application error (a list of AppMessage)."""
+    holder = body.get("data") if isinstance(body.get("data"), dict) else body
+    error = holder.get("error") if isinstance(holder, dict) else None
+    if isinstance(error, list):
+        return "\n".join(message_words(item) for item in error if isinstance(item, dict)), True
+    if isinstance(error, dict):
+        found = error.get("validationErrorMessages") or ()
+        details = [
+            f"{item.get('attributePath', '')} {item.get('message', '')}" for item in found if isinstance(item, dict)
+        ]
+        return "\n".join([str(error.get("error", "")), *details]).strip(), False
+    return "", False
+
+
+def message_words(item: Json) -> str:
+    """One AppMessage on one line."""
+    parts = (item.get("code"), item.get("errorGroup"), item.get("message"))
+    return " ".join(str(part) for part in parts if part)
