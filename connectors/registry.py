@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from connectors.base import Connector
 
 GROUP = "deskyard.connectors"
-BUILT_IN = {"kvm": "connectors.kvm.connector:KvmConnector"}
+BUILT_IN = {
+    "kvm": "connectors.kvm.connector:KvmConnector",
+    "hypercore": "connectors.hypercore.connector:HyperCoreConnector",
+}
 
 
 class UnknownKind(LookupError):
