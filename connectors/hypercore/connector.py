@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from connectors.base import (
     CloneMachine,
@@ -30,12 +30,14 @@ from connectors.base import (
     Surroundings,
     TakeSnapshot,
 )
-from connectors.errors import ConnectorError, Unreachable, Unsupported
+from connectors.errors import ConnectorError, PlatformFault, Unreachable, Unsupported
 from connectors.hypercore import exchange, faults, inventory, machines, mapping, power, screens, snapshots
 from connectors.hypercore.client import OutOfTime, Wire
 from connectors.hypercore.faults import Refusal
 from connectors.hypercore.settings import HyperCoreSettings
 from connectors.hypercore.work import Started, Turn, View, Waiting, Work
+
+T = TypeVar("T")
 
 PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
     CloneMachine: machines.clone,
@@ -151,7 +153,7 @@ class HyperCoreConnector:
             return []
         return ["The cluster is being updated: nodes stop answering for minutes meanwhile."] if is_updating else []
 
-    def _look(self, call: Callable[[], Any], doing: str) -> Any:
+    def _look(self, call: Callable[[], T], doing: str) -> T:
         try:
             return call()
         except OutOfTime:
@@ -220,8 +222,7 @@ class HyperCoreConnector:
 
     def _undo(self, work: Work[Any]) -> Outcome:
         """Remove what a failed order made, as far as it goes, then tell why it failed."""
-        error = work.kept_error
-        assert error is not None
+        error = work.kept_error or PlatformFault("The order failed.")
         try:
             with suppress(Refusal):  # a task that failed is over
                 work.settle_task()

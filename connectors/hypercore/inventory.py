@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from connectors.base import Inventory, Machine, Template
+from connectors.base import Inventory, Machine, Power, Template
 from connectors.errors import ConnectorError, Unreachable
 from connectors.hypercore import mapping
 from connectors.hypercore.client import Record, Wire
@@ -64,7 +64,7 @@ def sorted_out(vms: list[Vm], cluster: Cluster) -> tuple[list[Machine], list[Tem
     """Templates are machines set apart as such ("runnable" false, or our tag), and those that are off and nobody's."""
     machines, templates = [], []
     for vm in vms:
-        is_candidate = vm.marks.stamp is None and vm.power is mapping.Power.OFF and not vm.replica_of
+        is_candidate = vm.marks.stamp is None and vm.power is Power.OFF and not vm.replica_of
         if vm.is_template or is_candidate:
             templates.append(mapping.template_of(vm, cluster.id))
         if not vm.is_template:
