@@ -16,6 +16,7 @@ GROUP = "deskyard.connectors"
 BUILT_IN = {
     "kvm": "connectors.kvm.connector:KvmConnector",
     "nutanix": "connectors.nutanix.connector:NutanixConnector",
+    "hypercore": "connectors.hypercore.connector:HyperCoreConnector",
 }
 
 

@@ -1,0 +1,1 @@
+"""Scale Computing HyperCore (HC3) over REST v1."""
