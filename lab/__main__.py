@@ -48,9 +48,8 @@ def run(folder: Path, kinds: Sequence[str], *, seed: int, speed: float, over: th
     control = Control(clock, platforms, ports.get("control", 0))
     with screens, control:
         kept.write_text(json.dumps({"screens": screens.port, "control": control.port}))
-        for at, platform in zip(sites, platforms, strict=True):
+        for platform in platforms:
             platform.start()
-            at.keep_ports([server.port for server in platform.servers])
         _tell(folder / "lab.json", control, platforms)
         saved = [-1] * len(platforms)
         while not over.wait(SAVE_EVERY_S):
@@ -58,14 +57,14 @@ def run(folder: Path, kinds: Sequence[str], *, seed: int, speed: float, over: th
         for platform in platforms:
             platform.stop()
         for at, platform in zip(sites, platforms, strict=True):
-            at.save(platform.world)
+            at.save(platform)
     (folder / "lab.json").unlink(missing_ok=True)
 
 
 def _saved(at: Site, platform: Platform, sequence: int) -> int:
     """Saves a world that has changed since; its sequence now."""
     if platform.world.sequence != sequence:
-        at.save(platform.world)
+        at.save(platform)
     return platform.world.sequence
 
 

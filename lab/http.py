@@ -64,6 +64,21 @@ class Seen:
     status: int
 
 
+def free_port(*addresses: str) -> int:
+    """A port that nobody listens on at any of these addresses."""
+    with socket.socket() as first:
+        first.bind((addresses[0], 0))
+        port: int = first.getsockname()[1]
+    try:
+        for address in addresses:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
+    except OSError:
+        return free_port(*addresses)
+    return port
+
+
 class Dropped(Exception):
     """The connection ends here."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from lab import state
 from lab.clock import Clock
-from lab.http import LabServer
+from lab.http import LabServer, free_port
 from lab.world import World
 
 KINDS = ("esxi", "hyperv", "nutanix", "hypercore")
@@ -36,6 +37,8 @@ class Platform:
     world: World
     servers: Sequence[LabServer]
     registration: Registration
+    keep: Callable[[], dict[str, Any]] = dict
+    """What the platform has beside its world and must not forget, as JSON: `Site.kept` gives it back."""
 
     def start(self) -> None:
         for server in self.servers:
@@ -76,17 +79,27 @@ class Site:
     def certificates(self) -> Path:
         return self.folder / "certificates"
 
-    def port(self, number: int = 0) -> int:
-        """The port of the endpoint of this number at the last start, so that what was registered stays right; or 0."""
-        kept = self.folder / "ports.json"
-        ports: list[int] = json.loads(kept.read_text()) if kept.exists() else []
-        return ports[number] if number < len(ports) else 0
+    def port(self, *addresses: str) -> int:
+        """One that is free at all these addresses: the same at every start, so that what was registered stays right."""
+        kept = self.folder / "port"
+        if not kept.exists():
+            kept.write_text(str(free_port(*addresses)))
+        return int(kept.read_text())
 
-    def keep_ports(self, ports: Sequence[int]) -> None:
-        (self.folder / "ports.json").write_text(json.dumps(list(ports)))
+    def kept(self) -> dict[str, Any]:
+        """What the platform kept beside its world when it was last saved."""
+        path = self.folder / "beside.json"
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return found
 
-    def save(self, world: World) -> None:
-        state.save(world, self.folder / "world.json")
+    def save(self, platform: Platform) -> None:
+        """World and what is beside it, as they are at one moment."""
+        with platform.world as world:
+            beside = json.dumps(platform.keep())
+            state.save(world, self.folder / "world.json")
+        fresh = self.folder / "beside.new"
+        fresh.write_text(beside)
+        fresh.replace(self.folder / "beside.json")
 
 
 def site(kind: str, folder: Path, clock: Clock, *, seed: int = 1, screens_port: int = 0) -> Site:

@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Callable
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 
 from lab.errors import WorldError
@@ -32,9 +33,9 @@ class HyperCoreNode(LabServer):
 
     def __init__(
         self, cluster: Cluster, host: str, address: str = "127.0.0.5", port: int = 0, *, tls: bool = True,
-        neighbours: dict[str, str] | None = None,
+        neighbours: dict[str, str] | None = None, certificates: Path | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(cluster.world, address, port, tls=tls)
+        super().__init__(cluster.world, address, port, tls=tls, certificate_folder=certificates)
         self.cluster = cluster
         self.host = host
         self.version = ""
