@@ -7,6 +7,7 @@ doubled, rebuilt or deleted.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -188,22 +189,25 @@ def typed(house: House, kind: str, name: str) -> str:
         return next(machine.guest.typed for machine in world.machines.values() if machine.name == name)
 
 
+GIVE = """
+import json
+from django.contrib.auth.models import User
+from broker.services import brokering
+found = {{}}
+for user in User.objects.filter(username__startswith="user").order_by("pk"):
+    request, _ = brokering.request_desktop(user=user, pool_id={pool!r})
+    if request.desktop is not None:
+        found.setdefault(request.desktop.hypervisor.kind, [user.username, str(request.desktop.pk)])
+    if len(found) == {makers}:
+        break
+print(json.dumps(found))
+"""
+
+
 def give_desktops(house: House) -> dict[str, tuple[str, Any]]:
-    """Kind -> a user who has got a desktop there, and the desktop."""
-    from django.contrib.auth.models import User
-
-    from broker.models import Pool
-    from broker.services import brokering
-
-    with house.installation.rows():
-        pool = Pool.objects.get(pk=house.pool)
-        found: dict[str, tuple[str, str]] = {}
-        for user in User.objects.filter(username__startswith="user").order_by("pk"):
-            request, _ = brokering.request_desktop(user=user, pool_id=pool.pk)
-            assert request.desktop is not None, request.reason
-            found.setdefault(request.desktop.hypervisor.kind, (user.username, str(request.desktop.pk)))
-            if len(found) == len(house.hypervisors):
-                break
+    """Kind -> a user who has got a desktop there, and the desktop, once its guest answers."""
+    printed = house.installation.manage("shell", "-c", GIVE.format(pool=house.pool, makers=len(house.hypervisors)))
+    found = json.loads(printed.splitlines()[-1])
     assert found.keys() == house.hypervisors.keys(), "no maker is left out"
     return {
         kind: (name, house.dana.wait_for(f"/desktops/{desktop}", lambda it: bool(it["is_answering"])))

@@ -41,11 +41,13 @@ WHOLE = Size(desktops=5_000, users=2_000, lasts_s=600, troubles=60)
 
 
 @pytest.fixture
-def installation(postgres_url: str, tmp_path: Path) -> Iterator[Stack]:
+def installation(postgres_url: str, tmp_path: Path, django_db_blocker: pytest.Item) -> Iterator[Stack]:
     with (
         private_redis() as server,
         database(postgres_url, f"soak_{uuid4().hex[:12]}") as url,
         stack(tmp_path, url, server) as made,
+        django_db_blocker.unblock(),  # type: ignore[attr-defined]
+        made.rows(),
     ):
         for number in range(2):
             made.start("worker", f"worker-{number}")
@@ -152,7 +154,7 @@ def test_everything_adds_up_with_five_thousand_desktops(installation: Stack, tmp
 
 def soak(installation: Stack, folder: Path, size: Size) -> None:
     folder.mkdir()
-    with installation.rows(), lab_estate.platforms(folder, speed=SPEED, seed=SEED) as stood:
+    with lab_estate.platforms(folder, speed=SPEED, seed=SEED) as stood:
         made = lab_estate.register(stood, installation.log_tail, build_budget=20, power_budget=50)
         pool = lab_estate.pool_over(
             stood, made, spare=size.desktops - size.users, maximum=size.desktops, delete_budget_per_hour=100_000
