@@ -12,7 +12,16 @@ from importlib import import_module
 from tests.bench.ground import broker_ready
 from tests.support.prerequisites import MissingPrerequisite
 
-BENCHES = ("claim", "portal", "lists", "fill", "inflight", "relay")
+BENCHES = {
+    "claim": "claim",
+    "portal": "portal",
+    "lists": "lists",
+    "fill": "fill",
+    "inflight": "inflight",
+    "relay": "relay",
+    "estate": "makers",
+}
+"""Name -> module."""
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +32,7 @@ def main(arguments: list[str]) -> int:
         return 2
     if len(names) == 1:
         with broker_ready(is_small=is_small) as ground:
-            import_module(f"tests.bench.{names[0]}").run(ground)
+            import_module(f"tests.bench.{BENCHES[names[0]]}").run(ground)
         return 0
     # Each has its own database and caches, and one that fails does not keep the others from being measured.
     ended = [subprocess.run([sys.executable, "-m", "tests.bench", name], check=False).returncode for name in BENCHES]
