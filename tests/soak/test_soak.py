@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from django.contrib.auth.models import User
 
+from broker.domain import planning
 from broker.models import Assignment, Desktop, Hypervisor, Operation, Pool, Request
 from broker.models.operations import UNFINISHED
 from broker.services import brokering, entitlements, power
@@ -169,8 +170,12 @@ def soak(installation: Stack, folder: Path, size: Size) -> None:
 
 
 def is_healed(pool: Pool, size: Size) -> bool:
-    """Everybody who asked has a desktop, the spare is full, and nothing is on its way."""
-    live = Desktop.objects.filter(pool=pool).exclude(state="gone")
+    """Everybody who asked has a desktop, the spare is full, and nothing is on its way.
+
+    A few that failed may be kept, with their reason, for an administrator to look at.
+    """
+    kept = Desktop.objects.filter(pool=pool, state="failed")
+    live = Desktop.objects.filter(pool=pool).exclude(state__in=["gone", "failed"])
     held = Assignment.objects.filter(pool=pool, until=None).count()
     wanted = min(size.desktops, held + size.desktops - size.users)
     return (
@@ -179,6 +184,8 @@ def is_healed(pool: Pool, size: Size) -> bool:
         and not Request.objects.filter(pool=pool, desktop=None, state__in=["waiting", "approved", "building"]).exists()
         and not live.exclude(state__in=["ready", "assigned"]).exists()
         and live.count() == wanted
+        and kept.count() <= planning.KEPT_FAILED
+        and not kept.filter(failure="").exists()
     )
 
 
