@@ -33,6 +33,8 @@ Json = Mapping[str, Any]
 OURS: Mapping[str, tuple[int, int]] = {"vmm": (4, 3), "prism": (4, 4), "clustermgmt": (4, 3), "networking": (4, 4)}
 """The newest version of each namespace that we know; SDKs carry versions of their own a namespace, and so does a PC."""
 OLDEST = (4, 0)
+NEW_IN_4_1: Mapping[str, str] = {"vmm": "ahv/config/vm-recovery-points"}
+"""Namespace -> a list that v4.1 brought, and without which something would be missing."""
 
 CALL_S = 20.0
 """How long one call may take, if its deadline leaves so much."""
@@ -178,7 +180,17 @@ class Client:
                 return min(OURS[namespace], (int(found[1]), int(found[2])))
         elif answer.status_code in (401, 429, 503):
             raise self.told(_refusal(answer), doing)
-        return OLDEST
+        return self._tried(namespace, deadline)
+
+    def _tried(self, namespace: str, deadline: float) -> tuple[int, int]:
+        """v4.0, unless something answers that v4.1 brought: v4.1 has no question for its version either."""
+        if namespace not in NEW_IN_4_1:
+            return OLDEST
+        path = f"/api/{namespace}/v4.1/{NEW_IN_4_1[namespace]}?$page=0&$limit=1"
+        answer = self._authorized("GET", path, f"GET {namespace}/v4.1", deadline, {}, None, "asking for v4.1")
+        if answer.status_code in (401, 429, 503):
+            raise self.told(_refusal(answer), "asking for v4.1")
+        return (4, 1) if answer.status_code < 300 else OLDEST
 
     def _renegotiated(self, namespace: str, deadline: float) -> bool:
         """Whether another version is spoken now, as after an upgrade or on another node."""
