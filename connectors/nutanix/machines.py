@@ -97,8 +97,13 @@ def _copy(work: Work[Any], wish: Wish) -> str:
         )  # fmt: skip
         return work.post("clone", template, id, body)
 
-    task = work.ensure("clone", "Cloning the template", look, lambda _: False, start)
+    task = work.ensure("clone", "Cloning the template", look, start)
     made = task.made(VM_REL, but=wish.template) if task is not None else ""
+    if made and work.read(made) is None:
+        # An earlier attempt's request id brings back its task, and that attempt has removed what it had made.
+        work.forget_done("clone")
+        work.begin_anew("clone")
+        raise StillGoing(after_s=0.5)
     if not made:  # a task that does not say what it made: the name does
         made = _find_made(work, wish.name)
     if not made:
@@ -165,7 +170,7 @@ def _christen(work: Work[Any], machine: str, name: str) -> None:
     def start(seen: Seen, id: str) -> Answer:
         return work.put(seen, id, {"name": name, "description": mapping.stamped(seen.vm.description, work.stamp)})
 
-    work.ensure("name", "Naming the machine", lambda: _look_at_new(work, machine), is_done, start)
+    work.ensure("name", "Naming the machine", lambda: _look_at_new(work, machine), start, is_done=is_done)
 
 
 def _made(work: Work[Any], machine: str, words: str) -> Outcome:
@@ -288,24 +293,21 @@ def _of_the_key(work: Work[DeleteMachine], stamp: Stamp | None) -> str:
 
 def _remove(work: Work[Any], machine: str, stamp: Stamp | None, prefix: str) -> None:
     """Off, gone, and its recovery points after it. Gone already is fine. Raises `Conflict` if it is another one."""
-    ref = MachineRef(machine, stamp)
+
+    def look() -> Seen:
+        return work.ours(MachineRef(machine, stamp))
+
+    def start(seen: Seen, id: str) -> Answer:
+        where = f"{VMS}/{segment(seen.vm.id)}"
+        return work.client.act("DELETE", "vmm", where, work.deadline, request_id=id, etag=seen.etag, doing=work.doing)
+
     try:
-        power.switch_off(work, lambda: work.ours(ref), f"{prefix}off")
-        work.ensure(
-            f"{prefix}delete", "Deleting the machine", lambda: work.ours(ref), lambda _: False,
-            lambda seen, id: _start_delete(work, seen, id),
-        )  # fmt: skip
+        power.switch_off(work, look, f"{prefix}off")
+        work.ensure(f"{prefix}delete", "Deleting the machine", look, start)
     except NotFound:
         work.note_done(f"{prefix}off")
         work.note_done(f"{prefix}delete")
     snapshots.forget(work, machine, f"{prefix}points")
-
-
-def _start_delete(work: Work[Any], seen: Seen, request_id: str) -> Answer:
-    where = f"{VMS}/{segment(seen.vm.id)}"
-    return work.client.act(
-        "DELETE", "vmm", where, work.deadline, request_id=request_id, etag=seen.etag, doing=work.doing
-    )
 
 
 # --- reconfigure -----------------------------------------------------------------------------------------------------
@@ -331,5 +333,5 @@ def reconfigure(work: Work[Reconfigure]) -> Outcome:
             changes["memorySizeBytes"] = order.memory_mib * MIB
         return work.put(seen, id, changes)
 
-    work.ensure("size", "Changing the size", lambda: work.ours(order.machine), is_done, start)
+    work.ensure("size", "Changing the size", lambda: work.ours(order.machine), start, is_done=is_done)
     return work.done()

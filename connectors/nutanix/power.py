@@ -51,12 +51,12 @@ def set_power(work: Work[SetPower]) -> Outcome:
 
 def switch_on(work: Work[Any], look: Look, step: str = "on") -> None:
     """On already is fine."""
-    work.ensure(step, "Switching on", look, _is_on, lambda seen, id: work.post("power-on", seen, id))
+    work.ensure(step, "Switching on", look, lambda seen, id: work.post("power-on", seen, id), is_done=_is_on)
 
 
 def switch_off(work: Work[Any], look: Look, step: str = "off") -> None:
     """The power is cut; off already is fine."""
-    work.ensure(step, "Cutting the power", look, _is_off, lambda seen, id: work.post("power-off", seen, id))
+    work.ensure(step, "Cutting the power", look, lambda seen, id: work.post("power-off", seen, id), is_done=_is_off)
 
 
 def _is_on(seen: Seen) -> bool:
@@ -65,10 +65,6 @@ def _is_on(seen: Seen) -> bool:
 
 def _is_off(seen: Seen) -> bool:
     return seen.vm.power is Power.OFF
-
-
-def _never(seen: Seen) -> bool:
-    return False
 
 
 def _require_on(seen: Seen) -> None:
@@ -85,7 +81,7 @@ def _restart(work: Work[SetPower], look: Look, action: str, words: str) -> Outco
             return work.post("guest-reboot", seen, id, GUEST_OPTIONS)
         return work.post(action, seen, id)
 
-    work.ensure(action, words, look, _never, start)
+    work.ensure(action, words, look, start)
     return work.done(PowerSet(Power.ON))
 
 
@@ -136,7 +132,9 @@ def _ask(work: Work[SetPower], look: Look, step: str, action: str) -> None:
     """A guest that does not hear is no failure: the power is cut in the end."""
     body = GUEST_OPTIONS if action == "guest-shutdown" else None
     try:
-        work.ensure(step, work.step, look, _is_off, lambda seen, id: work.post(action, seen, id, body))
+        work.ensure(
+            step, work.step, look, lambda seen, id: work.post(action, seen, id, body), is_done=_is_off, is_shown=False
+        )
     except StillGoing as going:
         left = work.number("cut_at") - time.time()
         raise StillGoing(going.percent, max(0.2, min(1.0, left))) from None

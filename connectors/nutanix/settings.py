@@ -46,8 +46,9 @@ class NutanixSettings(Settings):
     )
     listing_lag_s: int = setting(
         "Seconds until new machines are listed",
-        default=10,
-        help="Prism Central may list a new machine late: for so long its absence is not believed.",
+        default=30,
+        help="A clone takes its time, and Prism Central may list a new machine late: for so long the absence of what a "
+        "lost order made is not believed.",
     )
 
     @property

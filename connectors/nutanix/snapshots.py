@@ -13,7 +13,7 @@ from connectors.errors import Conflict, NotFound, PlatformFault, Unsupported
 from connectors.nutanix import mapping, power
 from connectors.nutanix.client import Answer, Precondition, literal, segment
 from connectors.nutanix.mapping import Point
-from connectors.nutanix.work import ETAG_TRIES, Seen, StillGoing, Work
+from connectors.nutanix.work import ETAG_TRIES, FIRST_LOOK_S, Seen, StillGoing, Work
 
 POINTS = "ahv/config/vm-recovery-points"
 SINCE = (4, 1)
@@ -41,7 +41,7 @@ def take(work: Work[TakeSnapshot]) -> Outcome:
     def is_taken(seen: Seen) -> bool:
         return _taken(work, seen.vm.id) is not None
 
-    work.ensure("take", "Taking the snapshot", look, is_taken, start)
+    work.ensure("take", "Taking the snapshot", look, start, is_done=is_taken, is_shown=False)
     work.begin("Taking the snapshot")
     point = _taken(work, order.machine.id)
     if point is None:
@@ -71,13 +71,7 @@ def revert(work: Work[RevertSnapshot]) -> Outcome:
         work.receipt["was_on"] = seen.vm.power is Power.ON
     power.switch_off(work, look)
     body = {"$objectType": "vmm.v4.ahv.config.RevertParams", "vmRecoveryPointExtId": order.snapshot}
-    work.ensure(
-        "revert",
-        "Reverting to the snapshot",
-        look,
-        lambda _: False,
-        lambda seen, id: work.post("revert", seen, id, body),
-    )
+    work.ensure("revert", "Reverting to the snapshot", look, lambda seen, id: work.post("revert", seen, id, body))
     if work.receipt["was_on"]:
         power.switch_on(work, look)
     return work.done()
@@ -120,6 +114,7 @@ def _drop(work: Work[Any], id: str) -> None:
     work.begin("Deleting the snapshot")
     if work.is_under_way(step):
         work.settle(step)
+        work.note_done(step)
         return
     if work.text("step") != step:
         work.receipt.pop("task", None)
@@ -137,7 +132,7 @@ def _drop(work: Work[Any], id: str) -> None:
         except Precondition:
             continue
         work.receipt["task"] = mapping.task_id(told.data)
-        work.settle(step, is_fresh=True)
+        raise StillGoing(after_s=FIRST_LOOK_S)
     raise work.refused_again(f"Snapshot {id}")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from connectors.base import MachineRef, Order, Outcome, Result, Stage, Stamp, Surroundings
-from connectors.errors import Busy, Conflict, NotFound
+from connectors.errors import Busy, Conflict, NotFound, PlatformFault
 from connectors.nutanix import faults, mapping
 from connectors.nutanix.client import Answer, Client, Json, OutOfTime, Precondition, literal, segment
 from connectors.nutanix.faults import Refusal
@@ -26,6 +26,8 @@ VMS = "ahv/config/vms"
 
 ETAG_TRIES = 3
 """How often a step reads again at once when its ETag was refused; then it waits for the next poll."""
+FIRST_LOOK_S = 0.25
+"""When to look after a task for the first time."""
 TASK_TRIES = 10
 """How often a step begins anew after a task that failed of a stale ETag: as the vendor's own provider does."""
 
@@ -50,6 +52,11 @@ class Seen:
 
 Start = Callable[[Seen, str], Answer]
 """Begins a step: the machine as it is, and the request id."""
+
+
+def never(seen: Seen) -> bool:
+    """Of a step of which a machine does not show whether it was done."""
+    return False
 
 
 @dataclass
@@ -158,26 +165,42 @@ class Work(Generic[O]):
     def note_done(self, step: str) -> None:
         done = self.receipt.get("done")
         self.receipt["done"] = [*(done if isinstance(done, list) else []), step]
-        self.receipt.pop("task", None)
-        self.receipt.pop("step", None)
-        self.receipt.pop("looks", None)
+        for name in ("task", "step", "looks"):
+            self.receipt.pop(name, None)
+
+    def forget_done(self, step: str) -> None:
+        """It has to be done again. (The count of its tries stands in the receipt still.)"""
+        done = self.receipt.get("done")
+        self.receipt["done"] = [name for name in done if name != step] if isinstance(done, list) else []
 
     def is_under_way(self, step: str) -> bool:
         return self.text("step") == step and bool(self.text("task"))
 
     def ensure(
-        self, step: str, words: str, look: Callable[[], Seen], is_done: Callable[[Seen], bool], start: Start
+        self,
+        step: str,
+        words: str,
+        look: Callable[[], Seen],
+        start: Start,
+        *,
+        is_done: Callable[[Seen], bool] = never,
+        is_shown: bool = True,
     ) -> Task | None:
         """Have a step done. Returns its task, or None if nothing was to do; raises `StillGoing` until it has ended.
 
         `look` reads the machine and compares its identity: it is called before every start, and again after a refused
-        ETag.
+        ETag. With `is_done` and `is_shown` the machine has to show in the end that it is done: an old request id may
+        have been answered with an old task.
         """
         if self.has_done(step):
             return None
         self.begin(words)
         if self.is_under_way(step):
-            return self.settle(step)
+            task = self.settle(step)
+            if not is_shown or is_done is never or is_done(look()):
+                self.note_done(step)
+                return task
+            self.begin_anew(step)
         if self.text("step") != step:
             self.receipt.pop("task", None)  # another step's, which does not matter any more
             self.receipt |= {"step": step, "tries": 0}
@@ -187,12 +210,23 @@ class Work(Generic[O]):
                 self.note_done(step)
                 return None
             try:
-                answer = start(seen, self.request_id(step))
+                answer = start(seen, self.request_id(f"{step}/{seen.vm.id}"))
             except Precondition:
                 continue
             self.receipt["task"] = mapping.task_id(answer.data)
-            return self.settle(step, is_fresh=True)
+            raise StillGoing(after_s=FIRST_LOOK_S)
         raise self.refused_again(seen.vm.name)
+
+    def begin_anew(self, step: str) -> None:
+        """The step's task did nothing, or did it to a machine that is gone: another request id. Raises `PlatformFault`
+        in the end."""
+        tries = int(self.number("tries")) + 1
+        if tries > TASK_TRIES:
+            raise PlatformFault(
+                f"{self.settings.endpoint} says that it has done it, and shows that it has not: {self.doing}."
+            )
+        self.receipt.pop("task", None)
+        self.receipt |= {"step": step, "tries": tries}
 
     def refused_again(self, what: str) -> Exception:
         """What to raise after an ETag was refused although it had just been read: wait, and give up in the end."""
@@ -205,10 +239,8 @@ class Work(Generic[O]):
     def request_id(self, step: str) -> str:
         return mapping.request_id(self.order.key, step, int(self.number("tries")))
 
-    def settle(self, step: str, *, is_fresh: bool = False) -> Task:
+    def settle(self, step: str) -> Task:
         """The step's task, once it has succeeded. Raises `StillGoing`, or what it failed of."""
-        if is_fresh:
-            raise StillGoing(after_s=0.25)
         id = self.text("task")
         try:
             answer = self.client.get("prism", f"config/tasks/{segment(id)}", self.deadline, doing=self.doing)
@@ -219,17 +251,15 @@ class Work(Generic[O]):
         if not task.is_over:
             raise StillGoing(task.percent)
         if task.is_done:
-            self.note_done(step)
             return task
         self.receipt.pop("task", None)
         tries = int(self.number("tries")) + 1
-        if faults.ETAG_MISMATCH in task.words and tries <= TASK_TRIES:
-            self.receipt["tries"] = tries  # with the old request id the same failed task would come back
-            raise StillGoing(after_s=0.5)
         fault = self.client.told(Refusal(0, task.words), self.doing)
-        if isinstance(fault, Busy) and tries <= TASK_TRIES:
-            self.receipt["tries"] = tries
-            raise StillGoing(after_s=2.0)
+        passes = faults.ETAG_MISMATCH in task.words or isinstance(fault, Busy)
+        # The request id of an earlier attempt brings back that attempt's task: it may have failed of what is over now.
+        if tries <= TASK_TRIES if passes else tries < self.order.attempt:
+            self.begin_anew(step)
+            raise StillGoing(after_s=0.5 if faults.ETAG_MISMATCH in task.words else 2.0)
         raise fault
 
     def post(self, path: str, seen: Seen, request_id: str, body: Mapping[str, object] | None = None) -> Answer:

@@ -266,10 +266,9 @@ class PrismServer(LabServer):
             raise Refusal(
                 400, views.schema_error(self.world, call.namespace, call.path, [("NTNX-Request-Id", "missing")])
             )
-        key = f"{id} {call.request.method} {call.path}"
-        if key not in self._answers:
-            self._answers[key] = self._serve(call)
-        kept = self._answers[key]
+        if id not in self._answers:  # whatever is asked under it the second time
+            self._answers[id] = self._serve(call)
+        kept = self._answers[id]
         return Response(kept.status, kept.body, dict(kept.headers))
 
     # --- which call it is ---------------------------------------------------------------------------------------------
@@ -429,12 +428,11 @@ class PrismServer(LabServer):
         if not told:
             body = views.app_error("vmm", "The If-Match header is missing.", "MISSING_ETAG_HEADER", "PLAT-10004")
             raise Refusal(428, body)
-        is_stale = told != ETAG + str(machine.version)
-        if is_stale and not (self.checks_etags_late and told.startswith(ETAG)):
+        if not told.startswith(ETAG) or (not self.checks_etags_late and told != ETAG + str(machine.version)):
             raise Refusal(412, views.app_error("vmm", "Invalid eTag header", "INVALID_ETAG", "PLAT-10005"))
 
         def do() -> Any:
-            if is_stale:
+            if self.checks_etags_late and told != ETAG + str(machine.version):
                 raise views.StaleEtag(machine.name)
             return act()
 
@@ -462,7 +460,7 @@ class PrismServer(LabServer):
                 "categories": list(source.marks.get("categories", ())),
                 "sockets": sockets or source.marks.get("sockets", source.vcpus),
                 "cores": cores or source.marks.get("cores", 1),
-                "listed_at": self.world.now + self.listed_late_s,
+                "listed_at": (task.started_at or 0.0) + task.seconds + self.listed_late_s,
             }
             clone.guest.seed = _seed(wanted.get("guestCustomization"))
             clone.guest.has_agent = source.guest.has_agent
