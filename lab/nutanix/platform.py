@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from lab.nutanix.server import PrismServer
+from lab.nutanix.server import Orphan, PrismServer
 from lab.platform import Platform, Registration, Site
 
 ADDRESS = "127.0.0.4"
@@ -23,6 +24,7 @@ def stand_up(site: Site) -> Platform:
         golden = next(one for one in world.machines.values() if one.is_template)
         server = PrismServer(world, ADDRESS, site.port(ADDRESS), certificates=site.certificates)
         server.categories = {id: (key, value) for id, key, value in site.kept().get("categories", ())}
+        server.orphans = {one["id"]: Orphan(**one) for one in site.kept().get("orphans", ())}
     settings = {
         "address": ADDRESS,
         "port": str(server.port),
@@ -36,6 +38,9 @@ def stand_up(site: Site) -> Platform:
     )
 
     def keep() -> dict[str, Any]:
-        return {"categories": [[id, *pair] for id, pair in server.categories.items()]}
+        return {
+            "categories": [[id, *pair] for id, pair in server.categories.items()],
+            "orphans": [asdict(one) for one in server.orphans.values()],
+        }
 
     return Platform(world, [server], registration, keep)
