@@ -11,11 +11,12 @@ import json
 import re
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -43,6 +44,9 @@ PAGE = 100
 """The largest page ($limit 1..100; more is refused with 400)."""
 LARGEST_BODY = 64 * 1024 * 1024
 COOKIE = "NTNX_IAM_SESSION"
+FRESH_S = 30.0
+
+T = TypeVar("T")
 
 
 class OutOfTime(Exception):
@@ -89,6 +93,7 @@ class Client:
         self._session: requests.Session | None = None
         self._cookie = ""
         self._versions: dict[str, tuple[int, int]] = {}
+        self._remembered: dict[str, tuple[float, object]] = {}
         self.patience_s = 2.0
         """How long a call may wait for its turn under the rate limits."""
 
@@ -153,6 +158,16 @@ class Client:
         """Change something. Raises `Precondition` if the ETag is no longer the thing's."""
         headers = {"NTNX-Request-Id": request_id} | ({"If-Match": etag} if etag else {})
         return self._call(method, namespace, path, deadline, headers=headers, body=body, doing=doing)
+
+    def remembered(self, name: str, ask: Callable[[], T]) -> T:
+        """What was asked under this name less than `FRESH_S` ago; else asked now. For what a batch needs again and
+        again and what hardly changes."""
+        at, found = self._remembered.get(name, (-FRESH_S, None))
+        if time.monotonic() - at >= FRESH_S:
+            found = ask()
+            self._remembered[name] = (time.monotonic(), found)
+        known: T = found  # type: ignore[assignment]
+        return known
 
     def told(self, refusal: Refusal, doing: str) -> ConnectorError:
         """A refusal in our words, without secrets."""
@@ -354,9 +369,13 @@ class Client:
     def _trusted(self) -> str | bool:
         """The file with the trusted certificate; False only where the pin is checked on the connection itself."""
         if self._settings.ca_certificate.strip():
+            pem = self._settings.ca_certificate.strip() + "\n"
             self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = self._workdir / "prism-ca.pem"
-            file.write_text(self._settings.ca_certificate)
+            # Named by what is in it: connectors of other Prism Centrals may share the folder, at the same moment.
+            file = self._workdir / f"prism-ca-{sha256(pem.encode()).hexdigest()[:16]}.pem"
+            fresh = file.with_suffix(f".{uuid4().hex}")
+            fresh.write_text(pem)
+            fresh.replace(file)
             return str(file)
         return not self._settings.pin
 

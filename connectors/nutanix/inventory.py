@@ -177,7 +177,8 @@ class Reading:
         chosen = self._chosen(self.clusters()) if self.settings.cluster else None
         now = self._machines(chosen)
         missing = (before.machines.keys() | before.templates.keys()) - (now.machines.keys() | now.templates.keys())
-        if len(missing) > MANY and not self.faults:
+        is_empty = not now.machines and not now.templates
+        if (len(missing) > MANY or is_empty) and not self.faults:
             return None
         gone = []
         for id in sorted(missing):

@@ -141,14 +141,18 @@ def _require_host(work: Work[Any], template: Vm, host: str | None) -> None:
     """The host has to be one of the template's cluster. Which one a machine starts on is AHV's own choice."""
     if not host:
         return
-    listing = work.client.list("clustermgmt", "config/hosts", work.deadline, doing="looking for the host")
-    found = {mapping.read_host(item).id: mapping.cluster_of_host(item) for item in listing.items}
+    found = work.client.remembered("hosts", lambda: _clusters_of_hosts(work))
     if host not in found:
         raise NotFound(f"Host {host} is not on {work.settings.endpoint}.")
     if template.cluster and found[host] and found[host] != template.cluster:
         raise Unsupported(
             f"Host {host} is in another cluster than template {template.name!r}; a clone stays in its own."
         )
+
+
+def _clusters_of_hosts(work: Work[Any]) -> dict[str, str]:
+    listing = work.client.list("clustermgmt", "config/hosts", work.deadline, doing="looking for the host")
+    return {mapping.read_host(item).id: mapping.cluster_of_host(item) for item in listing.items}
 
 
 def cannot_clone(vm: Vm) -> str:
