@@ -68,6 +68,8 @@ class Work(Generic[O]):
     deadline: float
     receipt: dict[str, object] = field(default_factory=dict)
     step: str = "Waiting for its turn"
+    _read: dict[str, Seen] = field(default_factory=dict, repr=False)
+    """Machines read since the last change: calls are scarce, and an ETag tells if one has changed meanwhile."""
 
     # --- saying how far it is -----------------------------------------------------------------------------------------
 
@@ -119,6 +121,8 @@ class Work(Generic[O]):
 
     def read(self, id: str) -> Seen | None:
         """The machine and its ETag, which only reading by id gives (lists have none); None if there is none."""
+        if id in self._read:
+            return self._read[id]
         try:
             answer = self.client.get("vmm", f"{VMS}/{segment(id)}", self.deadline, doing=self.doing)
         except NotFound:
@@ -126,7 +130,8 @@ class Work(Generic[O]):
         raw = answer.data
         if not isinstance(raw, dict) or not raw.get("extId"):
             return None
-        return Seen(mapping.read_vm(raw), raw, answer.etag)
+        self._read[id] = Seen(mapping.read_vm(raw), raw, answer.etag)
+        return self._read[id]
 
     def ours(self, ref: MachineRef) -> Seen:
         """The machine once its stamp has been compared. Raises `NotFound`, `Conflict`."""
@@ -212,6 +217,7 @@ class Work(Generic[O]):
             try:
                 answer = start(seen, self.request_id(f"{step}/{seen.vm.id}"))
             except Precondition:
+                self._read.clear()
                 continue
             self.receipt["task"] = mapping.task_id(answer.data)
             raise StillGoing(after_s=FIRST_LOOK_S)
