@@ -91,7 +91,8 @@ class Client:
         self._workdir = workdir
         self._pace = Pace()
         self._session: requests.Session | None = None
-        self._cookie = ""
+        self._cookies: dict[str, str] = {}
+        """Of the session, once Prism has opened one."""
         self._versions: dict[str, tuple[int, int]] = {}
         self._remembered: dict[str, tuple[float, object]] = {}
         self.patience_s = 2.0
@@ -104,7 +105,7 @@ class Client:
         session, self._session = self._session, None
         if session is not None:
             session.close()
-        self._cookie = ""
+        self._cookies = {}
 
     # --- what can be asked --------------------------------------------------------------------------------------------
 
@@ -175,7 +176,8 @@ class Client:
 
     @property
     def _secrets(self) -> tuple[str, ...]:
-        return (*self._settings.secrets, *((self._cookie,) if self._cookie else ()), *self._basic_words())
+        cookies = (value for value in self._cookies.values() if len(value) >= 8)
+        return (*self._settings.secrets, *cookies, *self._basic_words())
 
     # --- versions -----------------------------------------------------------------------------------------------------
 
@@ -264,23 +266,23 @@ class Client:
         doing: str,
     ) -> requests.Response:
         """With the session's cookie; when that has expired, once more with the account itself; redirects replayed."""
-        used_cookie = bool(self._cookie)
+        used_cookie = bool(self._cookies)
         answer = self._send(method, url, route, deadline, {**headers, **self._identity()}, body, doing)
         if answer.status_code == 401 and used_cookie:
-            self._cookie = ""
+            self._cookies = {}
             answer = self._send(method, url, route, deadline, {**headers, **self._identity()}, body, doing)
         token = answer.headers.get("X-Redirect-Token")
         if answer.status_code in (302, 307) and token:
             answer = self._send(method, url, route, deadline, {**headers, "Cookie": token}, body, doing)
-        if cookie := answer.cookies.get(COOKIE):
-            self._cookie = cookie
+        if answer.cookies.get(COOKIE):
+            self._cookies = {name: value for name, value in answer.cookies.items() if value}
         return answer
 
     def _identity(self) -> dict[str, str]:
         if self._settings.sign_in == "api_key":
             return {"X-ntnx-api-key": self._settings.api_key}
-        if self._cookie:
-            return {"Cookie": f"{COOKIE}={self._cookie}"}
+        if self._cookies:
+            return {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
         return {"Authorization": f"Basic {self._basic_words()[0]}"}
 
     def _basic_words(self) -> tuple[str, ...]:
