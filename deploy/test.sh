@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what the tests need, then runs pytest. Usage: deploy/test.sh setup | pytest [ARGUMENTS of pytest]
 #
-# `setup` is idempotent and takes about a second when nothing changed. Built guest images are kept outside the checkout,
-# in $DESKYARD_CACHE (default /var/cache/deskyard), by the versions of the packages they are made from, so that fresh
-# clones share them. Two files of tests run at a time, each with servers and hosts of its own ($DESKYARD_TEST_WORKERS).
+# `setup` is idempotent and takes about a second when nothing changed. Built guest images, and the environments of
+# witnesses (makers' own libraries), are kept outside the checkout, in $DESKYARD_CACHE (default /var/cache/deskyard), by
+# the versions of the packages they are made from, so that fresh clones share them. Two files of tests run at a time,
+# each with servers and hosts of its own ($DESKYARD_TEST_WORKERS).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DESKYARD_CACHE=${DESKYARD_CACHE:-/var/cache/deskyard}

@@ -182,7 +182,7 @@ class Reading:
             return None
         gone = []
         for id in sorted(missing):
-            if self._is_gone(id):
+            if not self.faults and self._is_gone(id):  # a list that could not be read tells nothing of absence
                 gone.append(id)
             else:
                 if id in before.machines:

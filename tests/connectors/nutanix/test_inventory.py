@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from connectors.base import Agent, Cursor, Inventory, Power
+from connectors.base import Agent, Power
 from connectors.errors import NotFound
 from lab.nouns import Power as LabPower
 from tests.connectors.contract import clone, listing, made, new_key, soon
@@ -157,13 +157,6 @@ def test_a_broken_statistic_leaves_the_storage_with_its_capacity(world: PrismWor
 # --- increments ------------------------------------------------------------------------------------------------------
 
 
-def after(world: PrismWorld) -> tuple[Inventory, Cursor, object]:
-    connector = world.connector()
-    first = listing(connector)
-    assert first.cursor is not None
-    return first, first.cursor, connector
-
-
 def test_an_increment_asks_for_the_machines_alone_and_tells_what_differs(world: PrismWorld) -> None:
     connector = world.connector()
     machine = made(world, connector, clone(world))
@@ -210,9 +203,13 @@ def test_an_increment_that_could_not_read_all_is_followed_by_a_complete_listing(
     connector = world.connector()
     cursor = listing(connector).cursor
     world.lab.forbidden.add("View_Virtual_Machine")
+    world.server.requests.clear()
     told = connector.inventory(cursor, soon())
     assert told.partial
     assert told.gone == ()
+    assert [seen.label for seen in world.server.requests] == ["GET vmm/ahv/config/vms"], (
+        "nobody is asked for one by one"
+    )
     world.lab.forbidden.clear()
     assert connector.inventory(told.cursor, soon()).complete
 
