@@ -151,6 +151,7 @@ def test_what_a_running_clone_will_have_made_is_deleted_by_its_key(world: PrismW
     order = clone(world)
     submit(world.connector(), [order])
     do(world, world.connector(), DeleteMachine(key=new_key(), machine=MachineRef("", Stamp(OURS, order.key))))
+    time.sleep(0.3)  # the clone is over by now, in any case
     assert not world.machines()
     assert not world.litter()
 
