@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from typing import Any
 
@@ -35,6 +36,7 @@ from connectors.base import (
 from connectors.errors import CapacityExhausted, Conflict, NotFound, PlatformFault, Unsupported
 from connectors.nutanix.connector import NutanixConnector
 from lab.nouns import Machine
+from lab.screens import GuestScreens
 from tests.connectors.contract import (
     OURS,
     again,
@@ -491,6 +493,16 @@ def test_a_screen_is_the_guests_own_at_its_address(world: PrismWorld) -> None:
     connector, machine, found = stand(world, power_on=True)
     opened = do(world, connector, OpenScreen(key=new_key(), machine=machine)).result
     assert opened == ScreenOpened(protocol="vnc", host=found.guest.address, port=5999)
+
+
+def test_a_viewer_finds_the_guest_where_the_screen_is_said_to_be(world: PrismWorld) -> None:
+    with GuestScreens([world.lab]) as screens:
+        _, machine, _ = stand(world, power_on=True)
+        connector = world.connector(screen_port=screens.port)
+        opened = do(world, connector, OpenScreen(key=new_key(), machine=machine)).result
+        assert isinstance(opened, ScreenOpened)
+        with socket.create_connection((opened.host, opened.port), timeout=5) as viewer:
+            assert viewer.recv(12) == b"RFB 003.008\n"
 
 
 def test_a_screen_without_an_address_is_waited_for_and_then_refused_in_words(world: PrismWorld) -> None:
