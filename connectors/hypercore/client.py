@@ -1,8 +1,8 @@
 """The wire: HTTPS to whichever node of a cluster answers, sessions, and what every HyperCore endpoint has in common.
 
 There is no address of the whole cluster: the same API is served by every node, so a question goes to the node that
-answered last and, if that one does not answer, to the next (vendor's field notes, rule 6). A change is never asked twice:
-once a byte of it may have arrived, a lost answer is the caller's to look up. Every call has a connect and a read
+answered last and, if that one does not answer, to the next (vendor's field notes, rule 6). A change is never asked
+twice: once a byte of it may have arrived, a lost answer is the caller's to look up. Every call has a connect and a read
 timeout, since nodes that are being updated accept connections and then say nothing (rule 5). Nothing here is logged.
 """
 
@@ -258,8 +258,9 @@ class _Line:
             headers["Cookie"] = f"sessionID={self._session_id}"
         try:
             with self._http.request(
-                method, self._base + path, json=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
-            ) as response:
+                method, self._base + path, json=body, headers=headers, timeout=timeouts,
+                allow_redirects=False, stream=True,
+            ) as response:  # fmt: skip
                 content = _read(response, deadline)
         except requests.RequestException as error:
             raise self._lost(error, doing) from None
@@ -364,7 +365,8 @@ def _seconds(response: requests.Response) -> float | None:
 
 
 def _authority(pem: str, workdir: Path) -> Path:
-    """The CA certificates as a file, which is how requests wants them. Named by content, so that objects may share it."""
+    """The CA certificates as a file, which is how requests wants them. Named by content, so that objects may share
+    it."""
     path = workdir / f"hypercore-ca-{hashlib.sha256(pem.encode()).hexdigest()[:16]}.pem"
     if not path.exists():
         draft = path.with_suffix(f".{time.monotonic_ns()}")

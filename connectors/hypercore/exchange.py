@@ -1,7 +1,7 @@
 """RecycleMachine and RevertSnapshot: other disks under the same machine, in steps that any process can go on with.
 
-HyperCore has no revert. What it has is copying a disk out of a snapshot into a machine, and deleting disks. So both orders
-do the same, the one from a snapshot of the template, the other from one of the machine itself:
+HyperCore has no revert. What it has is copying a disk out of a snapshot into a machine, and deleting disks. So both
+orders do the same, the one from a snapshot of the template, the other from one of the machine itself:
 
 1. Note in the machine's tags that this order exchanges its disks, which ones were there (they are the old ones from now
    on), and whether it was on. What is there later and is not noted is new.
@@ -9,8 +9,8 @@ do the same, the one from a snapshot of the template, the other from one of the 
 3. Copy each disk out of the snapshot. Those for which there is no place beside the old one (NVRAM, TPM, IDE) come last,
    and there the old one goes first.
 4. Delete the old disks.
-5. Name, boot order and cloud-init data, and in the same change: the notes go, and the order's key stays as the last that
-   exchanged the disks, by which a second attempt knows that it is done.
+5. Name, boot order and cloud-init data, and in the same change: the notes go, and the order's key stays as the last
+   that exchanged the disks, by which a second attempt knows that it is done.
 
 Until step 4 a failure is undone: the new disks go, the old ones were never touched. Copies depend on nobody, so the
 template's snapshot is deleted in the end, and a snapshot outlives the disks it was taken of (vendor's field notes).
@@ -156,7 +156,8 @@ def _has_no_place(disk: Disk, sources: Sequence[Disk]) -> bool:
 
 
 def _pair(sources: Sequence[Disk], new: Sequence[Disk]) -> dict[str, str]:
-    """Source -> its copy, for those that have one: a copy is as its source in type and size, first come, first served."""
+    """Source -> its copy, for those that have one: a copy is as its source in type and size, first come, first
+    served."""
     free = list(new)
     found: dict[str, str] = {}
     for source in sources:

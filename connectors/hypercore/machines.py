@@ -1,8 +1,8 @@
 """CloneMachine, DeleteMachine, Reconfigure: machines from templates and back to nothing.
 
-A clone bears its stamp from the first moment, as tags of the clone call itself, so a second attempt meets what the first
-one made, and a delete without an id finds it. HyperCore's clones are thin copies that share blocks and depend on nobody:
-there is no other kind, so `linked` and full are the same here.
+A clone bears its stamp from the first moment, as tags of the clone call itself, so a second attempt meets what the
+first one made, and a delete without an id finds it. HyperCore's clones are thin copies that share blocks and depend on
+nobody: there is no other kind, so `linked` and full are the same here.
 """
 
 from __future__ import annotations
@@ -227,7 +227,8 @@ def _delete_begun(work: Work[DeleteMachine], ref: MachineRef) -> Outcome:
 
 
 def remove(work: Work[O], vm: Vm) -> None:
-    """Cut the power, then delete. Always raises, as `change` does: it is done once the machine does not show any more."""
+    """Cut the power, then delete. Always raises, as `change` does: it is done once the machine does not show any
+    more."""
     power.cut_power(work, vm)
     try:
         work.change("Deleting the machine", "DELETE", f"/VirDomain/{segment(vm.id)}", on=vm)

@@ -327,7 +327,7 @@ class Cluster:
 
 def read_cluster(records: Sequence[Record]) -> Cluster:
     record = records[0] if records else {}
-    return Cluster(str(record.get("uuid") or ""), str(record.get("clusterName") or ""), str(record.get("icosVersion") or ""))
+    return Cluster(*(str(record.get(name) or "") for name in ("uuid", "clusterName", "icosVersion")))
 
 
 def host_of(record: Record) -> Host:
@@ -373,7 +373,8 @@ def active_conditions(records: Iterable[Record]) -> tuple[str, ...]:
 
 
 def is_updating(status: Record | None) -> bool:
-    """What `update_status.json` says: idle only if both fields say COMPLETE (field notes, rule 5). None: never updated."""
+    """What `update_status.json` says: idle only if both fields say COMPLETE (field notes, rule 5). None: never
+    updated."""
     if status is None:
         return False
     prepared, updated = status.get("prepareStatus") or {}, status.get("updateStatus") or {}

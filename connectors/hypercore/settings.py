@@ -23,7 +23,7 @@ class HyperCoreSettings(Settings):
         "the whole cluster: with several, Deskyard goes on when a node is down or being updated.",
     )
     port: int = setting("Port", default=0, help="0: the usual one (443).")
-    user: str = setting("User", help="A HyperCore user with the roles Read, VM Create/Edit, VM Power Controls, VM Delete.")
+    user: str = setting("User", help="One with the roles Read, VM Create/Edit, VM Power Controls, VM Delete.")
     password: str = setting("Password", secret=True)
     ca_certificate: str = setting(
         "CA certificate",
@@ -81,7 +81,7 @@ class HyperCoreSettings(Settings):
         if not self.user or not self.password:
             raise Unsupported("Give the user and the password of an account on the cluster.")
         if not self.ca_certificate.strip() and not self.pins:
-            raise Unsupported("Say whom to trust: give a CA certificate or the fingerprints of the nodes' certificates.")
+            raise Unsupported("Say whom to trust: give a CA certificate, or fingerprints of the nodes' certificates.")
         if self.ca_certificate.strip() and self.pins:
             raise Unsupported("Give a CA certificate or fingerprints, not both.")
         if bad := [pin for pin in sorted(self.pins) if not re.fullmatch(r"[0-9a-f]{64}", pin)]:

@@ -1,10 +1,10 @@
 """One order on its way: what a step of any order has at hand, and how it says how far it got.
 
-HyperCore wants one change at a time: the next call that comes before a task has ended may be answered with a 500 (vendor's
-field notes, rule 1). So a step that changes something ends the order's turn (`Started`), the task's tag goes into the
-receipt, and whoever wants to change something meanwhile waits (`Waiting`), here or in another process: the queue is
-nothing but the receipts that are still RUNNING. What a task is at work on the platform itself tells (`latestTaskTag`), so
-that an attempt whose receipt was lost waits for what its forerunner began.
+HyperCore wants one change at a time: the next call that comes before a task has ended may be answered with a 500
+(vendor's field notes, rule 1). So a step that changes something ends the order's turn (`Started`), the task's tag goes
+into the receipt, and whoever wants to change something meanwhile waits (`Waiting`), here or in another process: the
+queue is nothing but the receipts that are still RUNNING. What a task is at work on the platform itself tells
+(`latestTaskTag`), so that an attempt whose receipt was lost waits for what its forerunner began.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ WAIT_S = 0.6
 LONGEST_WAIT_S = 5.0
 SETTLE_S = 90.0
 """How long a machine may take to show what a task has brought about: tasks end before states change."""
+PATIENCE = 10
+"""How often an order that has begun comes back to a cluster that says it is busy."""
 REFUSALS = 8
 """How many sporadic 500 in a row an order takes for HyperCore being busy."""
 
@@ -60,7 +62,8 @@ class Turn:
 
 @dataclass
 class View:
-    """What the cluster showed during one call of `submit` or `poll`, read when first asked for and again after a change."""
+    """What the cluster showed during one call of `submit` or `poll`, read when first asked for and again after a
+    change."""
 
     wire: Wire
     deadline: float
@@ -175,11 +178,16 @@ class Work(Generic[O]):
             return True
         if any(vm.has_task for vm in self.view.vms()):
             raise Busy(
-                f"{self.settings.endpoint}: {self.step.lower()} was refused {refused} times while another task is under "
-                "way there. It will be tried again.",
+                f"{self.settings.endpoint}: {self.step.lower()} was refused {refused} times while another task is "
+                "under way there. It will be tried again.",
                 platform_words=refusal.words,
             ) from None
         return False
+
+    def is_patient(self) -> bool:
+        """Whether an order that has begun waits once more for a cluster that is busy, rather than being undone."""
+        self.receipt["busy"] = int(self.receipt.get("busy", 0)) + 1
+        return int(self.receipt["busy"]) <= PATIENCE
 
     def settle_task(self) -> None:
         """Raises `Waiting` while this order's own task is under way, or what made it fail."""
@@ -212,7 +220,7 @@ class Work(Generic[O]):
                 raise Waiting(f"Waiting for machine {vm.name!r} ({step.lower()})")
             self.receipt.pop("sent")
             raise PlatformFault(
-                f"Machine {vm.name!r} still is {vm.state or 'in no known state'}, {SETTLE_S:.0f} s after {step.lower()}. "
+                f"Machine {vm.name!r} still is {vm.state or 'in no state'}, {SETTLE_S:.0f} s after {step.lower()}. "
                 "Look at it in HyperCore's own page."
             )
         self.send(vm, action, step)

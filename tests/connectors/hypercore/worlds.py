@@ -135,9 +135,7 @@ class HyperCoreWorld:
 
 def stamp_of(tags: str) -> Stamp | None:
     """Written out here, not imported: machines stamped by an earlier release must still be known."""
-    found = dict(
-        (tag[:11], unquote(tag[11:])) for tag in tags.split(",") if tag.startswith(("deskyard-i-", "deskyard-k-"))
-    )
+    found = {tag[:11]: unquote(tag[11:]) for tag in tags.split(",") if tag.startswith(("deskyard-i-", "deskyard-k-"))}
     if len(found) < 2:
         return None
     return Stamp(found["deskyard-i-"], found["deskyard-k-"])
