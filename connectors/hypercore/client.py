@@ -76,7 +76,8 @@ class Wire:
     # --- asking ---
 
     def get(self, path: str, deadline: float, doing: str) -> list[Record]:
-        """All records of a kind, or the one of an id in a list; [] if it is unknown (200 with [] and 404 are the same).
+        """All records of a kind, or the one of an id in a list; [] if that id is unknown (200 with [] and 404 are the
+        same). A kind that is unknown is no empty listing.
 
         Raises `Unreachable` and its kin, or `Refusal`.
         """
@@ -88,7 +89,7 @@ class Wire:
                 found = self._line(node).call("GET", path, None, until, doing)
             except Refusal as refusal:
                 self._last = node
-                if refusal.status == 404:
+                if refusal.status == 404 and path.count("/") > 1:
                     return []
                 raise
             except Unreachable as error:
@@ -120,6 +121,8 @@ class Wire:
             except _NotSent as error:
                 failures.append(error)
                 continue
+            except Unreachable as error:
+                raise _worst([error]) from None
             self._last = node
             found = said if isinstance(said, dict) else {}
             return Answer(str(found.get("taskTag") or ""), str(found.get("createdUUID") or ""))

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from connectors.base import MachineRef, Order, Outcome, Result, Stage, Stamp, Surroundings
-from connectors.errors import BY_KIND, Busy, Conflict, ConnectorError, NotFound, PlatformFault, Unsupported
+from connectors.errors import BY_KIND, Busy, Conflict, ConnectorError, NotFound, PlatformFault, Unreachable, Unsupported
 from connectors.hypercore import faults, mapping
-from connectors.hypercore.client import OutOfTime, Wire, segment
+from connectors.hypercore.client import OutOfTime, Record, Wire, segment
 from connectors.hypercore.faults import Refusal
 from connectors.hypercore.mapping import Snapshot, Task, Vm
 from connectors.hypercore.settings import HyperCoreSettings
@@ -80,15 +80,25 @@ class View:
 
     def vms(self) -> tuple[Vm, ...]:
         if self._vms is None:
-            records = self.wire.get("/VirDomain", self.deadline, "reading the machines")
+            records = self._listing("/VirDomain", "reading the machines")
             self._vms = tuple(mapping.read_vm(record) for record in records if record.get("uuid"))
         return self._vms
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         if self._snapshots is None:
-            records = self.wire.get("/VirDomainSnapshot", self.deadline, "reading the snapshots")
+            records = self._listing("/VirDomainSnapshot", "reading the snapshots")
             self._snapshots = tuple(mapping.read_snapshot(record) for record in records if record.get("uuid"))
         return self._snapshots
+
+    def _listing(self, path: str, doing: str) -> list[Record]:
+        """A node that knows no such listing at all has not said that a machine is missing."""
+        try:
+            return self.wire.get(path, self.deadline, doing)
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            words = f"{self.wire.name}: {doing} failed, there is no such thing. {faults.ADVICE[Unreachable]}"
+            raise Unreachable(words, platform_words=refusal.words) from None
 
     def hosts(self) -> set[str]:
         return {str(record.get("uuid")) for record in self.wire.get("/Node", self.deadline, "reading the nodes")}

@@ -1,4 +1,4 @@
-"""What HyperCore's ways demand of each order: one change at a time, tasks that end early, what clones lose, no revert."""
+"""What HyperCore's ways demand of each order: one change at a time, early ends of tasks, lossy clones, no revert."""
 
 from __future__ import annotations
 
