@@ -29,7 +29,7 @@ from lab.hypercore.devices import (
     free_slot,
     sync_disks,
 )
-from lab.nouns import Machine, Nic, Power, Task, TaskState
+from lab.nouns import Machine, Nic, Power, Task
 from lab.world import World
 
 Body = Mapping[str, Any]
@@ -157,6 +157,7 @@ class Cluster:
              "netDevs", "state", "bootDevices", "machineType", "affinityStrategy", "snapshotScheduleUUID"},
         )  # fmt: skip
         _require_known(options, {"attachGuestToolsISO", "machineTypeKeyword"})
+        _decoded(dom.get("cloudInitData"))
         id = self.world.new_id()
 
         def act() -> None:
@@ -186,6 +187,7 @@ class Cluster:
             wanted,
             {"name", "description", "tags", "cloudInitData", "netDevs", "mem", "numVCPU", "operatingSystem", "smbios"},
         )
+        _decoded(wanted.get("cloudInitData"))
         point = self.point(str(body["snapUUID"])) if body.get("snapUUID") else None
         if point is not None and point.domain != id:
             raise Refused(400, "Snapshot does not belong to this VirDomain")
@@ -243,11 +245,7 @@ class Cluster:
         if not isinstance(data := wanted.get("cloudInitData"), Mapping):
             return
         extra.cloud_init = {"userData": str(data.get("userData") or ""), "metaData": str(data.get("metaData") or "")}
-        try:
-            user_data = base64.b64decode(extra.cloud_init["userData"], validate=True).decode()
-            meta_data = base64.b64decode(extra.cloud_init["metaData"], validate=True).decode()
-        except ValueError:
-            raise Refused(400, "cloudInitData is not base64") from None
+        user_data, meta_data = _decoded(data)
         seed = {"user_data": user_data, "meta_data": meta_data}
         with suppress(ValueError, AttributeError):
             told = json.loads(meta_data or "{}")
@@ -263,6 +261,7 @@ class Cluster:
             {"name", "description", "tags", "mem", "numVCPU", "bootDevices", "operatingSystem", "affinityStrategy",
              "cloudInitData", "snapshotScheduleUUID", "blockDevs", "netDevs", "uuid", "state"} | newer,
         )  # fmt: skip
+        _decoded(body.get("cloudInitData"))
         resizes = ("mem" in body and int(body["mem"]) != machine.memory_mib * MIB) or (
             "numVCPU" in body and int(body["numVCPU"]) != machine.vcpus
         )
@@ -621,9 +620,6 @@ class Cluster:
         extra_of(self.world, machine)
         return machine
 
-    def has_failed(self, task: Task) -> bool:
-        return task.state in (TaskState.FAILED, TaskState.CANCELLED)
-
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
@@ -641,6 +637,19 @@ def _require_known(body: Any, known: set[str]) -> None:
         raise Refused(400, "Expected an object")
     if unknown := sorted(set(body) - known):
         raise Refused(400, f"Property not allowed: {unknown[0]}")
+
+
+def _decoded(data: Any) -> tuple[str, str]:
+    """User data and meta data in plain text. Raises `Refused`."""
+    if not isinstance(data, Mapping):
+        return "", ""
+    try:
+        return (
+            base64.b64decode(str(data.get("userData") or ""), validate=True).decode(),
+            base64.b64decode(str(data.get("metaData") or ""), validate=True).decode(),
+        )
+    except ValueError:
+        raise Refused(400, "cloudInitData is not base64") from None
 
 
 def _require_nic(body: Body) -> None:
