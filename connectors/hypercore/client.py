@@ -19,6 +19,7 @@ from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -63,11 +64,10 @@ class Wire:
 
     def __init__(self, settings: HyperCoreSettings, workdir: Path) -> None:
         self._settings = settings
-        self._workdir = workdir
+        self._authority = workdir / f"hypercore-{uuid4().hex}.pem"
         self._lines: dict[str, _Line] = {}
         self._found: tuple[str, ...] = ()
         self._last = ""
-        self.is_closed = False
 
     @property
     def name(self) -> str:
@@ -130,7 +130,7 @@ class Wire:
 
     def ask_node(self, node: str, path: str, deadline: float, doing: str) -> list[Record]:
         """As `get`, of this very node."""
-        return _records(self._line(node).call("GET", path, None, deadline, doing), node, doing)
+        return _records(self._line(node).call("GET", path, None, deadline, doing), f"Node {node}", doing)
 
     def update_status(self, deadline: float) -> Record | None:
         """What `/update/update_status.json` says; None if the cluster has never been updated (404). Needs no session.
@@ -155,11 +155,12 @@ class Wire:
 
     def close(self) -> None:
         """Signs out where it can in a moment. Idempotent; never raises."""
-        self.is_closed = True
         until = time.monotonic() + 2 * FAREWELL_S
         for line in self._lines.values():
             line.close(until)
         self._lines.clear()
+        with suppress(OSError):
+            self._authority.unlink(missing_ok=True)
 
     # --- nodes ---
 
@@ -177,7 +178,10 @@ class Wire:
 
     def _line(self, node: str) -> _Line:
         if node not in self._lines:
-            self._lines[node] = _Line(node, self._settings, self._workdir)
+            if not self._settings.pins and not self._authority.exists():
+                # requests wants it as a file
+                self._authority.write_text(self._settings.ca_certificate)
+            self._lines[node] = _Line(node, self._settings, self._authority)
         return self._lines[node]
 
 
@@ -196,7 +200,7 @@ class _NotSentCertificate(CertificateRejected, _NotSent):
 class _Line:
     """One node: its connections, and our session on it."""
 
-    def __init__(self, node: str, settings: HyperCoreSettings, workdir: Path) -> None:
+    def __init__(self, node: str, settings: HyperCoreSettings, authority: Path) -> None:
         self._node = node
         self._settings = settings
         self._base = f"https://{f'[{node}]' if ':' in node and '[' not in node else node}:{settings.real_port}"
@@ -205,7 +209,7 @@ class _Line:
         self._http.trust_env = False  # no proxies and no .netrc of the machine we run on
         self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # the session is sent by hand
         self._http.mount("https://", _PinnedAdapter(settings.pins) if settings.pins else HTTPAdapter())
-        self._http.verify = False if settings.pins else str(_authority(settings.ca_certificate, workdir))
+        self._http.verify = False if settings.pins else str(authority)
 
     def call(self, method: str, path: str, body: object, deadline: float, doing: str) -> Any:
         """The answer, signed in; signs in anew once if the session has ended meanwhile."""
@@ -242,11 +246,11 @@ class _Line:
             raise
         self._session_id = str(said.get("sessionID") or "") if isinstance(said, dict) else ""
         if not self._session_id:
-            raise Unreachable(f"{self._node} gave no session at sign-in. Check that a HyperCore node is there.")
+            raise Unreachable(f"Node {self._node} gave no session at sign-in. Check that a HyperCore node is there.")
 
     def _rejected(self, refusal: Refusal) -> CredentialsRejected:
         return CredentialsRejected(
-            f"{self._node} refused account {self._settings.user!r}. {faults.ADVICE[CredentialsRejected]}",
+            f"Node {self._node} refused account {self._settings.user!r}. {faults.ADVICE[CredentialsRejected]}",
             platform_words=refusal.words,
         )
 
@@ -279,21 +283,21 @@ class _Line:
             refusal = Refusal(response.status_code, str(words or response.reason)[:500], _seconds(response))
             if faults.BY_STATUS.get(response.status_code) is Unreachable:
                 raise Unreachable(
-                    f"{self._node}: {doing} failed, the node answers {response.status_code}. "
+                    f"Node {self._node}: {doing} failed, it answers {response.status_code}. "
                     f"{faults.ADVICE[Unreachable]}",
                     platform_words=refusal.words,
                 )
             raise refusal
         if said is None:
             # Pages of HTML come from the web server in front, while the API behind it is being restarted.
-            raise Unreachable(f"{self._node}: {doing} failed, what came is no JSON. {faults.ADVICE[Unreachable]}")
+            raise Unreachable(f"Node {self._node}: {doing} failed, what came is no JSON. {faults.ADVICE[Unreachable]}")
         return said
 
     def _lost(self, error: requests.RequestException, doing: str) -> ConnectorError:
         causes = list(_causes(error))
         if any(isinstance(cause, (ssl.SSLCertVerificationError, _PinRejected)) for cause in causes):
             return _NotSentCertificate(
-                f"{self._node} showed a certificate that is not trusted. {faults.ADVICE[CertificateRejected]}",
+                f"Node {self._node} showed a certificate that is not trusted. {faults.ADVICE[CertificateRejected]}",
                 platform_words=_words(causes),
             )
         # Other TLS errors do not count: they also end connections on which something was asked.
@@ -304,7 +308,9 @@ class _Line:
         kind: type[Unreachable] = _NotSent if is_unsent else Unreachable
         if not is_unsent and isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout):
             kind = _BrokenOff
-        return kind(f"{self._node} {said} while {doing}. {faults.ADVICE[Unreachable]}", platform_words=_words(causes))
+        return kind(
+            f"Node {self._node} {said} while {doing}. {faults.ADVICE[Unreachable]}", platform_words=_words(causes)
+        )
 
     def close(self, until: float) -> None:
         session, left = self._session_id, until - time.monotonic()
@@ -326,13 +332,13 @@ def _read(response: requests.Response, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-def _records(said: Any, node: str, doing: str) -> list[Record]:
+def _records(said: Any, who: str, doing: str) -> list[Record]:
     """Every GET gives an array (field notes, rule 2)."""
     if isinstance(said, dict):
         return [said]
     if isinstance(said, list) and all(isinstance(record, dict) for record in said):
         return said
-    raise Unreachable(f"{node}: {doing} failed, what came is no list of records. {faults.ADVICE[Unreachable]}")
+    raise Unreachable(f"{who}: {doing} failed, what came is no list of records. {faults.ADVICE[Unreachable]}")
 
 
 def _worst(failures: Sequence[ConnectorError]) -> ConnectorError:
@@ -365,18 +371,6 @@ def _words(causes: Sequence[BaseException]) -> str:
 def _seconds(response: requests.Response) -> float | None:
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdigit() else None
-
-
-def _authority(pem: str, workdir: Path) -> Path:
-    """The CA certificates as a file, which is how requests wants them. Named by content, so that objects may share
-    it."""
-    path = workdir / f"hypercore-ca-{hashlib.sha256(pem.encode()).hexdigest()[:16]}.pem"
-    if not path.exists():
-        draft = path.with_suffix(f".{time.monotonic_ns()}")
-        draft.write_text(pem)
-        draft.chmod(0o600)
-        draft.replace(path)
-    return path
 
 
 def segment(value: str) -> str:

@@ -89,7 +89,7 @@ class HyperCoreConnector:
         self._turn = Turn()
 
     def __repr__(self) -> str:
-        return f"<HyperCoreConnector {self._settings.endpoint}>"
+        return f"<HyperCoreConnector {self._settings.addresses}>"
 
     # --- looking ---
 

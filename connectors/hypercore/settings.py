@@ -60,7 +60,7 @@ class HyperCoreSettings(Settings):
     @property
     def endpoint(self) -> str:
         """What messages call this cluster; holds no secret."""
-        return self.nodes[0] if self.nodes else "HyperCore"
+        return f"HyperCore at {self.nodes[0]}" if self.nodes else "HyperCore"
 
     @property
     def pins(self) -> frozenset[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import WorldError
-from lab.http import LabServer, Request, Response
+from lab.http import LabServer, Request, Response, free_port
 from lab.hypercore import records
 from lab.hypercore.cluster import Cluster, Refused
 from lab.hypercore.devices import extra_of
@@ -217,10 +217,12 @@ def _json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -
 def start_cluster(cluster: Cluster, *, tls: bool = True, port: int = 0, first: int = 5) -> list[HyperCoreNode]:
     """A node for each host of the world, at 127.0.0.5 and following, all at one port."""
     neighbours: dict[str, str] = {}
-    nodes: list[HyperCoreNode] = []
-    for place, host in enumerate(cluster.world.hosts):
-        node = HyperCoreNode(cluster, host, f"127.0.0.{first + place}", port, tls=tls, neighbours=neighbours)
+    addresses = [f"127.0.0.{first + place}" for place in range(len(cluster.world.hosts))]
+    port = port or free_port(*addresses)
+    nodes = [
+        HyperCoreNode(cluster, host, address, port, tls=tls, neighbours=neighbours)
+        for host, address in zip(cluster.world.hosts, addresses, strict=True)
+    ]
+    for node in nodes:
         node.start()
-        port = node.port
-        nodes.append(node)
     return nodes

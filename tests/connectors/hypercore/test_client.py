@@ -148,6 +148,16 @@ def test_each_node_has_a_session_of_its_own_and_it_is_ended(world: HyperCoreWorl
     assert not any(node.sessions for node in world.nodes)
 
 
+def test_the_trusted_certificates_are_a_file_only_while_it_is_open(world: HyperCoreWorld, tmp_path: Path) -> None:
+    one, other = world.connector(), world.connector()
+    one.check(soon())
+    other.check(soon())
+    one.close()
+    assert other.check(soon()).product == "HyperCore", "another object's file is its own"
+    other.close()
+    assert not list(tmp_path.glob("*.pem"))
+
+
 def test_closing_waits_for_no_hanging_node(world: HyperCoreWorld) -> None:
     connector = world.connector()
     connector.check(soon())

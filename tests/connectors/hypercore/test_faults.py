@@ -251,8 +251,10 @@ def test_every_kind_of_error_has_advice() -> None:
 
 
 def test_the_platforms_own_words_are_kept_apart_from_the_message() -> None:
-    told = faults.ours(Refusal(0, "something odd"), "cloning the template", "hc3-a")
-    assert told.message == ("hc3-a: cloning the template failed. HyperCore's own words are kept with the operation.")
+    told = faults.ours(Refusal(0, "something odd"), "cloning the template", "HyperCore at a")
+    assert told.message == (
+        "HyperCore at a: cloning the template failed. HyperCore's own words are kept with the operation."
+    )
     assert told.platform_words == "something odd"
 
 

@@ -51,7 +51,7 @@ def test_what_is_missing_or_contradicts_is_named(change: dict[str, object], word
 
 def test_addresses_are_separated_by_anything_usual() -> None:
     assert HyperCoreSettings(addresses="a, b;c\n d  a").nodes == ("a", "b", "c", "d")
-    assert HyperCoreSettings(addresses="a").endpoint == "a"
+    assert HyperCoreSettings(addresses="a").endpoint == "HyperCore at a"
     assert HyperCoreSettings().endpoint == "HyperCore"
     assert HyperCoreSettings().real_port == 443
 

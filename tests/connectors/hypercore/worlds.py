@@ -29,6 +29,8 @@ class HyperCoreWorld:
     """All machines but the template, all devices and snapshots but its own."""
 
     limit_s = 60.0
+    reading = r"^GET /rest/v1/VirDomain @"
+    changing = r"^POST /rest/v1/VirDomain/[^/]+/clone @"
 
     def __init__(self, workdir: Path, *, version: str = "9.7.4.225310", nodes: int = 3, speed: float = 20.0) -> None:
         self.clock = Clock(speed)
