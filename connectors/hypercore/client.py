@@ -261,11 +261,15 @@ class _Line:
             raise OutOfTime
         timeouts = (min(CONNECT_S, left), min(READ_S, left))
         headers = {"Accept": "application/json"}
+        raw = body if isinstance(body, bytes) else None
+        if raw is not None:
+            headers["Content-Type"] = "application/octet-stream"  # with its length: chunks are refused
         if self._session_id:
             headers["Cookie"] = f"sessionID={self._session_id}"
         try:
             with self._http.request(
-                method, self._base + path, json=body, headers=headers, timeout=timeouts,
+                method, self._base + path, json=None if raw is not None else body, data=raw, headers=headers,
+                timeout=timeouts,
                 allow_redirects=False, stream=True,
             ) as response:  # fmt: skip
                 content = _read(response, deadline)

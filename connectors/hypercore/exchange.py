@@ -23,9 +23,9 @@ from typing import Any
 
 from connectors.base import Outcome, Power, RecycleMachine, RevertSnapshot
 from connectors.errors import Conflict, NotFound, PlatformFault, Unsupported
-from connectors.hypercore import mapping, names, power
+from connectors.hypercore import answers, mapping, names, power
 from connectors.hypercore.client import segment
-from connectors.hypercore.machines import NO_ANSWER_FILE, made, usable_template
+from connectors.hypercore.machines import made, usable_template
 from connectors.hypercore.mapping import Disk, Snapshot, Vm
 from connectors.hypercore.work import O, Started, Waiting, Work
 
@@ -36,8 +36,6 @@ def recycle(work: Work[RecycleMachine]) -> Outcome:
     """Fresh disks of the template; the machine keeps its id and stamp, its snapshots go."""
     order = work.order
     names.require_usable(order.name)
-    if order.seed is not None and order.seed.answer_file:
-        raise Unsupported(NO_ANSWER_FILE)
     work.begin("Looking at the machine")
     vm = work.ours(order.machine)
     if vm.marks.exchanged != order.key:
@@ -48,6 +46,8 @@ def recycle(work: Work[RecycleMachine]) -> Outcome:
     for snapshot in work.view.snapshots():
         if snapshot.vm == vm.id:  # the last user's files are in it
             work.change("Deleting a snapshot", "DELETE", f"/VirDomainSnapshot/{segment(snapshot.id)}", on=vm)
+    if power.is_off(vm):
+        answers.settle(work, vm, order.seed.answer_file if order.seed else "")
     if order.power_on:
         power.switch_on(work, vm)
     work.step = "Recycling the machine"

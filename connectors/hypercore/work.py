@@ -19,7 +19,7 @@ from connectors.errors import BY_KIND, Busy, Conflict, ConnectorError, NotFound,
 from connectors.hypercore import faults, mapping
 from connectors.hypercore.client import OutOfTime, Record, Wire, segment
 from connectors.hypercore.faults import Refusal
-from connectors.hypercore.mapping import Snapshot, Task, Vm
+from connectors.hypercore.mapping import Image, Snapshot, Task, Vm
 from connectors.hypercore.settings import HyperCoreSettings
 
 O = TypeVar("O", bound=Order)  # noqa: E741
@@ -72,11 +72,12 @@ class View:
     """How many orders of this call wait for their turn."""
     _vms: tuple[Vm, ...] | None = None
     _snapshots: tuple[Snapshot, ...] | None = None
+    _images: tuple[Image, ...] | None = None
     _tasks: dict[str, Task | None] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Something is being changed."""
-        self._vms = self._snapshots = None
+        self._vms = self._snapshots = self._images = None
 
     def vms(self) -> tuple[Vm, ...]:
         if self._vms is None:
@@ -99,6 +100,12 @@ class View:
                 raise
             words = f"{self.wire.name}: {doing} failed, there is no such thing. {faults.ADVICE[Unreachable]}"
             raise Unreachable(words, platform_words=refusal.words) from None
+
+    def images(self) -> tuple[Image, ...]:
+        if self._images is None:
+            records = self._listing("/ISO", "reading the ISO images")
+            self._images = tuple(mapping.read_image(record) for record in records if record.get("uuid"))
+        return self._images
 
     def hosts(self) -> set[str]:
         return {str(record.get("uuid")) for record in self.wire.get("/Node", self.deadline, "reading the nodes")}

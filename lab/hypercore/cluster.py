@@ -7,11 +7,14 @@ All methods want the world's lock.
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+
+import pycdlib
 
 from lab.errors import HostDown, NoSuch, OutOfMemory, OutOfStorage, WorldError, WrongState
 from lab.hypercore.devices import (
@@ -23,6 +26,7 @@ from lab.hypercore.devices import (
     TYPES,
     Device,
     Extra,
+    Iso,
     Point,
     copy_bytes,
     extra_of,
@@ -64,6 +68,7 @@ class Cluster:
         """Of the account."""
         self.user_id = world.new_id()
         self.points: dict[str, Point] = {}
+        self.isos: dict[str, Iso] = {}
         self.tags: dict[str, str] = {}
         """Task tag -> id of the world's task."""
         self.task_s: dict[str, float] = {"Clone": 2.0, "Snapshot": 1.0}
@@ -357,6 +362,9 @@ class Cluster:
             first = next((device for device in extra.devices if extra.boot[:1] == [device.uuid]), None)
             can_boot = first is not None and first.type in DISKS and not first.has_new_identity
             machine.guest.boots_s = extra.boots_s if can_boot else NEVER
+            machine.guest.seed.pop("answer_file", None)
+            for disc in self._discs(extra):
+                machine.guest.seed |= answers_on(disc)
             self.world.power_on(machine.id)
         elif machine.power is not Power.ON:
             self.world.resume(machine.id)
@@ -482,6 +490,8 @@ class Cluster:
         _require_known(body, known if is_v2 else known | {"virDomainUUID", "uuid"})
 
         def act() -> None:
+            if device.type == "IDE_CDROM" and ("path" in body) != ("name" in body):
+                raise WrongState("a disc is changed by path and name")
             if "name" in body and self.has_labels:  # ignored in silence on 9.6
                 device.name = str(body["name"])
             device.cache_mode = str(body.get("cacheMode", device.cache_mode))
@@ -610,6 +620,63 @@ class Cluster:
                 self.world.disks.pop(device.disk, None)
         self.points.pop(point.uuid, None)
 
+    # --- ISO images ---------------------------------------------------------------------------------------------------
+
+    def iso(self, id: str) -> Iso:
+        if id not in self.isos:
+            raise Refused(404, "ISO not found")
+        return self.isos[id]
+
+    def add_iso(self, body: Body) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        _require_known(body, {"name", "size", "readyForInsert"})
+        name = str(body.get("name") or "")
+        if not name.endswith(".iso") or any(iso.name == name for iso in self.isos.values()):
+            raise Refused(400, "Invalid name")
+        created = self.world.new_id()
+
+        def act() -> None:
+            self.isos[created] = Iso(created, name, int(body.get("size") or 0))
+
+        return self.begin("AddIso", "Create ISO %@", [name], act, created=created)
+
+    def fill_iso(self, id: str, content: bytes) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        iso = self.iso(id)
+        if len(content) != iso.size:
+            raise Refused(400, "Size does not match")
+
+        def act() -> None:
+            iso.content = content
+
+        return self.begin("UploadIso", "Upload ISO %@", [iso.name], act)
+
+    def update_iso(self, id: str, body: Body) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        iso = self.iso(id)
+        _require_known(body, {"name", "readyForInsert"})
+
+        def act() -> None:
+            iso.is_ready = bool(body.get("readyForInsert", iso.is_ready)) and bool(iso.content)
+
+        return self.begin("UpdateIso", "Update ISO %@", [iso.name], act)
+
+    def mounts(self, iso: Iso) -> int:
+        machines = self.world.machines.values()
+        return sum(device.path == iso.path for one in machines for device in extra_of(self.world, one).devices)
+
+    def delete_iso(self, id: str) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        iso = self.iso(id)
+        if self.mounts(iso):
+            raise Refused(400, "ISO is in use")
+        return self.begin("DeleteIso", "Delete ISO %@", [iso.name], lambda: self.isos.pop(id))
+
+    def _discs(self, extra: Extra) -> list[bytes]:
+        """What the guest finds in its drives."""
+        paths = {device.path for device in extra.devices if device.type == "IDE_CDROM"}
+        return [iso.content for iso in self.isos.values() if iso.path in paths and iso.is_ready]
+
     # --- setting up ---------------------------------------------------------------------------------------------------
 
     def add_template(self, name: str, *, disk_mib: int = 20_480, memory_mib: int = 2_048, vlan: int = 0) -> Machine:
@@ -619,6 +686,19 @@ class Cluster:
         machine.is_template = self.has_labels
         extra_of(self.world, machine)
         return machine
+
+
+def answers_on(disc: bytes) -> dict[str, str]:
+    """The answer file that Windows finds at the root of a disc, if there is one."""
+    image, found = pycdlib.PyCdlib(), io.BytesIO()
+    image.open_fp(io.BytesIO(disc))
+    try:
+        image.get_file_from_iso_fp(found, joliet_path="/Unattend.xml")
+    except pycdlib.pycdlibexception.PyCdlibException:
+        return {}
+    finally:
+        image.close()
+    return {"answer_file": found.getvalue().decode()}
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lab.errors import HostDown, OutOfMemory, OutOfStorage, TaskBroke
 from lab.hypercore.cluster import ALL_ROLES, Cluster
-from lab.hypercore.devices import MIB, Device, Point, extra_of
+from lab.hypercore.devices import MIB, Device, Iso, Point, extra_of
 from lab.nouns import Host, Machine, Power, Task, TaskState
 
 BEGAN = 1_760_000_000
@@ -69,7 +69,7 @@ def block_device(machine: Machine, device: Device) -> dict[str, Any]:
         "capacity": device.capacity,
         "allocation": 0,
         "name": device.name,
-        "path": device.path or f"scribe/{device.uuid}",
+        "path": device.path or ("" if device.type == "IDE_CDROM" else f"scribe/{device.uuid}"),
         "slot": device.slot,
         "shareUUID": "",
         "disableSnapshotting": False,
@@ -117,6 +117,17 @@ def snapshot(cluster: Cluster, point: Point) -> dict[str, Any]:
             else [],
             "bootDevices": list(point.boot),
         },
+    }
+
+
+def iso(cluster: Cluster, found: Iso) -> dict[str, Any]:
+    return {
+        "uuid": found.uuid,
+        "name": found.name,
+        "size": found.size,
+        "path": found.path,
+        "readyForInsert": found.is_ready,
+        "mounts": cluster.mounts(found),
     }
 
 

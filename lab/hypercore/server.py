@@ -19,7 +19,7 @@ from lab.hypercore.devices import extra_of
 
 HTML = {"Content-Type": "text/html"}
 EMPTY = frozenset(
-    {"VirDomainSnapshotSchedule", "VirDomainReplication", "RemoteClusterConnection", "ISO", "VirtualDisk",
+    {"VirDomainSnapshotSchedule", "VirDomainReplication", "RemoteClusterConnection", "VirtualDisk",
      "VirDomainTemplate", "Update", "Registration", "AlertEmailTarget", "AlertSyslogTarget", "DNSConfig", "TimeSource",
      "TimeZone", "OIDCConfig"}
 )  # fmt: skip
@@ -167,6 +167,8 @@ class HyperCoreNode(LabServer):
         if kind == "Cluster":
             version = self.version or cluster.version
             return [{"uuid": cluster.id, "clusterName": cluster.name, "icosVersion": version}]
+        if kind == "ISO":
+            return [records.iso(cluster, iso) for iso in cluster.isos.values()]
         if kind == "Condition":
             return records.conditions(cluster)
         if kind in ("User", "Role"):
@@ -176,8 +178,8 @@ class HyperCoreNode(LabServer):
     # --- changing -----------------------------------------------------------------------------------------------------
 
     def _change(self, request: Request, is_v2: bool, kind: str, rest: list[str]) -> Response:
-        cluster, body = self.cluster, _body(request)
-        id = rest[0] if rest else ""
+        cluster, id = self.cluster, rest[0] if rest else ""
+        body: Any = None if rest[1:] == ["data"] else _body(request)
         calls: dict[tuple[str, str, str], Callable[[], dict[str, str]]] = {
             ("POST", "VirDomain", ""): lambda: cluster.create(body),
             ("POST", "VirDomain", "action"): lambda: cluster.action(body),
@@ -191,6 +193,10 @@ class HyperCoreNode(LabServer):
             ("POST", "VirDomainNetDevice", ""): lambda: cluster.add_nic(body),
             ("PATCH", "VirDomainNetDevice", "*"): lambda: cluster.update_nic(id, body, is_v2=is_v2),
             ("DELETE", "VirDomainNetDevice", "*"): lambda: cluster.delete_nic(id),
+            ("POST", "ISO", ""): lambda: cluster.add_iso(body),
+            ("PUT", "ISO", "*/data"): lambda: cluster.fill_iso(id, request.body),
+            ("PATCH", "ISO", "*"): lambda: cluster.update_iso(id, body),
+            ("DELETE", "ISO", "*"): lambda: cluster.delete_iso(id),
             ("POST", "VirDomainSnapshot", ""): lambda: cluster.snapshot(body),
             ("DELETE", "VirDomainSnapshot", "*"): lambda: cluster.delete_snapshot(id),
         }

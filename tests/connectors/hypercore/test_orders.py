@@ -230,7 +230,6 @@ def test_a_clone_has_macs_of_its_own_and_keeps_the_templates_tags(world: HyperCo
         ({"networks": ("lan-party",)}, NotFound, "VLAN"),
         ({"host": "no-node"}, NotFound, "no-node"),
         ({"storage": "elsewhere"}, NotFound, "one storage"),
-        ({"seed": GuestSeed("d", answer_file="<unattend/>")}, Unsupported, "Sysprep"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(
@@ -252,6 +251,86 @@ def test_the_guest_gets_its_name_and_its_user_data(world: HyperCoreWorld) -> Non
     assert told["instance"] == order.key
     (body,) = world.bodies("POST", "/clone")
     assert base64.b64decode(body["template"]["cloudInitData"]["userData"]).decode() == seed.user_data
+
+
+ANSWERS = GuestSeed("desk-1", answer_file='<?xml version="1.0"?><unattend><Password>Tuesday</Password></unattend>')
+
+
+def told(world: HyperCoreWorld, machine: str) -> str:
+    """The answer file that the guest found when it was switched on."""
+    with world.lab:
+        return world.found(machine).guest.seed.get("answer_file", "")
+
+
+def test_a_windows_guest_finds_its_answer_file_on_a_disc(world: HyperCoreWorld) -> None:
+    connector = world.connector()
+    machine = ref(world, made(world, connector, dataclasses.replace(clone(world, power_on=True), seed=ANSWERS)))
+    assert told(world, machine.id) == ANSWERS.answer_file
+    assert world.litter() >= set(world.cluster.isos)
+    fresh = GuestSeed("desk-1", answer_file="<unattend>new</unattend>")
+    made(world, connector, recycle(world, machine, seed=fresh))
+    assert told(world, machine.id) == fresh.answer_file
+    assert len(world.cluster.isos) == 1, "the last answer file has gone"
+    made(world, connector, recycle(world, machine))
+    assert told(world, machine.id) == ""
+    assert not world.cluster.isos
+    do(world, connector, DeleteMachine(key=new_key(), machine=machine))
+    assert not world.litter()
+
+
+def test_an_answer_file_goes_with_its_machine(world: HyperCoreWorld) -> None:
+    connector = world.connector()
+    order = dataclasses.replace(clone(world), seed=ANSWERS)
+    made(world, connector, order)
+    assert world.cluster.isos
+    do(world, connector, DeleteMachine(key=new_key(), machine=MachineRef("", Stamp(OURS, order.key))))
+    assert not world.litter()
+
+
+@pytest.mark.parametrize("kind", ["AddIso", "UploadIso", "UpdateIso", "AddDisk", "Action START"])
+def test_a_failed_clone_leaves_no_answer_file(world: HyperCoreWorld, kind: str) -> None:
+    order = dataclasses.replace(clone(world, power_on=True), seed=ANSWERS)
+    world.faults.add("task_fails", kind)
+    error = refuse(world, world.connector(), order)
+    assert "Tuesday" not in repr(error) + error.platform_words
+    assert not world.machines()
+    assert not world.litter()
+
+
+@pytest.mark.parametrize("deaths", range(1, 8))
+def test_an_answer_file_is_written_once_whatever_answer_is_lost(world: HyperCoreWorld, deaths: int) -> None:
+    order = dataclasses.replace(clone(world, power_on=True), seed=ANSWERS)
+    world.faults.add("drop_after", "(POST|PUT|PATCH|DELETE) /rest/v1/(Vir|ISO)", skip=deaths - 1)
+    outcome, attempt, heir = None, 1, world.connector()
+    until = time.monotonic() + 30
+    while outcome is None or outcome.stage is Stage.RUNNING:
+        assert time.monotonic() < until
+        try:
+            if outcome is None:
+                outcome = submit(heir, [dataclasses.replace(order, attempt=attempt)])[order.key]
+            else:
+                assert "Tuesday" not in json.dumps(dict(outcome.receipt or {}))
+                outcome = poll(heir, [Receipt(order, outcome.receipt or {})])[order.key]
+        except Unreachable:
+            outcome, attempt, heir = None, attempt + 1, world.connector()
+        time.sleep(0.05)
+    assert isinstance(outcome.result, MachineMade), outcome.error
+    assert told(world, outcome.result.machine_id) == ANSWERS.answer_file
+    assert len(world.cluster.isos) == 1
+    discs = [
+        device
+        for device in extra_of(world.lab, world.found(outcome.result.machine_id)).devices
+        if device.type == "IDE_CDROM"
+    ]
+    assert len(discs) == 1
+
+
+def test_an_empty_drive_of_the_template_is_used(world: HyperCoreWorld) -> None:
+    with world.lab:
+        extra_of(world.lab, world.golden).devices.append(Device(world.lab.new_id(), "IDE_CDROM", 0))
+    machine = made(world, world.connector(), dataclasses.replace(clone(world, power_on=True), seed=ANSWERS))
+    assert told(world, machine.machine_id) == ANSWERS.answer_file
+    assert len(extra_of(world.lab, world.found(machine.machine_id)).devices) == 2
 
 
 def test_a_lost_answer_to_the_clone_call_makes_no_second_machine(world: HyperCoreWorld) -> None:

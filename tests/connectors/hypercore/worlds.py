@@ -89,7 +89,12 @@ class HyperCoreWorld:
             mine = {device.disk for device in extra_of(self.lab, self.golden).devices}
             used = {device.disk for machine in self._all() for device in extra_of(self.lab, machine).devices}
             frozen = {device.disk for point in self.cluster.points.values() for device in point.devices}
-            return devices | set(self.cluster.points) | (set(self.lab.disks) - mine - used - frozen)
+            return (
+                devices
+                | set(self.cluster.points)
+                | set(self.cluster.isos)
+                | (set(self.lab.disks) - mine - used - frozen)
+            )
 
     def restamp(self, machine: str, stamp: Stamp) -> None:
         with self.lab:

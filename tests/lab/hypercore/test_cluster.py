@@ -456,6 +456,26 @@ def test_the_guest_reads_its_cloud_init_data(client: Client) -> None:
     assert len(client.get("/VirDomain")) == 2
 
 
+def test_an_iso_takes_three_steps_and_a_disc_is_changed_by_path_and_name(client: Client) -> None:
+    assert client.refused("POST", "/ISO", {"name": "x.img", "size": 1})[0] == 400
+    iso, _ = client.change("POST", "/ISO", {"name": "x.iso", "size": 3, "readyForInsert": False})
+    client.change("PATCH", f"/ISO/{iso}", {"readyForInsert": True})
+    assert client.get(f"/ISO/{iso}")[0]["readyForInsert"] is False, "there is nothing in it yet"
+    sent = client.http.put(f"{client.base}/ISO/{iso}/data", data=b"abc", timeout=5)
+    client.wait(sent.json()["taskTag"])
+    client.change("PATCH", f"/ISO/{iso}", {"readyForInsert": True})
+    (record,) = client.get(f"/ISO/{iso}")
+    assert (record["readyForInsert"], record["mounts"]) == (True, 0)
+    uuid = golden(client)["uuid"]
+    drive = {"virDomainUUID": uuid, "type": "IDE_CDROM", "capacity": 0, "cacheMode": "NONE", "path": record["path"]}
+    device, _ = client.change("POST", "/VirDomainBlockDevice", drive)
+    assert client.refused("DELETE", f"/ISO/{iso}") == (400, "ISO is in use")
+    assert client.change("PATCH", f"/VirDomainBlockDevice/{device}", {"path": ""})[1]["state"] == "ERROR"
+    client.change("PATCH", f"/VirDomainBlockDevice/{device}", {"path": "", "name": ""})
+    client.change("DELETE", f"/ISO/{iso}")
+    assert client.get("/ISO") == []
+
+
 def test_what_is_deleted_takes_its_bytes_along(client: Client) -> None:
     before = set(client.cluster.world.disks)
     new, _ = client.change("POST", f"/VirDomain/{golden(client)['uuid']}/clone", {"template": {"name": "a"}})
