@@ -758,6 +758,29 @@ def test_an_exchange_that_another_order_left_half_done_is_taken_over(world: Hype
     assert len(devices) == 1
 
 
+def test_a_disk_that_was_copied_twice_goes_again(world: HyperCoreWorld) -> None:
+    """Two processes at once may both copy it."""
+    connector = world.connector()
+    machine = machine_of(world, connector)
+    extra = extra_of(world.lab, world.found(machine.id))
+    order = recycle(world, machine, power_on=False)
+    outcome = submit(connector, [order])[order.key]
+    until = time.monotonic() + 10
+    while "deskyard-x-" not in extra.tags:
+        assert time.monotonic() < until
+        outcome = poll(connector, [Receipt(order, outcome.receipt or {})])[order.key]
+        time.sleep(0.05)
+    with world.lab:
+        disk = world.lab.new_disk(next(iter(world.lab.storages)), 20_480).id
+        extra.devices.append(Device(world.lab.new_id(), "VIRTIO_DISK", extra.devices[0].capacity, slot=7, disk=disk))
+        twice = Device(world.lab.new_id(), "VIRTIO_DISK", extra.devices[0].capacity, slot=8)
+        extra.devices.append(twice)
+    result = finish(world, connector, order, outcome).result
+    assert isinstance(result, MachineMade)
+    assert len(extra.devices) == 1
+    assert twice.uuid not in result.disks
+
+
 def test_a_replica_is_left_alone(world: HyperCoreWorld) -> None:
     connector = world.connector()
     machine = machine_of(world, connector)
