@@ -170,11 +170,12 @@ class Wire:
         return sorted(known, key=lambda node: node != self._last)
 
     def _share(self, deadline: float, left: int) -> float:
-        """Until when one of so many nodes may take: no node eats the time of those after it."""
+        """Until when the next of so many nodes may take: none eats all the time of those after it."""
         now = time.monotonic()
         if now >= deadline:
             raise OutOfTime
-        return min(deadline, now + max(LEAST_S, min(READ_S, (deadline - now) / left)))
+        share = (deadline - now) / 2 if left > 1 else deadline - now
+        return min(deadline, now + max(LEAST_S, min(READ_S, share)))
 
     def _line(self, node: str) -> _Line:
         if node not in self._lines:

@@ -23,6 +23,7 @@ from connectors.hypercore.mapping import Image, Snapshot, Task, Vm
 from connectors.hypercore.settings import HyperCoreSettings
 
 O = TypeVar("O", bound=Order)  # noqa: E741
+T = TypeVar("T")
 
 TASK_S = 0.4
 """When to ask after a task again."""
@@ -44,10 +45,10 @@ class Started(Exception):
 class Waiting(Exception):
     """Nothing can be done now."""
 
-    def __init__(self, step: str, poll_after_s: float = TASK_S) -> None:
+    def __init__(self, step: str, poll_after_s: float | None = None) -> None:
         super().__init__(step)
         self.step = step
-        self.poll_after_s = poll_after_s
+        self.poll_after_s = TASK_S if poll_after_s is None else poll_after_s
 
 
 class Turn:
@@ -81,20 +82,26 @@ class View:
 
     def vms(self) -> tuple[Vm, ...]:
         if self._vms is None:
-            records = self._listing("/VirDomain", "reading the machines")
-            self._vms = tuple(mapping.read_vm(record) for record in records if record.get("uuid"))
+            self._vms = self._listing("/VirDomain", "reading the machines", mapping.read_vm)
         return self._vms
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         if self._snapshots is None:
-            records = self._listing("/VirDomainSnapshot", "reading the snapshots")
-            self._snapshots = tuple(mapping.read_snapshot(record) for record in records if record.get("uuid"))
+            self._snapshots = self._listing("/VirDomainSnapshot", "reading the snapshots", mapping.read_snapshot)
         return self._snapshots
 
-    def _listing(self, path: str, doing: str) -> list[Record]:
-        """A node that knows no such listing at all has not said that a machine is missing."""
+    def _listing(self, path: str, doing: str, read: Callable[[Record], T]) -> tuple[T, ...]:
+        """All of a kind. Nothing is left out in silence: what does not show is taken for gone, and orders act on that.
+
+        A node that knows no such listing at all, or a record that cannot be understood, says nothing of any machine.
+        """
         try:
-            return self.wire.get(path, self.deadline, doing)
+            return tuple(read(record) for record in self.wire.get(path, self.deadline, doing))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise PlatformFault(
+                f"{self.wire.name}: {doing} failed, one of the records could not be understood. Nothing was done.",
+                platform_words=f"{path}: {type(error).__name__} {error}"[:300],
+            ) from None
         except Refusal as refusal:
             if refusal.status != 404:
                 raise
@@ -103,8 +110,7 @@ class View:
 
     def images(self) -> tuple[Image, ...]:
         if self._images is None:
-            records = self._listing("/ISO", "reading the ISO images")
-            self._images = tuple(mapping.read_image(record) for record in records if record.get("uuid"))
+            self._images = self._listing("/ISO", "reading the ISO images", mapping.read_image)
         return self._images
 
     def hosts(self) -> set[str]:
@@ -289,12 +295,16 @@ class Work(Generic[O]):
 
     # --- saying how far it is ---
 
-    def running(self, step: str = "", poll_after_s: float = TASK_S) -> Outcome:
+    def running(self, step: str = "", poll_after_s: float | None = None) -> Outcome:
         percent = self.receipt.get("percent")
         return Outcome(
-            key=self.order.key, stage=Stage.RUNNING, step=step or self.step, receipt=dict(self.receipt),
-            percent=percent if isinstance(percent, int) else None, poll_after_s=poll_after_s,
-        )  # fmt: skip
+            key=self.order.key,
+            stage=Stage.RUNNING,
+            step=step or self.step,
+            receipt=dict(self.receipt),
+            percent=percent if isinstance(percent, int) else None,
+            poll_after_s=TASK_S if poll_after_s is None else poll_after_s,
+        )
 
     def done(self, result: Result | None = None) -> Outcome:
         return Outcome(key=self.order.key, stage=Stage.DONE, step=self.step, percent=100, result=result)

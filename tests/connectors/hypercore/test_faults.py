@@ -218,6 +218,15 @@ def test_a_listing_that_is_not_there_says_nothing_of_a_machine(world: HyperCoreW
         submit(world.connector(), [DeleteMachine(key=new_key(), machine=machine)])
 
 
+def test_a_record_that_cannot_be_understood_is_no_missing_machine(world: HyperCoreWorld) -> None:
+    machine = ref(world, made(world, world.connector(), clone(world)))
+    body = '[{"uuid": "a", "name": "odd", "mem": "plenty"}]'
+    fault(world, "status", "GET /rest/v1/VirDomain ", {"status": 200, "body": body})
+    order = DeleteMachine(key=new_key(), machine=machine)
+    outcome = submit(world.connector(), [order])[order.key]
+    assert isinstance(outcome.error, errors.PlatformFault)
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
