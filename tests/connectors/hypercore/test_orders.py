@@ -359,6 +359,19 @@ def test_two_machines_of_one_order_become_one(world: HyperCoreWorld) -> None:
     assert list(world.machines()) == [result]
 
 
+def test_of_two_machines_of_one_order_that_are_both_on_none_is_touched(world: HyperCoreWorld) -> None:
+    connector, order = world.connector(), clone(world, power_on=True)
+    machine = made(world, connector, order)
+    with world.lab:
+        twin = world.lab.create("twin", disks_mib=(10,))
+        extra_of(world.lab, twin).tags = extra_of(world.lab, world.found(machine.machine_id)).tags
+        world.lab.power_on(twin.id)
+    error = refuse(world, connector, dataclasses.replace(order, attempt=2))
+    assert isinstance(error, Conflict)
+    assert set(world.machines()) == {machine.machine_id, twin.id}
+    assert world.found(twin.id).power is LabPower.ON
+
+
 @pytest.mark.parametrize("shows_early", [True, False])
 def test_a_clone_that_is_still_being_made_is_waited_for(world: HyperCoreWorld, shows_early: bool) -> None:
     world.cluster.shows_early = shows_early
