@@ -78,6 +78,10 @@ class HyperCoreSettings(Settings):
             raise Unsupported("Give the address of at least one node of the cluster.")
         if bad := [node for node in self.nodes if not re.fullmatch(r"[A-Za-z0-9._:\-\[\]]+", node) or "@" in node]:
             raise Unsupported(f"{bad[0]!a} is no address of a node. Give names or addresses alone, without https://.")
+        if bad := [node for node in self.nodes if re.fullmatch(r"[^:\[\]]+:\d+", node)]:
+            raise Unsupported(
+                f"{bad[0]!a} has a port in it. Give the port in its own field: it is the same for all nodes."
+            )
         if not self.user or not self.password:
             raise Unsupported("Give the user and the password of an account on the cluster.")
         if not self.ca_certificate.strip() and not self.pins:

@@ -26,6 +26,7 @@ def test_every_field_has_a_label() -> None:
 
 def test_complete_settings_are_taken() -> None:
     GOOD.require_complete()
+    dataclasses.replace(GOOD, addresses="fd00::5, [fd00::6], node-1.example.net").require_complete()
     dataclasses.replace(GOOD, ca_certificate="", fingerprints="AB:" * 31 + "CD", vlans="10, 20").require_complete()
 
 
@@ -34,6 +35,7 @@ def test_complete_settings_are_taken() -> None:
     [
         ({"addresses": " , "}, "at least one node"),
         ({"addresses": "https://10.0.0.1"}, "without https"),
+        ({"addresses": "10.0.0.1:8443"}, "its own field"),
         ({"user": ""}, "user"),
         ({"password": ""}, "password"),
         ({"ca_certificate": " "}, "whom to trust"),
