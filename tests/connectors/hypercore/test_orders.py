@@ -278,12 +278,14 @@ def test_a_windows_guest_finds_its_answer_file_on_a_disc(world: HyperCoreWorld) 
     assert not world.litter()
 
 
-def test_an_answer_file_goes_with_its_machine(world: HyperCoreWorld) -> None:
+@pytest.mark.parametrize("is_named", [True, False])
+def test_an_answer_file_goes_with_its_machine(world: HyperCoreWorld, is_named: bool) -> None:
     connector = world.connector()
     order = dataclasses.replace(clone(world), seed=ANSWERS)
-    made(world, connector, order)
+    machine = made(world, connector, order)
     assert world.cluster.isos
-    do(world, connector, DeleteMachine(key=new_key(), machine=MachineRef("", Stamp(OURS, order.key))))
+    meant = MachineRef(machine.machine_id if is_named else "", Stamp(OURS, order.key))
+    do(world, connector, DeleteMachine(key=new_key(), machine=meant))
     assert not world.litter()
 
 
