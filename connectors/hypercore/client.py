@@ -1,8 +1,8 @@
 """The wire: HTTPS to whichever node of a cluster answers, sessions, and what every HyperCore endpoint has in common.
 
 There is no address of the whole cluster: the same API is served by every node, so a question goes to the node that
-answered last and, if that one does not answer, to the next (vendor's field notes, rule 6). A change is never asked twice:
-once a byte of it may have arrived, a lost answer is the caller's to look up. Every call has a connect and a read
+answered last and, if that one does not answer, to the next (vendor's field notes, rule 6). A change is never asked
+twice: once a byte of it may have arrived, a lost answer is the caller's to look up. Every call has a connect and a read
 timeout, since nodes that are being updated accept connections and then say nothing (rule 5). Nothing here is logged.
 """
 
@@ -19,6 +19,7 @@ from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -63,11 +64,10 @@ class Wire:
 
     def __init__(self, settings: HyperCoreSettings, workdir: Path) -> None:
         self._settings = settings
-        self._workdir = workdir
+        self._authority = workdir / f"hypercore-{uuid4().hex}.pem"
         self._lines: dict[str, _Line] = {}
         self._found: tuple[str, ...] = ()
         self._last = ""
-        self.is_closed = False
 
     @property
     def name(self) -> str:
@@ -76,7 +76,8 @@ class Wire:
     # --- asking ---
 
     def get(self, path: str, deadline: float, doing: str) -> list[Record]:
-        """All records of a kind, or the one of an id in a list; [] if it is unknown (200 with [] and 404 are the same).
+        """All records of a kind, or the one of an id in a list; [] if that id is unknown (200 with [] and 404 are the
+        same). A kind that is unknown is no empty listing.
 
         Raises `Unreachable` and its kin, or `Refusal`.
         """
@@ -88,7 +89,7 @@ class Wire:
                 found = self._line(node).call("GET", path, None, until, doing)
             except Refusal as refusal:
                 self._last = node
-                if refusal.status == 404:
+                if refusal.status == 404 and path.count("/") > 1:
                     return []
                 raise
             except Unreachable as error:
@@ -120,6 +121,8 @@ class Wire:
             except _NotSent as error:
                 failures.append(error)
                 continue
+            except Unreachable as error:
+                raise _worst([error]) from None
             self._last = node
             found = said if isinstance(said, dict) else {}
             return Answer(str(found.get("taskTag") or ""), str(found.get("createdUUID") or ""))
@@ -127,7 +130,7 @@ class Wire:
 
     def ask_node(self, node: str, path: str, deadline: float, doing: str) -> list[Record]:
         """As `get`, of this very node."""
-        return _records(self._line(node).call("GET", path, None, deadline, doing), node, doing)
+        return _records(self._line(node).call("GET", path, None, deadline, doing), f"Node {node}", doing)
 
     def update_status(self, deadline: float) -> Record | None:
         """What `/update/update_status.json` says; None if the cluster has never been updated (404). Needs no session.
@@ -152,11 +155,12 @@ class Wire:
 
     def close(self) -> None:
         """Signs out where it can in a moment. Idempotent; never raises."""
-        self.is_closed = True
         until = time.monotonic() + 2 * FAREWELL_S
         for line in self._lines.values():
             line.close(until)
         self._lines.clear()
+        with suppress(OSError):
+            self._authority.unlink(missing_ok=True)
 
     # --- nodes ---
 
@@ -166,15 +170,19 @@ class Wire:
         return sorted(known, key=lambda node: node != self._last)
 
     def _share(self, deadline: float, left: int) -> float:
-        """Until when one of so many nodes may take: no node eats the time of those after it."""
+        """Until when the next of so many nodes may take: none eats all the time of those after it."""
         now = time.monotonic()
         if now >= deadline:
             raise OutOfTime
-        return min(deadline, now + max(LEAST_S, min(READ_S, (deadline - now) / left)))
+        share = (deadline - now) / 2 if left > 1 else deadline - now
+        return min(deadline, now + max(LEAST_S, min(READ_S, share)))
 
     def _line(self, node: str) -> _Line:
         if node not in self._lines:
-            self._lines[node] = _Line(node, self._settings, self._workdir)
+            if not self._settings.pins and not self._authority.exists():
+                # requests wants it as a file
+                self._authority.write_text(self._settings.ca_certificate)
+            self._lines[node] = _Line(node, self._settings, self._authority)
         return self._lines[node]
 
 
@@ -193,7 +201,7 @@ class _NotSentCertificate(CertificateRejected, _NotSent):
 class _Line:
     """One node: its connections, and our session on it."""
 
-    def __init__(self, node: str, settings: HyperCoreSettings, workdir: Path) -> None:
+    def __init__(self, node: str, settings: HyperCoreSettings, authority: Path) -> None:
         self._node = node
         self._settings = settings
         self._base = f"https://{f'[{node}]' if ':' in node and '[' not in node else node}:{settings.real_port}"
@@ -202,7 +210,7 @@ class _Line:
         self._http.trust_env = False  # no proxies and no .netrc of the machine we run on
         self._http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # the session is sent by hand
         self._http.mount("https://", _PinnedAdapter(settings.pins) if settings.pins else HTTPAdapter())
-        self._http.verify = False if settings.pins else str(_authority(settings.ca_certificate, workdir))
+        self._http.verify = False if settings.pins else str(authority)
 
     def call(self, method: str, path: str, body: object, deadline: float, doing: str) -> Any:
         """The answer, signed in; signs in anew once if the session has ended meanwhile."""
@@ -239,11 +247,11 @@ class _Line:
             raise
         self._session_id = str(said.get("sessionID") or "") if isinstance(said, dict) else ""
         if not self._session_id:
-            raise Unreachable(f"{self._node} gave no session at sign-in. Check that a HyperCore node is there.")
+            raise Unreachable(f"Node {self._node} gave no session at sign-in. Check that a HyperCore node is there.")
 
     def _rejected(self, refusal: Refusal) -> CredentialsRejected:
         return CredentialsRejected(
-            f"{self._node} refused account {self._settings.user!r}. {faults.ADVICE[CredentialsRejected]}",
+            f"Node {self._node} refused account {self._settings.user!r}. {faults.ADVICE[CredentialsRejected]}",
             platform_words=refusal.words,
         )
 
@@ -254,12 +262,17 @@ class _Line:
             raise OutOfTime
         timeouts = (min(CONNECT_S, left), min(READ_S, left))
         headers = {"Accept": "application/json"}
+        raw = body if isinstance(body, bytes) else None
+        if raw is not None:
+            headers["Content-Type"] = "application/octet-stream"  # with its length: chunks are refused
         if self._session_id:
             headers["Cookie"] = f"sessionID={self._session_id}"
         try:
             with self._http.request(
-                method, self._base + path, json=body, headers=headers, timeout=timeouts, allow_redirects=False, stream=True
-            ) as response:
+                method, self._base + path, json=None if raw is not None else body, data=raw, headers=headers,
+                timeout=timeouts,
+                allow_redirects=False, stream=True,
+            ) as response:  # fmt: skip
                 content = _read(response, deadline)
         except requests.RequestException as error:
             raise self._lost(error, doing) from None
@@ -275,21 +288,21 @@ class _Line:
             refusal = Refusal(response.status_code, str(words or response.reason)[:500], _seconds(response))
             if faults.BY_STATUS.get(response.status_code) is Unreachable:
                 raise Unreachable(
-                    f"{self._node}: {doing} failed, the node answers {response.status_code}. "
+                    f"Node {self._node}: {doing} failed, it answers {response.status_code}. "
                     f"{faults.ADVICE[Unreachable]}",
                     platform_words=refusal.words,
                 )
             raise refusal
         if said is None:
             # Pages of HTML come from the web server in front, while the API behind it is being restarted.
-            raise Unreachable(f"{self._node}: {doing} failed, what came is no JSON. {faults.ADVICE[Unreachable]}")
+            raise Unreachable(f"Node {self._node}: {doing} failed, what came is no JSON. {faults.ADVICE[Unreachable]}")
         return said
 
     def _lost(self, error: requests.RequestException, doing: str) -> ConnectorError:
         causes = list(_causes(error))
         if any(isinstance(cause, (ssl.SSLCertVerificationError, _PinRejected)) for cause in causes):
             return _NotSentCertificate(
-                f"{self._node} showed a certificate that is not trusted. {faults.ADVICE[CertificateRejected]}",
+                f"Node {self._node} showed a certificate that is not trusted. {faults.ADVICE[CertificateRejected]}",
                 platform_words=_words(causes),
             )
         # Other TLS errors do not count: they also end connections on which something was asked.
@@ -300,7 +313,9 @@ class _Line:
         kind: type[Unreachable] = _NotSent if is_unsent else Unreachable
         if not is_unsent and isinstance(error, requests.ConnectionError) and not isinstance(error, requests.Timeout):
             kind = _BrokenOff
-        return kind(f"{self._node} {said} while {doing}. {faults.ADVICE[Unreachable]}", platform_words=_words(causes))
+        return kind(
+            f"Node {self._node} {said} while {doing}. {faults.ADVICE[Unreachable]}", platform_words=_words(causes)
+        )
 
     def close(self, until: float) -> None:
         session, left = self._session_id, until - time.monotonic()
@@ -322,13 +337,13 @@ def _read(response: requests.Response, deadline: float) -> bytes:
     return b"".join(parts)
 
 
-def _records(said: Any, node: str, doing: str) -> list[Record]:
+def _records(said: Any, who: str, doing: str) -> list[Record]:
     """Every GET gives an array (field notes, rule 2)."""
     if isinstance(said, dict):
         return [said]
     if isinstance(said, list) and all(isinstance(record, dict) for record in said):
         return said
-    raise Unreachable(f"{node}: {doing} failed, what came is no list of records. {faults.ADVICE[Unreachable]}")
+    raise Unreachable(f"{who}: {doing} failed, what came is no list of records. {faults.ADVICE[Unreachable]}")
 
 
 def _worst(failures: Sequence[ConnectorError]) -> ConnectorError:
@@ -361,17 +376,6 @@ def _words(causes: Sequence[BaseException]) -> str:
 def _seconds(response: requests.Response) -> float | None:
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdigit() else None
-
-
-def _authority(pem: str, workdir: Path) -> Path:
-    """The CA certificates as a file, which is how requests wants them. Named by content, so that objects may share it."""
-    path = workdir / f"hypercore-ca-{hashlib.sha256(pem.encode()).hexdigest()[:16]}.pem"
-    if not path.exists():
-        draft = path.with_suffix(f".{time.monotonic_ns()}")
-        draft.write_text(pem)
-        draft.chmod(0o600)
-        draft.replace(path)
-    return path
 
 
 def segment(value: str) -> str:

@@ -1,7 +1,7 @@
 """Scale Computing HyperCore: the contract of `connectors.base`, kept.
 
-Every order is a function that looks at the cluster and begins the one change that comes next (see `work`). All calls are
-short HTTPS requests in the caller's own thread; nothing is kept between calls that a receipt does not hold too.
+Every order is a function that looks at the cluster and begins the one change that comes next (see `work`). All calls
+are short HTTPS requests in the caller's own thread; nothing is kept between calls that a receipt does not hold too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from connectors.base import (
     Surroundings,
     TakeSnapshot,
 )
-from connectors.errors import ConnectorError, PlatformFault, Unreachable, Unsupported
+from connectors.errors import Busy, ConnectorError, PlatformFault, Unreachable, Unsupported
 from connectors.hypercore import exchange, faults, inventory, machines, mapping, power, screens, snapshots
 from connectors.hypercore.client import OutOfTime, Wire
 from connectors.hypercore.faults import Refusal
@@ -69,6 +69,10 @@ RIGHTS: Mapping[str, frozenset[type[Order]]] = {
 """Role -> the orders that need it."""
 
 
+BUSY_S = 3.0
+"""When to come back to a cluster that said it was busy."""
+
+
 class HyperCoreConnector:
     """One cluster, reached through any of its nodes."""
 
@@ -85,7 +89,7 @@ class HyperCoreConnector:
         self._turn = Turn()
 
     def __repr__(self) -> str:
-        return f"<HyperCoreConnector {self._settings.endpoint}>"
+        return f"<HyperCoreConnector {self._settings.addresses}>"
 
     # --- looking ---
 
@@ -124,7 +128,8 @@ class HyperCoreConnector:
         )
 
     def _node_warnings(self, deadline: float) -> list[str]:
-        """Each node has its own version while the cluster is being updated, and only a call tells whether it answers."""
+        """Each node has its own version while the cluster is being updated, and only a call tells whether it
+        answers."""
         nodes = self._wire.get("/Node", deadline, "reading the nodes")
         known = [str(node.get("lanIP") or "") for node in nodes if node.get("lanIP")]
         self._wire.learn_nodes(known)
@@ -138,11 +143,11 @@ class HyperCoreConnector:
                 why = f": {error.message}" if isinstance(error, ConnectorError) else " in time."
                 warnings.append(f"Node {node} does not answer{why}")
         if len(versions) > 1:
-            warnings.append(f"The nodes run different versions ({', '.join(sorted(versions))}): an update is under way.")
+            warnings.append(f"The nodes run different versions ({', '.join(sorted(versions))}): an update is on.")
         if missing := [node for node in known if node not in self._settings.nodes]:
             warnings.append(
-                f"The cluster has more nodes than the settings name: add {', '.join(missing)}, so that Deskyard can go on "
-                "without the others."
+                f"The cluster has more nodes than the settings name: add {', '.join(missing)}, so that Deskyard can go "
+                "on without the others."
             )
         return warnings
 
@@ -217,6 +222,8 @@ class HyperCoreConnector:
                 raise problem from None
             if type(work.order) not in UNDO or isinstance(error, machines.Ambiguous):
                 return work.failed(problem)
+            if isinstance(problem, Busy) and work.is_patient():
+                return work.running(f"Waiting: {problem.message}", problem.retry_after_s or BUSY_S)
             work.keep_error(problem)
             return self._undo(work)
 

@@ -1,7 +1,7 @@
 """RecycleMachine and RevertSnapshot: other disks under the same machine, in steps that any process can go on with.
 
-HyperCore has no revert. What it has is copying a disk out of a snapshot into a machine, and deleting disks. So both orders
-do the same, the one from a snapshot of the template, the other from one of the machine itself:
+HyperCore has no revert. What it has is copying a disk out of a snapshot into a machine, and deleting disks. So both
+orders do the same, the one from a snapshot of the template, the other from one of the machine itself:
 
 1. Note in the machine's tags that this order exchanges its disks, which ones were there (they are the old ones from now
    on), and whether it was on. What is there later and is not noted is new.
@@ -9,8 +9,8 @@ do the same, the one from a snapshot of the template, the other from one of the 
 3. Copy each disk out of the snapshot. Those for which there is no place beside the old one (NVRAM, TPM, IDE) come last,
    and there the old one goes first.
 4. Delete the old disks.
-5. Name, boot order and cloud-init data, and in the same change: the notes go, and the order's key stays as the last that
-   exchanged the disks, by which a second attempt knows that it is done.
+5. Name, boot order and cloud-init data, and in the same change: the notes go, and the order's key stays as the last
+   that exchanged the disks, by which a second attempt knows that it is done.
 
 Until step 4 a failure is undone: the new disks go, the old ones were never touched. Copies depend on nobody, so the
 template's snapshot is deleted in the end, and a snapshot outlives the disks it was taken of (vendor's field notes).
@@ -23,9 +23,9 @@ from typing import Any
 
 from connectors.base import Outcome, Power, RecycleMachine, RevertSnapshot
 from connectors.errors import Conflict, NotFound, PlatformFault, Unsupported
-from connectors.hypercore import mapping, names, power
+from connectors.hypercore import answers, mapping, names, power
 from connectors.hypercore.client import segment
-from connectors.hypercore.machines import NO_ANSWER_FILE, made, usable_template
+from connectors.hypercore.machines import made, usable_template
 from connectors.hypercore.mapping import Disk, Snapshot, Vm
 from connectors.hypercore.work import O, Started, Waiting, Work
 
@@ -36,8 +36,6 @@ def recycle(work: Work[RecycleMachine]) -> Outcome:
     """Fresh disks of the template; the machine keeps its id and stamp, its snapshots go."""
     order = work.order
     names.require_usable(order.name)
-    if order.seed is not None and order.seed.answer_file:
-        raise Unsupported(NO_ANSWER_FILE)
     work.begin("Looking at the machine")
     vm = work.ours(order.machine)
     if vm.marks.exchanged != order.key:
@@ -48,6 +46,8 @@ def recycle(work: Work[RecycleMachine]) -> Outcome:
     for snapshot in work.view.snapshots():
         if snapshot.vm == vm.id:  # the last user's files are in it
             work.change("Deleting a snapshot", "DELETE", f"/VirDomainSnapshot/{segment(snapshot.id)}", on=vm)
+    if power.is_off(vm):
+        answers.settle(work, vm, order.seed.answer_file if order.seed else "")
     if order.power_on:
         power.switch_on(work, vm)
     work.step = "Recycling the machine"
@@ -156,7 +156,8 @@ def _has_no_place(disk: Disk, sources: Sequence[Disk]) -> bool:
 
 
 def _pair(sources: Sequence[Disk], new: Sequence[Disk]) -> dict[str, str]:
-    """Source -> its copy, for those that have one: a copy is as its source in type and size, first come, first served."""
+    """Source -> its copy, for those that have one: a copy is as its source in type and size, first come, first
+    served."""
     free = list(new)
     found: dict[str, str] = {}
     for source in sources:

@@ -1,8 +1,8 @@
 """HyperCore's errors -> ours, in one table.
 
-Sources: the vendor's field notes (github.com/ScaleComputing/RestAPIExamples, docs/hypercore-api-field-notes.md, on 9.6 to
-9.8): errors are `{"error": "..."}`, a node that is being updated hangs, shows TLS errors or answers 502 with a page of
-HTML, a call that comes while a task runs may be answered 500, and an SSD tier that is more than 90 % full refuses
+Sources: the vendor's field notes (github.com/ScaleComputing/RestAPIExamples, docs/hypercore-api-field-notes.md, on 9.6
+to 9.8): errors are `{"error": "..."}`, a node that is being updated hangs, shows TLS errors or answers 502 with a page
+of HTML, a call that comes while a task runs may be answered 500, and an SSD tier that is more than 90 % full refuses
 clones and snapshots, which only `/Condition` explains. A task that fails says why in `formattedMessage`.
 """
 
@@ -66,7 +66,7 @@ ROOM = re.compile(r"tier|storage|capacity|space", re.IGNORECASE)
 
 ADVICE: dict[type[ConnectorError], str] = {
     Unreachable: "Check the nodes' addresses and port 443, and whether the cluster is being updated.",
-    CertificateRejected: "Check that the CA certificate or the fingerprints are those of the nodes. No password was sent.",
+    CertificateRejected: "Check that the CA certificate or the fingerprints are the nodes'. No password was sent.",
     CredentialsRejected: "Check user and password, and that the account is not locked.",
     Busy: "It will be tried again.",
     NotFound: "It is not there any more.",

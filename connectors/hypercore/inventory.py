@@ -1,8 +1,9 @@
 """What a cluster shows: complete listings only.
 
-HyperCore tells no changes, so every reading lists everything (one call for all machines) and says so. What could not be
-read stands in `partial`. An account without the role Read may be shown nothing instead of being refused: so a listing
-without a single machine is believed only if the account's roles can be read and let it see them.
+HyperCore tells no changes, so every reading lists everything (one call for all machines) and says so, whatever cursor
+comes along. What could not be read stands in `partial`. An account without the role Read may be shown nothing instead
+of being refused: so a listing without a single machine is believed only if the account's roles can be read and let it
+see them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from connectors.base import Inventory, Machine, Power, Template
+from connectors.base import Cursor, Inventory, Machine, Power, Template
 from connectors.errors import ConnectorError, Unreachable
 from connectors.hypercore import mapping
 from connectors.hypercore.client import Record, Wire
@@ -51,6 +52,7 @@ def read(wire: Wire, settings: HyperCoreSettings, deadline: float) -> Inventory:
     return Inventory(
         began_at=began_at,
         complete=not gaps,
+        cursor=None if gaps else Cursor(began_at.isoformat()),
         partial="; ".join(gaps),
         hosts=tuple(hosts),
         machines=tuple(seen),

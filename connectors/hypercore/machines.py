@@ -1,8 +1,8 @@
 """CloneMachine, DeleteMachine, Reconfigure: machines from templates and back to nothing.
 
-A clone bears its stamp from the first moment, as tags of the clone call itself, so a second attempt meets what the first
-one made, and a delete without an id finds it. HyperCore's clones are thin copies that share blocks and depend on nobody:
-there is no other kind, so `linked` and full are the same here.
+A clone bears its stamp from the first moment, as tags of the clone call itself, so a second attempt meets what the
+first one made, and a delete without an id finds it. HyperCore's clones are thin copies that share blocks and depend on
+nobody: there is no other kind, so `linked` and full are the same here.
 """
 
 from __future__ import annotations
@@ -12,15 +12,10 @@ from typing import Any
 
 from connectors.base import CloneMachine, DeleteMachine, MachineMade, MachineRef, Outcome, Reconfigure, Stamp
 from connectors.errors import Conflict, NotFound, PlatformFault, Unsupported
-from connectors.hypercore import mapping, names, power
+from connectors.hypercore import answers, mapping, names, power
 from connectors.hypercore.client import segment
 from connectors.hypercore.mapping import MIB, Vm
 from connectors.hypercore.work import O, Started, Waiting, Work
-
-NO_ANSWER_FILE = (
-    "HyperCore hands guests cloud-init data and no Sysprep answer file. Use a template with cloudbase-init, and "
-    "preparation by cloud-init."
-)
 
 LONGEST_LOOK_S = 600.0
 """How long a delete without an id waits for a clone that may be under way unseen."""
@@ -37,8 +32,6 @@ def clone(work: Work[CloneMachine]) -> Outcome:
     """Clone, then what a clone call drops or cannot say (boot order, host, NICs), then power. Each looks first."""
     order = work.order
     names.require_usable(order.name)
-    if order.seed is not None and order.seed.answer_file:
-        raise Unsupported(NO_ANSWER_FILE)
     work.begin("Looking for the machine")
     vm = _only(work, work.stamp)
     if vm is None:
@@ -48,6 +41,8 @@ def clone(work: Work[CloneMachine]) -> Outcome:
         raise Waiting("Cloning the template")
     _finish(work, vm)
     _connect(work, vm)
+    if power.is_off(vm):
+        answers.settle(work, vm, order.seed.answer_file if order.seed else "")
     if order.power_on:
         power.switch_on(work, vm)
     work.step = "Making the machine"
@@ -178,6 +173,8 @@ def undo_clone(work: Work[CloneMachine]) -> None:
     """Remove what this order made, if anything. Raises as `change` does while there is something left to do."""
     for vm in work.stamped(work.stamp):
         remove(work, vm)
+    for removed in work.receipt.get("removed", ()):
+        answers.drop(work, str(removed))
 
 
 def made(vm: Vm) -> MachineMade:
@@ -204,6 +201,7 @@ def delete(work: Work[DeleteMachine]) -> Outcome:
     if vm is not None:
         remove(work, vm)
     _drop_snapshots(work, ref.id)
+    answers.drop(work, ref.id)
     work.step = "Deleting the machine"
     return work.done()
 
@@ -222,12 +220,14 @@ def _delete_begun(work: Work[DeleteMachine], ref: MachineRef) -> Outcome:
         raise Waiting(f"Waiting for a task on {busy[0].name!r}", 1.0)
     for removed in work.receipt.get("removed", ()):
         _drop_snapshots(work, str(removed))
+        answers.drop(work, str(removed))
     work.step = "Deleting what was begun"
     return work.done()
 
 
 def remove(work: Work[O], vm: Vm) -> None:
-    """Cut the power, then delete. Always raises, as `change` does: it is done once the machine does not show any more."""
+    """Cut the power, then delete. Always raises, as `change` does: it is done once the machine does not show any
+    more."""
     power.cut_power(work, vm)
     try:
         work.change("Deleting the machine", "DELETE", f"/VirDomain/{segment(vm.id)}", on=vm)

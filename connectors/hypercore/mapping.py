@@ -112,6 +112,14 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Drive:
+    """A CD-ROM drive, and the path of the image in it, if any."""
+
+    id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Nic:
     id: str
     type: str
@@ -143,6 +151,7 @@ class Vm:
     host: str
     marks: Marks
     disks: tuple[Disk, ...] = ()
+    drives: tuple[Drive, ...] = ()
     nics: tuple[Nic, ...] = ()
     boot: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
@@ -184,6 +193,9 @@ def read_vm(record: Record) -> Vm:
         host=str(record.get("nodeUUID") or ""),
         marks=read_marks(record.get("tags")),
         disks=tuple(sorted(disks, key=lambda disk: (disk.type in MEMORIES, disk.slot, disk.type))),
+        drives=tuple(
+            Drive(_id(device), str(device.get("path") or "")) for device in devices if device.get("type") == "IDE_CDROM"
+        ),
         nics=tuple(Nic(_id(nic), str(nic.get("type") or ""), int(nic.get("vlan") or 0)) for nic in nics),
         boot=tuple(str(device) for device in record.get("bootDevices") or ()),
         addresses=addresses(address for nic in nics for address in nic.get("ipv4Addresses") or ()),
@@ -327,7 +339,7 @@ class Cluster:
 
 def read_cluster(records: Sequence[Record]) -> Cluster:
     record = records[0] if records else {}
-    return Cluster(str(record.get("uuid") or ""), str(record.get("clusterName") or ""), str(record.get("icosVersion") or ""))
+    return Cluster(*(str(record.get(name) or "") for name in ("uuid", "clusterName", "icosVersion")))
 
 
 def host_of(record: Record) -> Host:
@@ -373,7 +385,8 @@ def active_conditions(records: Iterable[Record]) -> tuple[str, ...]:
 
 
 def is_updating(status: Record | None) -> bool:
-    """What `update_status.json` says: idle only if both fields say COMPLETE (field notes, rule 5). None: never updated."""
+    """What `update_status.json` says: idle only if both fields say COMPLETE (field notes, rule 5). None: never
+    updated."""
     if status is None:
         return False
     prepared, updated = status.get("prepareStatus") or {}, status.get("updateStatus") or {}
@@ -445,6 +458,30 @@ def read_snapshot(record: Record) -> Snapshot:
 def label_of(name: str, key: str) -> str:
     """A snapshot's label: its only place for anything of ours (field notes: `labels` are refused)."""
     return f"{name} [deskyard {key}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An ISO image on the cluster."""
+
+    id: str
+    name: str
+    path: str
+    is_ready: bool
+
+
+def read_image(record: Record) -> Image:
+    return Image(
+        id=_id(record),
+        name=str(record.get("name") or ""),
+        path=str(record.get("path") or ""),
+        is_ready=record.get("readyForInsert") is True,
+    )
+
+
+def image_prefix(machine: str) -> str:
+    """What the names of all images made for a machine begin with."""
+    return f"deskyard-{machine}-"
 
 
 # --- what is sent ----------------------------------------------------------------------------------------------------

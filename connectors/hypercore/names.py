@@ -18,7 +18,7 @@ def require_usable(name: str, what: str = "machine") -> None:
         raise Unsupported(f"HyperCore cannot take the {what}'s name {name[:80]!a}: it has {shown}. Choose another.")
     if (size := len(name.encode())) > LONGEST_NAME_BYTES:
         raise Unsupported(
-            f"The {what}'s name {name[:40]!a}… has {size} bytes; Deskyard gives HyperCore at most {LONGEST_NAME_BYTES}. "
+            f"The {what}'s name {name[:40]!a}… has {size} bytes; HyperCore is given at most {LONGEST_NAME_BYTES}. "
             "Shorten it."
         )
 

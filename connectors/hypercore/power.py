@@ -109,5 +109,3 @@ def _restart(work: Work[SetPower], vm: Vm, action: str, step: str) -> None:
     except Started:
         work.receipt["restarted"] = True
         raise
-
-

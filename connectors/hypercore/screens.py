@@ -1,8 +1,8 @@
 """OpenScreen: the VNC server inside the guest, since HyperCore shows screens in its own web page alone.
 
-No REST call for a screen is known (vendor's field notes, Ansible collection, Terraform provider). So the guest has to run a
-VNC server, and its agent has to tell an address. The port is the settings'; the password too, so it is not new for each
-viewing.
+No REST call for a screen is known (vendor's field notes, Ansible collection, Terraform provider). So the guest has to
+run a VNC server, and its agent has to tell an address. The port is the settings'; the password too, so it is not new
+for each viewing.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def open_screen(work: Work[OpenScreen]) -> Outcome:
         if time.time() < since + PATIENCE_S:
             raise Waiting("Waiting for the guest to tell its address", 0.5)
         raise Conflict(
-            f"Machine {vm.name!r} has told no address yet, so its screen cannot be reached. Wait until its guest is up; "
-            "if it stays so, install the guest tools (guest agent) in its template."
+            f"Machine {vm.name!r} has told no address yet, so its screen cannot be reached. Wait until its guest is "
+            "up; if it stays so, install the guest tools (guest agent) in its template."
         )
     return work.done(
         ScreenOpened(

@@ -23,7 +23,7 @@ class HyperCoreSettings(Settings):
         "the whole cluster: with several, Deskyard goes on when a node is down or being updated.",
     )
     port: int = setting("Port", default=0, help="0: the usual one (443).")
-    user: str = setting("User", help="A HyperCore user with the roles Read, VM Create/Edit, VM Power Controls, VM Delete.")
+    user: str = setting("User", help="One with the roles Read, VM Create/Edit, VM Power Controls, VM Delete.")
     password: str = setting("Password", secret=True)
     ca_certificate: str = setting(
         "CA certificate",
@@ -60,7 +60,7 @@ class HyperCoreSettings(Settings):
     @property
     def endpoint(self) -> str:
         """What messages call this cluster; holds no secret."""
-        return self.nodes[0] if self.nodes else "HyperCore"
+        return f"HyperCore at {self.nodes[0]}" if self.nodes else "HyperCore"
 
     @property
     def pins(self) -> frozenset[str]:
@@ -78,10 +78,14 @@ class HyperCoreSettings(Settings):
             raise Unsupported("Give the address of at least one node of the cluster.")
         if bad := [node for node in self.nodes if not re.fullmatch(r"[A-Za-z0-9._:\-\[\]]+", node) or "@" in node]:
             raise Unsupported(f"{bad[0]!a} is no address of a node. Give names or addresses alone, without https://.")
+        if bad := [node for node in self.nodes if re.fullmatch(r"[^:\[\]]+:\d+", node)]:
+            raise Unsupported(
+                f"{bad[0]!a} has a port in it. Give the port in its own field: it is the same for all nodes."
+            )
         if not self.user or not self.password:
             raise Unsupported("Give the user and the password of an account on the cluster.")
         if not self.ca_certificate.strip() and not self.pins:
-            raise Unsupported("Say whom to trust: give a CA certificate or the fingerprints of the nodes' certificates.")
+            raise Unsupported("Say whom to trust: give a CA certificate, or fingerprints of the nodes' certificates.")
         if self.ca_certificate.strip() and self.pins:
             raise Unsupported("Give a CA certificate or fingerprints, not both.")
         if bad := [pin for pin in sorted(self.pins) if not re.fullmatch(r"[0-9a-f]{64}", pin)]:

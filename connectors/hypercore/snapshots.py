@@ -10,7 +10,8 @@ from connectors.hypercore.work import Waiting, Work
 
 
 def take(work: Work[TakeSnapshot]) -> Outcome:
-    """`replication` false, else HyperCore sends it to wherever the machine is replicated, and may not delete it soon."""
+    """`replication` false, else HyperCore sends it to wherever the machine is replicated, and may not delete it
+    soon."""
     order = work.order
     names.require_usable(order.name, what="snapshot")
     work.begin("Looking at the machine")

@@ -1,10 +1,10 @@
 """One order on its way: what a step of any order has at hand, and how it says how far it got.
 
-HyperCore wants one change at a time: the next call that comes before a task has ended may be answered with a 500 (vendor's
-field notes, rule 1). So a step that changes something ends the order's turn (`Started`), the task's tag goes into the
-receipt, and whoever wants to change something meanwhile waits (`Waiting`), here or in another process: the queue is
-nothing but the receipts that are still RUNNING. What a task is at work on the platform itself tells (`latestTaskTag`), so
-that an attempt whose receipt was lost waits for what its forerunner began.
+HyperCore wants one change at a time: the next call that comes before a task has ended may be answered with a 500
+(vendor's field notes, rule 1). So a step that changes something ends the order's turn (`Started`), the task's tag goes
+into the receipt, and whoever wants to change something meanwhile waits (`Waiting`), here or in another process: the
+queue is nothing but the receipts that are still RUNNING. What a task is at work on the platform itself tells
+(`latestTaskTag`), so that an attempt whose receipt was lost waits for what its forerunner began.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from connectors.base import MachineRef, Order, Outcome, Result, Stage, Stamp, Surroundings
-from connectors.errors import BY_KIND, Busy, Conflict, ConnectorError, NotFound, PlatformFault, Unsupported
+from connectors.errors import BY_KIND, Busy, Conflict, ConnectorError, NotFound, PlatformFault, Unreachable, Unsupported
 from connectors.hypercore import faults, mapping
-from connectors.hypercore.client import OutOfTime, Wire, segment
+from connectors.hypercore.client import OutOfTime, Record, Wire, segment
 from connectors.hypercore.faults import Refusal
-from connectors.hypercore.mapping import Snapshot, Task, Vm
+from connectors.hypercore.mapping import Image, Snapshot, Task, Vm
 from connectors.hypercore.settings import HyperCoreSettings
 
 O = TypeVar("O", bound=Order)  # noqa: E741
+T = TypeVar("T")
 
 TASK_S = 0.4
 """When to ask after a task again."""
@@ -31,6 +32,8 @@ WAIT_S = 0.6
 LONGEST_WAIT_S = 5.0
 SETTLE_S = 90.0
 """How long a machine may take to show what a task has brought about: tasks end before states change."""
+PATIENCE = 10
+"""How often an order that has begun comes back to a cluster that says it is busy."""
 REFUSALS = 8
 """How many sporadic 500 in a row an order takes for HyperCore being busy."""
 
@@ -42,10 +45,10 @@ class Started(Exception):
 class Waiting(Exception):
     """Nothing can be done now."""
 
-    def __init__(self, step: str, poll_after_s: float = TASK_S) -> None:
+    def __init__(self, step: str, poll_after_s: float | None = None) -> None:
         super().__init__(step)
         self.step = step
-        self.poll_after_s = poll_after_s
+        self.poll_after_s = TASK_S if poll_after_s is None else poll_after_s
 
 
 class Turn:
@@ -60,7 +63,8 @@ class Turn:
 
 @dataclass
 class View:
-    """What the cluster showed during one call of `submit` or `poll`, read when first asked for and again after a change."""
+    """What the cluster showed during one call of `submit` or `poll`, read when first asked for and again after a
+    change."""
 
     wire: Wire
     deadline: float
@@ -69,23 +73,45 @@ class View:
     """How many orders of this call wait for their turn."""
     _vms: tuple[Vm, ...] | None = None
     _snapshots: tuple[Snapshot, ...] | None = None
+    _images: tuple[Image, ...] | None = None
     _tasks: dict[str, Task | None] = field(default_factory=dict)
 
     def forget(self) -> None:
         """Something is being changed."""
-        self._vms = self._snapshots = None
+        self._vms = self._snapshots = self._images = None
 
     def vms(self) -> tuple[Vm, ...]:
         if self._vms is None:
-            records = self.wire.get("/VirDomain", self.deadline, "reading the machines")
-            self._vms = tuple(mapping.read_vm(record) for record in records if record.get("uuid"))
+            self._vms = self._listing("/VirDomain", "reading the machines", mapping.read_vm)
         return self._vms
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         if self._snapshots is None:
-            records = self.wire.get("/VirDomainSnapshot", self.deadline, "reading the snapshots")
-            self._snapshots = tuple(mapping.read_snapshot(record) for record in records if record.get("uuid"))
+            self._snapshots = self._listing("/VirDomainSnapshot", "reading the snapshots", mapping.read_snapshot)
         return self._snapshots
+
+    def _listing(self, path: str, doing: str, read: Callable[[Record], T]) -> tuple[T, ...]:
+        """All of a kind. Nothing is left out in silence: what does not show is taken for gone, and orders act on that.
+
+        A node that knows no such listing at all, or a record that cannot be understood, says nothing of any machine.
+        """
+        try:
+            return tuple(read(record) for record in self.wire.get(path, self.deadline, doing))
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise PlatformFault(
+                f"{self.wire.name}: {doing} failed, one of the records could not be understood. Nothing was done.",
+                platform_words=f"{path}: {type(error).__name__} {error}"[:300],
+            ) from None
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            words = f"{self.wire.name}: {doing} failed, there is no such thing. {faults.ADVICE[Unreachable]}"
+            raise Unreachable(words, platform_words=refusal.words) from None
+
+    def images(self) -> tuple[Image, ...]:
+        if self._images is None:
+            self._images = self._listing("/ISO", "reading the ISO images", mapping.read_image)
+        return self._images
 
     def hosts(self) -> set[str]:
         return {str(record.get("uuid")) for record in self.wire.get("/Node", self.deadline, "reading the nodes")}
@@ -175,11 +201,16 @@ class Work(Generic[O]):
             return True
         if any(vm.has_task for vm in self.view.vms()):
             raise Busy(
-                f"{self.settings.endpoint}: {self.step.lower()} was refused {refused} times while another task is under "
-                "way there. It will be tried again.",
+                f"{self.settings.endpoint}: {self.step.lower()} was refused {refused} times while another task is "
+                "under way there. It will be tried again.",
                 platform_words=refusal.words,
             ) from None
         return False
+
+    def is_patient(self) -> bool:
+        """Whether an order that has begun waits once more for a cluster that is busy, rather than being undone."""
+        self.receipt["busy"] = int(self.receipt.get("busy", 0)) + 1
+        return int(self.receipt["busy"]) <= PATIENCE
 
     def settle_task(self) -> None:
         """Raises `Waiting` while this order's own task is under way, or what made it fail."""
@@ -212,7 +243,7 @@ class Work(Generic[O]):
                 raise Waiting(f"Waiting for machine {vm.name!r} ({step.lower()})")
             self.receipt.pop("sent")
             raise PlatformFault(
-                f"Machine {vm.name!r} still is {vm.state or 'in no known state'}, {SETTLE_S:.0f} s after {step.lower()}. "
+                f"Machine {vm.name!r} still is {vm.state or 'in no state'}, {SETTLE_S:.0f} s after {step.lower()}. "
                 "Look at it in HyperCore's own page."
             )
         self.send(vm, action, step)
@@ -264,12 +295,16 @@ class Work(Generic[O]):
 
     # --- saying how far it is ---
 
-    def running(self, step: str = "", poll_after_s: float = TASK_S) -> Outcome:
+    def running(self, step: str = "", poll_after_s: float | None = None) -> Outcome:
         percent = self.receipt.get("percent")
         return Outcome(
-            key=self.order.key, stage=Stage.RUNNING, step=step or self.step, receipt=dict(self.receipt),
-            percent=percent if isinstance(percent, int) else None, poll_after_s=poll_after_s,
-        )  # fmt: skip
+            key=self.order.key,
+            stage=Stage.RUNNING,
+            step=step or self.step,
+            receipt=dict(self.receipt),
+            percent=percent if isinstance(percent, int) else None,
+            poll_after_s=TASK_S if poll_after_s is None else poll_after_s,
+        )
 
     def done(self, result: Result | None = None) -> Outcome:
         return Outcome(key=self.order.key, stage=Stage.DONE, step=self.step, percent=100, result=result)

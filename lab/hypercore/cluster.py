@@ -1,17 +1,20 @@
 """A HyperCore cluster: what all its nodes share, and what each call does to it.
 
-Calls raise `Refused` with an HTTP status and words. Changes are tasks: checked at once, done when their time has come. All
-methods want the world's lock.
+Calls raise `Refused` with an HTTP status and words. Changes are tasks: checked at once, done when their time has come.
+All methods want the world's lock.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+
+import pycdlib
 
 from lab.errors import HostDown, NoSuch, OutOfMemory, OutOfStorage, WorldError, WrongState
 from lab.hypercore.devices import (
@@ -23,13 +26,14 @@ from lab.hypercore.devices import (
     TYPES,
     Device,
     Extra,
+    Iso,
     Point,
     copy_bytes,
     extra_of,
     free_slot,
     sync_disks,
 )
-from lab.nouns import Machine, Nic, Power, Task, TaskState
+from lab.nouns import Machine, Nic, Power, Task
 from lab.world import World
 
 Body = Mapping[str, Any]
@@ -51,7 +55,7 @@ class Cluster:
     """One cluster over one world."""
 
     def __init__(
-        self, world: World, *, name: str = "hc3", user: str = "deskyard", password: str = "secret-of-the-lab",
+        self, world: World, *, name: str = "hc3", user: str = "deskyard", password: str = "of-the-lab",  # noqa: S107
         version: str = "9.6.27.225000",
     ) -> None:  # fmt: skip
         self.world = world
@@ -64,6 +68,7 @@ class Cluster:
         """Of the account."""
         self.user_id = world.new_id()
         self.points: dict[str, Point] = {}
+        self.isos: dict[str, Iso] = {}
         self.tags: dict[str, str] = {}
         """Task tag -> id of the world's task."""
         self.task_s: dict[str, float] = {"Clone": 2.0, "Snapshot": 1.0}
@@ -153,10 +158,11 @@ class Cluster:
         dom, options = _mapping(body, "dom"), body.get("options") or {}
         _require_known(
             dom,
-            {"name", "description", "mem", "numVCPU", "tags", "operatingSystem", "cloudInitData", "blockDevs", "netDevs",
-             "state", "bootDevices", "machineType", "affinityStrategy", "snapshotScheduleUUID"},
+            {"name", "description", "mem", "numVCPU", "tags", "operatingSystem", "cloudInitData", "blockDevs",
+             "netDevs", "state", "bootDevices", "machineType", "affinityStrategy", "snapshotScheduleUUID"},
         )  # fmt: skip
         _require_known(options, {"attachGuestToolsISO", "machineTypeKeyword"})
+        _decoded(dom.get("cloudInitData"))
         id = self.world.new_id()
 
         def act() -> None:
@@ -186,6 +192,7 @@ class Cluster:
             wanted,
             {"name", "description", "tags", "cloudInitData", "netDevs", "mem", "numVCPU", "operatingSystem", "smbios"},
         )
+        _decoded(wanted.get("cloudInitData"))
         point = self.point(str(body["snapUUID"])) if body.get("snapUUID") else None
         if point is not None and point.domain != id:
             raise Refused(400, "Snapshot does not belong to this VirDomain")
@@ -207,7 +214,8 @@ class Cluster:
         theirs = extra_of(self.world, source)
         machine = self.world.create(
             str(wanted.get("name") or source.name), vcpus=int(wanted.get("numVCPU") or source.vcpus),
-            memory_mib=int(wanted.get("mem") or source.memory_mib * MIB) // MIB, networks=(), folder=source.folder, id=id,
+            memory_mib=int(wanted.get("mem") or source.memory_mib * MIB) // MIB, networks=(), folder=source.folder,
+            id=id,
         )  # fmt: skip
         extra = extra_of(self.world, machine)
         extra.tags = str(wanted.get("tags", theirs.tags))
@@ -242,11 +250,7 @@ class Cluster:
         if not isinstance(data := wanted.get("cloudInitData"), Mapping):
             return
         extra.cloud_init = {"userData": str(data.get("userData") or ""), "metaData": str(data.get("metaData") or "")}
-        try:
-            user_data = base64.b64decode(extra.cloud_init["userData"], validate=True).decode()
-            meta_data = base64.b64decode(extra.cloud_init["metaData"], validate=True).decode()
-        except ValueError:
-            raise Refused(400, "cloudInitData is not base64") from None
+        user_data, meta_data = _decoded(data)
         seed = {"user_data": user_data, "meta_data": meta_data}
         with suppress(ValueError, AttributeError):
             told = json.loads(meta_data or "{}")
@@ -262,12 +266,14 @@ class Cluster:
             {"name", "description", "tags", "mem", "numVCPU", "bootDevices", "operatingSystem", "affinityStrategy",
              "cloudInitData", "snapshotScheduleUUID", "blockDevs", "netDevs", "uuid", "state"} | newer,
         )  # fmt: skip
+        _decoded(body.get("cloudInitData"))
         resizes = ("mem" in body and int(body["mem"]) != machine.memory_mib * MIB) or (
             "numVCPU" in body and int(body["numVCPU"]) != machine.vcpus
         )
         if resizes and machine.power is not Power.OFF:
             raise Refused(400, "VirDomain must be shut off")
-        if unknown := set(body.get("bootDevices") or ()) - {device.uuid for device in extra_of(self.world, machine).devices}:
+        devices = {device.uuid for device in extra_of(self.world, machine).devices}
+        if unknown := set(body.get("bootDevices") or ()) - devices:
             raise Refused(400, f"Unknown boot device {min(unknown)}")
 
         def act() -> None:
@@ -356,6 +362,9 @@ class Cluster:
             first = next((device for device in extra.devices if extra.boot[:1] == [device.uuid]), None)
             can_boot = first is not None and first.type in DISKS and not first.has_new_identity
             machine.guest.boots_s = extra.boots_s if can_boot else NEVER
+            machine.guest.seed.pop("answer_file", None)
+            for disc in self._discs(extra):
+                machine.guest.seed |= answers_on(disc)
             self.world.power_on(machine.id)
         elif machine.power is not Power.ON:
             self.world.resume(machine.id)
@@ -465,12 +474,10 @@ class Cluster:
             extra = extra_of(self.world, machine)
             kind = str(wanted["type"])
             slot = int(wanted["slot"]) if wanted.get("slot") is not None else free_slot(extra.devices, kind)
-            extra.devices.append(
-                Device(
-                    created, kind, int(wanted["capacity"]), str(wanted.get("cacheMode") or "NONE"), slot,
-                    disk=copy_bytes(self.world, source), has_new_identity=options.get("regenerateDiskID", True),
-                )  # fmt: skip
-            )
+            copy = Device(created, kind, int(wanted["capacity"]), str(wanted.get("cacheMode") or "NONE"), slot)
+            copy.disk = copy_bytes(self.world, source)
+            copy.has_new_identity = bool(options.get("regenerateDiskID", True))
+            extra.devices.append(copy)
             sync_disks(machine, extra)
 
         return self.begin("CloneDisk", "Clone block device to VM %@", [machine.name], act, on=machine, created=created)
@@ -483,6 +490,8 @@ class Cluster:
         _require_known(body, known if is_v2 else known | {"virDomainUUID", "uuid"})
 
         def act() -> None:
+            if device.type == "IDE_CDROM" and ("path" in body) != ("name" in body):
+                raise WrongState("a disc is changed by path and name")
             if "name" in body and self.has_labels:  # ignored in silence on 9.6
                 device.name = str(body["name"])
             device.cache_mode = str(body.get("cacheMode", device.cache_mode))
@@ -601,13 +610,72 @@ class Cluster:
         self.require_role("VM Create/Edit")
         point = self.point(id)
         machine = self.world.machines.get(point.domain)
-        return self.begin("DeleteSnapshot", "Delete snapshot %@", [point.label], lambda: self._drop_point(point), on=machine)
+        return self.begin(
+            "DeleteSnapshot", "Delete snapshot %@", [point.label], lambda: self._drop_point(point), on=machine
+        )
 
     def _drop_point(self, point: Point) -> None:
         for device in point.devices:
             if device.disk:
                 self.world.disks.pop(device.disk, None)
         self.points.pop(point.uuid, None)
+
+    # --- ISO images ---------------------------------------------------------------------------------------------------
+
+    def iso(self, id: str) -> Iso:
+        if id not in self.isos:
+            raise Refused(404, "ISO not found")
+        return self.isos[id]
+
+    def add_iso(self, body: Body) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        _require_known(body, {"name", "size", "readyForInsert"})
+        name = str(body.get("name") or "")
+        if not name.endswith(".iso") or any(iso.name == name for iso in self.isos.values()):
+            raise Refused(400, "Invalid name")
+        created = self.world.new_id()
+
+        def act() -> None:
+            self.isos[created] = Iso(created, name, int(body.get("size") or 0))
+
+        return self.begin("AddIso", "Create ISO %@", [name], act, created=created)
+
+    def fill_iso(self, id: str, content: bytes) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        iso = self.iso(id)
+        if len(content) != iso.size:
+            raise Refused(400, "Size does not match")
+
+        def act() -> None:
+            iso.content = content
+
+        return self.begin("UploadIso", "Upload ISO %@", [iso.name], act)
+
+    def update_iso(self, id: str, body: Body) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        iso = self.iso(id)
+        _require_known(body, {"name", "readyForInsert"})
+
+        def act() -> None:
+            iso.is_ready = bool(body.get("readyForInsert", iso.is_ready)) and bool(iso.content)
+
+        return self.begin("UpdateIso", "Update ISO %@", [iso.name], act)
+
+    def mounts(self, iso: Iso) -> int:
+        machines = self.world.machines.values()
+        return sum(device.path == iso.path for one in machines for device in extra_of(self.world, one).devices)
+
+    def delete_iso(self, id: str) -> dict[str, str]:
+        self.require_role("VM Create/Edit")
+        iso = self.iso(id)
+        if self.mounts(iso):
+            raise Refused(400, "ISO is in use")
+        return self.begin("DeleteIso", "Delete ISO %@", [iso.name], lambda: self.isos.pop(id))
+
+    def _discs(self, extra: Extra) -> list[bytes]:
+        """What the guest finds in its drives."""
+        paths = {device.path for device in extra.devices if device.type == "IDE_CDROM"}
+        return [iso.content for iso in self.isos.values() if iso.path in paths and iso.is_ready]
 
     # --- setting up ---------------------------------------------------------------------------------------------------
 
@@ -619,8 +687,18 @@ class Cluster:
         extra_of(self.world, machine)
         return machine
 
-    def has_failed(self, task: Task) -> bool:
-        return task.state in (TaskState.FAILED, TaskState.CANCELLED)
+
+def answers_on(disc: bytes) -> dict[str, str]:
+    """The answer file that Windows finds at the root of a disc, if there is one."""
+    image, found = pycdlib.PyCdlib(), io.BytesIO()
+    image.open_fp(io.BytesIO(disc))
+    try:
+        image.get_file_from_iso_fp(found, joliet_path="/Unattend.xml")
+    except pycdlib.pycdlibexception.PyCdlibException:
+        return {}
+    finally:
+        image.close()
+    return {"answer_file": found.getvalue().decode()}
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -639,6 +717,19 @@ def _require_known(body: Any, known: set[str]) -> None:
         raise Refused(400, "Expected an object")
     if unknown := sorted(set(body) - known):
         raise Refused(400, f"Property not allowed: {unknown[0]}")
+
+
+def _decoded(data: Any) -> tuple[str, str]:
+    """User data and meta data in plain text. Raises `Refused`."""
+    if not isinstance(data, Mapping):
+        return "", ""
+    try:
+        return (
+            base64.b64decode(str(data.get("userData") or ""), validate=True).decode(),
+            base64.b64decode(str(data.get("metaData") or ""), validate=True).decode(),
+        )
+    except ValueError:
+        raise Refused(400, "cloudInitData is not base64") from None
 
 
 def _require_nic(body: Body) -> None:

@@ -52,6 +52,21 @@ class Point:
 
 
 @dataclass(slots=True)
+class Iso:
+    """An image to be put into CD-ROM drives."""
+
+    uuid: str
+    name: str
+    size: int
+    content: bytes = b""
+    is_ready: bool = False
+
+    @property
+    def path(self) -> str:
+        return f"scribe/iso/{self.uuid}"
+
+
+@dataclass(slots=True)
 class Extra:
     """What a VirDomain has beside name, size, NICs and power."""
 

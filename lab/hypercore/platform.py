@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from dataclasses import asdict
 from typing import Any
 
 from lab.hypercore.cluster import Cluster
-from lab.hypercore.devices import Device, Extra, Point
+from lab.hypercore.devices import Device, Extra, Iso, Point
 from lab.hypercore.server import HyperCoreNode
 from lab.platform import Platform, Registration, Site
 
@@ -55,13 +56,16 @@ def _registration(nodes: list[HyperCoreNode], certificates: str, site: Site, tem
 
 
 def _kept(cluster: Cluster) -> dict[str, Any]:
-    return {"id": cluster.id, "points": [asdict(point) for point in cluster.points.values()]}
+    isos = [asdict(iso) | {"content": b64encode(iso.content).decode()} for iso in cluster.isos.values()]
+    return {"id": cluster.id, "points": [asdict(point) for point in cluster.points.values()], "isos": isos}
 
 
 def _restore(cluster: Cluster, kept: dict[str, Any]) -> None:
     cluster.id = kept.get("id", cluster.id)
     for it in kept.get("points", ()):
         cluster.points[it["uuid"]] = Point(**it | {"devices": [Device(**device) for device in it["devices"]]})
+    for it in kept.get("isos", ()):
+        cluster.isos[it["uuid"]] = Iso(**it | {"content": b64decode(it["content"])})
     for machine in cluster.world.machines.values():
         if isinstance(it := machine.marks.get("hypercore"), dict):
             machine.marks["hypercore"] = Extra(**it | {"devices": [Device(**device) for device in it["devices"]]})

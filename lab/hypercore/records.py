@@ -6,7 +6,7 @@ from typing import Any
 
 from lab.errors import HostDown, OutOfMemory, OutOfStorage, TaskBroke
 from lab.hypercore.cluster import ALL_ROLES, Cluster
-from lab.hypercore.devices import MIB, Device, Point, extra_of
+from lab.hypercore.devices import MIB, Device, Iso, Point, extra_of
 from lab.nouns import Host, Machine, Power, Task, TaskState
 
 BEGAN = 1_760_000_000
@@ -24,9 +24,7 @@ def domain(cluster: Cluster, machine: Machine) -> dict[str, Any]:
     addresses = list(world.addresses(machine)) if machine.power is Power.ON else []
     latest = world.tasks.get(extra.latest)
     is_up = bool(addresses) or (machine.power is Power.ON and machine.guest.is_up and machine.guest.has_agent)
-    newer: dict[str, Any] = (
-        {"labels": extra.labels, "runnable": not machine.is_template} if cluster.has_labels else {}
-    )
+    newer: dict[str, Any] = {"labels": extra.labels, "runnable": not machine.is_template} if cluster.has_labels else {}
     return {
         "uuid": machine.id,
         "nodeUUID": machine.host if machine.power is not Power.OFF else "",
@@ -71,7 +69,7 @@ def block_device(machine: Machine, device: Device) -> dict[str, Any]:
         "capacity": device.capacity,
         "allocation": 0,
         "name": device.name,
-        "path": device.path or f"scribe/{device.uuid}",
+        "path": device.path or ("" if device.type == "IDE_CDROM" else f"scribe/{device.uuid}"),
         "slot": device.slot,
         "shareUUID": "",
         "disableSnapshotting": False,
@@ -114,13 +112,22 @@ def snapshot(cluster: Cluster, point: Point) -> dict[str, Any]:
         "domain": {
             "uuid": point.domain,
             "name": machine.name if machine else "",
-            "blockDevs": [
-                block_device(machine, device) | {"virDomainUUID": point.domain} for device in point.devices
-            ]
+            "blockDevs": [block_device(machine, device) | {"virDomainUUID": point.domain} for device in point.devices]
             if machine
             else [],
             "bootDevices": list(point.boot),
         },
+    }
+
+
+def iso(cluster: Cluster, found: Iso) -> dict[str, Any]:
+    return {
+        "uuid": found.uuid,
+        "name": found.name,
+        "size": found.size,
+        "path": found.path,
+        "readyForInsert": found.is_ready,
+        "mounts": cluster.mounts(found),
     }
 
 
@@ -201,9 +208,8 @@ def conditions(cluster: Cluster) -> list[dict[str, Any]]:
     """All that there can be, each with a value: some 250 of them, a few of which hold. Names and severity are made up,
     but for updateInProgress: the field notes print no whole record."""
     is_full = cluster.tier_percent > 90
-    updating = cluster.update_status is not None and cluster.update_status.get("updateStatus", {}).get("masterState") not in (
-        "COMPLETE", None,
-    )  # fmt: skip
+    status = (cluster.update_status or {}).get("updateStatus", {})
+    updating = status.get("masterState") not in ("COMPLETE", None)
     named = [
         _condition(
             cluster, "storage.tierFull", "CRITICAL", is_full, f"SSD storage tier is {cluster.tier_percent}% full"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import WorldError
-from lab.http import LabServer, Request, Response
+from lab.http import LabServer, Request, Response, free_port
 from lab.hypercore import records
 from lab.hypercore.cluster import Cluster, Refused
 from lab.hypercore.devices import extra_of
 
 HTML = {"Content-Type": "text/html"}
 EMPTY = frozenset(
-    {"VirDomainSnapshotSchedule", "VirDomainReplication", "RemoteClusterConnection", "ISO", "VirtualDisk",
+    {"VirDomainSnapshotSchedule", "VirDomainReplication", "RemoteClusterConnection", "VirtualDisk",
      "VirDomainTemplate", "Update", "Registration", "AlertEmailTarget", "AlertSyslogTarget", "DNSConfig", "TimeSource",
      "TimeZone", "OIDCConfig"}
 )  # fmt: skip
@@ -167,6 +167,8 @@ class HyperCoreNode(LabServer):
         if kind == "Cluster":
             version = self.version or cluster.version
             return [{"uuid": cluster.id, "clusterName": cluster.name, "icosVersion": version}]
+        if kind == "ISO":
+            return [records.iso(cluster, iso) for iso in cluster.isos.values()]
         if kind == "Condition":
             return records.conditions(cluster)
         if kind in ("User", "Role"):
@@ -176,8 +178,8 @@ class HyperCoreNode(LabServer):
     # --- changing -----------------------------------------------------------------------------------------------------
 
     def _change(self, request: Request, is_v2: bool, kind: str, rest: list[str]) -> Response:
-        cluster, body = self.cluster, _body(request)
-        id = rest[0] if rest else ""
+        cluster, id = self.cluster, rest[0] if rest else ""
+        body: Any = None if rest[1:] == ["data"] else _body(request)
         calls: dict[tuple[str, str, str], Callable[[], dict[str, str]]] = {
             ("POST", "VirDomain", ""): lambda: cluster.create(body),
             ("POST", "VirDomain", "action"): lambda: cluster.action(body),
@@ -191,6 +193,10 @@ class HyperCoreNode(LabServer):
             ("POST", "VirDomainNetDevice", ""): lambda: cluster.add_nic(body),
             ("PATCH", "VirDomainNetDevice", "*"): lambda: cluster.update_nic(id, body, is_v2=is_v2),
             ("DELETE", "VirDomainNetDevice", "*"): lambda: cluster.delete_nic(id),
+            ("POST", "ISO", ""): lambda: cluster.add_iso(body),
+            ("PUT", "ISO", "*/data"): lambda: cluster.fill_iso(id, request.body),
+            ("PATCH", "ISO", "*"): lambda: cluster.update_iso(id, body),
+            ("DELETE", "ISO", "*"): lambda: cluster.delete_iso(id),
             ("POST", "VirDomainSnapshot", ""): lambda: cluster.snapshot(body),
             ("DELETE", "VirDomainSnapshot", "*"): lambda: cluster.delete_snapshot(id),
         }
@@ -217,10 +223,12 @@ def _json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -
 def start_cluster(cluster: Cluster, *, tls: bool = True, port: int = 0, first: int = 5) -> list[HyperCoreNode]:
     """A node for each host of the world, at 127.0.0.5 and following, all at one port."""
     neighbours: dict[str, str] = {}
-    nodes: list[HyperCoreNode] = []
-    for place, host in enumerate(cluster.world.hosts):
-        node = HyperCoreNode(cluster, host, f"127.0.0.{first + place}", port, tls=tls, neighbours=neighbours)
+    addresses = [f"127.0.0.{first + place}" for place in range(len(cluster.world.hosts))]
+    port = port or free_port(*addresses)
+    nodes = [
+        HyperCoreNode(cluster, host, address, port, tls=tls, neighbours=neighbours)
+        for host, address in zip(cluster.world.hosts, addresses, strict=True)
+    ]
+    for node in nodes:
         node.start()
-        port = node.port
-        nodes.append(node)
     return nodes

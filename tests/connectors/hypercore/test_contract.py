@@ -21,6 +21,7 @@ def any_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[HyperC
         yield made
 
 
+@pytest.mark.judges("hypercore", "the lab")
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract(check: Callable[[World], None], any_world: HyperCoreWorld) -> None:
     check(any_world)

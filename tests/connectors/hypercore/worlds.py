@@ -29,6 +29,8 @@ class HyperCoreWorld:
     """All machines but the template, all devices and snapshots but its own."""
 
     limit_s = 60.0
+    reading = r"^GET /rest/v1/VirDomain @"
+    changing = r"^POST /rest/v1/VirDomain/[^/]+/clone @"
 
     def __init__(self, workdir: Path, *, version: str = "9.7.4.225310", nodes: int = 3, speed: float = 20.0) -> None:
         self.clock = Clock(speed)
@@ -87,7 +89,12 @@ class HyperCoreWorld:
             mine = {device.disk for device in extra_of(self.lab, self.golden).devices}
             used = {device.disk for machine in self._all() for device in extra_of(self.lab, machine).devices}
             frozen = {device.disk for point in self.cluster.points.values() for device in point.devices}
-            return devices | set(self.cluster.points) | (set(self.lab.disks) - mine - used - frozen)
+            return (
+                devices
+                | set(self.cluster.points)
+                | set(self.cluster.isos)
+                | (set(self.lab.disks) - mine - used - frozen)
+            )
 
     def restamp(self, machine: str, stamp: Stamp) -> None:
         with self.lab:
@@ -135,9 +142,7 @@ class HyperCoreWorld:
 
 def stamp_of(tags: str) -> Stamp | None:
     """Written out here, not imported: machines stamped by an earlier release must still be known."""
-    found = dict(
-        (tag[:11], unquote(tag[11:])) for tag in tags.split(",") if tag.startswith(("deskyard-i-", "deskyard-k-"))
-    )
+    found = {tag[:11]: unquote(tag[11:]) for tag in tags.split(",") if tag.startswith(("deskyard-i-", "deskyard-k-"))}
     if len(found) < 2:
         return None
     return Stamp(found["deskyard-i-"], found["deskyard-k-"])
