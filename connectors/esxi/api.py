@@ -1,0 +1,16 @@
+"""vSphere's published types (pyvmomi), which are made at run time: nothing is known of them to a type checker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyVmomi
+from pyVmomi import VmomiSupport
+
+vim: Any = pyVmomi.vim
+vmodl: Any = pyVmomi.vmodl
+
+
+def type_named(name: str) -> Any:
+    """The type of that name on the wire ("VirtualVmxnet3"). Raises KeyError."""
+    return VmomiSupport.GuessWsdlType(name)
