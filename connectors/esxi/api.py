@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pyVmomi
-from pyVmomi import VmomiSupport
 
-vim: Any = pyVmomi.vim
-vmodl: Any = pyVmomi.vmodl
+_published: Any = pyVmomi
+vim = _published.vim
+vmodl = _published.vmodl
+SoapAdapter = _published.SoapAdapter
 
 
 def type_named(name: str) -> Any:
     """The type of that name on the wire ("VirtualVmxnet3"). Raises KeyError."""
-    return VmomiSupport.GuessWsdlType(name)
+    return _published.VmomiSupport.GuessWsdlType(name)

@@ -13,10 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyVmomi import SoapAdapter
-
 from connectors.errors import Busy, ConnectorError, CredentialsRejected, Unreachable
 from connectors.esxi import faults, soap
+from connectors.esxi.api import SoapAdapter
 from connectors.esxi.faults import VimFault
 from connectors.esxi.settings import EsxiSettings
 from connectors.esxi.transport import Wire
@@ -233,6 +232,7 @@ class _Stub(SoapAdapter.SoapStubAdapterBase):  # type: ignore[misc]
 
     def __init__(self, client: Client, deadline: float) -> None:
         super().__init__("vim.version.version11")  # vSphere 6.5
+        self.requestContext: dict[str, str] = {}
         self._client = client
         self._deadline = deadline
 

@@ -68,15 +68,13 @@ def _made(work: Work[Any], plan: Plan) -> Vm:
         raise fault
     if work.receipt.pop("made", False):
         raise NotFound(f"Machine {plan.name!r} was made and is gone again: somebody deleted it.")
+    build = vcenter.build if work.service.is_vcenter else standalone.build
     try:
-        if work.service.is_vcenter:
-            vcenter.build(work, plan)
-        else:
-            standalone.build(work, plan)
+        raise build(work, plan)
     except VimFault as refused:
         if not refused.is_a(*TAKEN):
             raise
-        return _wait_for_twin(work, plan)
+        return _wait_for_twin(work, plan, refused)
 
 
 def _find_made(work: Work[Any]) -> Vm | None:

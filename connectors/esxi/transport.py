@@ -200,7 +200,7 @@ class _Connection(HTTPSConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.response_class = self._timed_response  # type: ignore[assignment,method-assign]
+        self.response_class = self._timed_response  # type: ignore[assignment]
 
     def connect(self) -> None:
         super().connect()
@@ -239,7 +239,7 @@ class _TimedReader(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("the deadline passed")
         self._sock.settimeout(left)
-        return self._raw.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+        return self._raw.readinto(buffer)
 
     def close(self) -> None:
         self._raw.close()
