@@ -143,7 +143,7 @@ def _make_folder(work: Work[Any], folder: str) -> None:
         raise Waiting(poll_after_s=2.0)
     raise work.start(
         "Removing the rest of an earlier attempt",
-        lambda: files.DeleteDatastoreFile(name=folder, datacenter=datacenter),
+        lambda: files.DeleteFile(name=folder, datacenter=datacenter),
     )
 
 
@@ -237,7 +237,7 @@ def sweep(work: Work[Any], machine: str) -> None:
         try:
             raise work.start(
                 "Deleting the machine's files",
-                lambda store=store: files.DeleteDatastoreFile(  # type: ignore[misc]
+                lambda store=store: files.DeleteFile(  # type: ignore[misc]
                     name=f"[{store}] {folder}", datacenter=vim.Datacenter(DATACENTER)
                 ),
             )
