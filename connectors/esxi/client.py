@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.errors import Busy, ConnectorError, CredentialsRejected, Unreachable
+from connectors.errors import ConnectorError, CredentialsRejected, PlatformFault, Unreachable
 from connectors.esxi import faults, soap
 from connectors.esxi.api import SoapAdapter
 from connectors.esxi.faults import VimFault
@@ -86,7 +86,8 @@ class Client:
         except VimFault as fault:
             if fault.is_a("InvalidLogin", "NoPermission"):
                 error = CredentialsRejected(
-                    f"{settings.endpoint} refuses the account {settings.user!r}. {faults.ADVICE[CredentialsRejected]}",
+                    f"Endpoint {settings.endpoint} refuses the account {settings.user!r}. "
+                    f"{faults.ADVICE[CredentialsRejected]}",
                     platform_words=fault.name,
                 )
                 self._refused = (time.monotonic() + BAN_S, error)
@@ -135,7 +136,9 @@ class Client:
                     self._service = None
             if is_last:
                 break
-        raise Busy(f"{self.settings.endpoint} ends our sessions at once. It will be tried again.")
+        raise PlatformFault(
+            f"Endpoint {self.settings.endpoint} ends our sessions as soon as they begin. See its own log why."
+        )
 
     def _post(self, body: bytes, deadline: float, method: str) -> tuple[int, bytes]:
         headers = {"Content-Type": "text/xml; charset=utf-8", "SOAPAction": soap.ACTION, "User-Agent": "Deskyard"}
@@ -151,7 +154,7 @@ class Client:
             return soap.parse(answer)
         except soap.Unreadable as error:
             raise Unreachable(
-                f"{self.settings.endpoint} answers, but not as vSphere does. Check address and port.",
+                f"Endpoint {self.settings.endpoint} answers, but not as vSphere does. Check address and port.",
                 platform_words=str(error),
             ) from None
 
@@ -244,7 +247,7 @@ class _Stub(SoapAdapter.SoapStubAdapterBase):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - whatever pyvmomi makes of what it does not know
             # It was carried out, and what came of it has to be looked up.
             raise Unreachable(
-                f"{self._client.settings.endpoint} answered in a way that cannot be read.",
+                f"Endpoint {self._client.settings.endpoint} answered in a way that cannot be read.",
                 platform_words=f"{info.wsdlName}: {type(error).__name__}: {error}"[:500],
             ) from None
 

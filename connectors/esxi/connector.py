@@ -135,7 +135,9 @@ class EsxiConnector:
             try:
                 yield future.result(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
             except TimeoutError:
-                lost = Unreachable(f"{self._settings.endpoint} did not answer in time. Check that the host is up.")
+                lost = Unreachable(
+                    f"Endpoint {self._settings.endpoint} did not answer in time. Check that the host is up."
+                )
             except ConnectorError as error:
                 lost = error
         if lost is not None:

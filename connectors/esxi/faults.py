@@ -123,7 +123,7 @@ def ours(fault: VimFault, doing: str, endpoint: str) -> ConnectorError:
     if fault.is_a("NoPermission"):
         wanted = soap.text(fault.detail, "privilegeId") if fault.detail is not None else ""
         advice = f"The account lacks a right{f' ({wanted})' if wanted else ''}. Give it to the account's role."
-    return kind(f"{endpoint}: {doing} failed. {advice}", platform_words=str(fault)[:500])
+    return kind(f"{doing[:1].upper()}{doing[1:]} failed at {endpoint}. {advice}", platform_words=str(fault)[:500])
 
 
 def of_answer(body: soap.Element) -> VimFault:

@@ -104,13 +104,13 @@ def _wait_for_twin(work: Work[Any], plan: Plan, taken: VimFault) -> Vm:
     if holder is not None and holder.stamp == work.stamp:
         return holder
     if holder is not None and holder.uuid:
-        raise Conflict(f"{work.endpoint} already has a machine named {plan.name!r}. Choose another name.")
+        raise Conflict(f"Endpoint {work.endpoint} already has a machine named {plan.name!r}. Choose another name.")
     since = number(work.receipt, "seeks_twin")
     if since is None:
         since = time.time()
         work.receipt["seeks_twin"] = since
     if time.time() - since > TWIN_S:
-        raise Conflict(f"{work.endpoint} says that the name {plan.name!r} is taken. Choose another name.")
+        raise Conflict(f"Endpoint {work.endpoint} says that the name {plan.name!r} is taken. Choose another name.")
     work.step = "Waiting for an earlier attempt"
     raise Waiting(poll_after_s=1.0)
 

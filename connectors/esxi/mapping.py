@@ -212,6 +212,9 @@ class Nic:
     kind: str
     """"VirtualVmxnet3"."""
     backing: Element | None = None
+    label: str = ""
+    controller: int = 0
+    unit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +251,22 @@ def devices(node: Element | None) -> Devices:
         if kind == "VirtualDisk":
             disks.append(_disk(device, key))
         elif kind in _NICS:
-            nics.append(Nic(key, kind, soap.child(device, "backing")))
+            nics.append(_nic(device, key, kind))
         elif kind in _CONTROLLERS:
             bus = int(soap.text(device, "busNumber") or 0)
             controllers.append(Controller(key, kind, bus, soap.text(device, "sharedBus")))
     return Devices(tuple(disks), tuple(nics), tuple(controllers))
+
+
+def _nic(device: Element, key: int, kind: str) -> Nic:
+    return Nic(
+        key=key,
+        kind=kind,
+        backing=soap.child(device, "backing"),
+        label=soap.text(device, "deviceInfo", "label"),
+        controller=int(soap.text(device, "controllerKey") or 0),
+        unit=int(soap.text(device, "unitNumber") or 0),
+    )
 
 
 def _disk(device: Element, key: int) -> Disk:
@@ -490,10 +504,16 @@ def nic_changes(found: Sequence[Nic], sockets: Sequence[Socket]) -> list[Any]:
     """Plug the template's cards into these, in order; more sockets than cards are new cards. Each gets a new MAC."""
     changes = []
     for index, socket in enumerate(sockets):
-        operation, kind, key = "add", "VirtualVmxnet3", -4000 - index
-        if index < len(found):
-            operation, kind, key = "edit", found[index].kind, found[index].key
-        changes.append(_nic_spec(operation, kind, key, nic_backing(socket)))
+        if index >= len(found):
+            changes.append(_nic_spec("add", "VirtualVmxnet3", -4000 - index, nic_backing(socket)))
+            continue
+        nic = found[index]
+        change = _nic_spec("edit", nic.kind, nic.key, nic_backing(socket))
+        # A card that is edited keeps its place; what is not said of it may be taken away.
+        change.device.deviceInfo = vim.Description(label=nic.label, summary=socket.name)
+        if nic.controller:
+            change.device.controllerKey, change.device.unitNumber = nic.controller, nic.unit
+        changes.append(change)
     return changes
 
 

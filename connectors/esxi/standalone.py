@@ -36,7 +36,7 @@ def build(work: Work[Any], plan: Plan) -> Waiting:
         raise NotFound(f"Host {plan.host} is not behind {work.endpoint}: it stands alone.")
     if plan.seed is not None and plan.seed.answer_file:
         raise Unsupported(
-            f"{work.endpoint} stands alone, and Sysprep answer files need a vCenter. Prepare the guest with "
+            f"Endpoint {work.endpoint} stands alone, and Sysprep answer files need a vCenter. Prepare the guest with "
             "cloudbase-init in the template, or use a vCenter."
         )
     template = vcenter.template_of(work, plan)

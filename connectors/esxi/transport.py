@@ -18,7 +18,7 @@ from contextlib import suppress
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 
-from connectors.errors import Busy, CertificateRejected, CredentialsRejected, Unreachable
+from connectors.errors import Busy, CertificateRejected, CredentialsRejected, PlatformFault, Unreachable
 from connectors.esxi.settings import EsxiSettings
 
 LARGEST_ANSWER = 256 * 2**20
@@ -94,9 +94,9 @@ class Wire:
         except ssl.SSLCertVerificationError as error:
             connection.close()
             raise CertificateRejected(
-                f"{settings.endpoint} shows a certificate that is not the trusted one. Nothing was sent to it. If the "
-                "certificate was renewed, compare it at the host's own console and register the new one.",
-                platform_words=error.verify_message or str(error),
+                f"Endpoint {settings.endpoint} shows a certificate that is not the trusted one. Nothing was sent to "
+                "it. If the certificate was renewed, compare it at the host's own console and register the new one.",
+                platform_words=getattr(error, "verify_message", "") or str(error),
             ) from None
         except (OSError, HTTPException, ValueError) as error:
             connection.close()
@@ -157,14 +157,22 @@ class Wire:
         if response.status in COME_BACK:
             after = response.getheader("Retry-After") or ""
             raise Busy(
-                f"{endpoint} is too busy to answer. It will be tried again.",
+                f"Endpoint {endpoint} is too busy to answer. It will be tried again.",
                 platform_words=words,
                 retry_after_s=float(after) if after.isdigit() else None,
             )
         if response.status == 401:
-            raise CredentialsRejected(f"{endpoint} refuses the account. Check user and password.", platform_words=words)
+            raise CredentialsRejected(
+                f"Endpoint {endpoint} refuses the account. Check user and password.", platform_words=words
+            )
+        if 400 <= response.status < 500 and response.status != 404:
+            raise PlatformFault(
+                f"Something between us and {endpoint} refuses the request. See the proxy or firewall on the way.",
+                platform_words=words,
+            )
         raise Unreachable(
-            f"{endpoint} answers, but not as vSphere does. Check the address and port {self._settings.real_port}.",
+            f"Endpoint {endpoint} answers, but not as vSphere does. Check the address and port "
+            f"{self._settings.real_port}.",
             platform_words=words,
         )
 

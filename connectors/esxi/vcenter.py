@@ -151,16 +151,18 @@ def _target(work: Work[Any], plan: Plan, template: Vm) -> tuple[str, str]:
         if seen is not None:
             return wanted, ""
     elif wanted.startswith("domain"):
-        if pool := _pool_of(work, wanted):
+        kind = "ClusterComputeResource" if wanted.startswith("domain-c") else "ComputeResource"
+        if pool := _pool_of(work, kind, wanted):
             return pool, ""
     elif wanted:
         seen = work.client.object_seen("HostSystem", wanted, ("parent",), work.deadline)
-        pool = _pool_of(work, seen.text("parent")) if seen else ""
-        if pool:
+        parent = seen.values.get("parent") if seen else None
+        if parent is not None and (pool := _pool_of(work, parent.get("type") or "", parent.text or "")):
             return pool, wanted if plan.host else ""
     raise NotFound(f"Host, cluster or pool {wanted or '(none)'} is not on {work.endpoint}.")
 
 
-def _pool_of(work: Work[Any], compute: str) -> str:
-    seen = work.client.object_seen("ComputeResource", compute, ("resourcePool",), work.deadline)
+def _pool_of(work: Work[Any], kind: str, compute: str) -> str:
+    """The root pool of a host or cluster; "" if it is gone."""
+    seen = work.client.object_seen(kind, compute, ("resourcePool",), work.deadline)
     return seen.text("resourcePool") if seen else ""
