@@ -29,7 +29,6 @@ BY_NAME: dict[str, type[ConnectorError]] = {
     "NoPermission": Unsupported,
     "SecurityError": Unsupported,
     "RestrictedVersion": Unsupported,
-    "LicenseFault": Unsupported,
     "NotEnoughLicenses": Unsupported,
     # it is not there
     "ManagedObjectNotFound": NotFound,

@@ -263,7 +263,7 @@ def _meant(work: Work[DeleteMachine], machine: MachineRef) -> MachineRef:
 def _remove(work: Work[Any], ref: MachineRef) -> None:
     """The machine, its own files, and nothing else. Raises `Waiting` until all of it is gone; gone already is fine."""
     fault = work.settle()
-    if fault is not None and not fault.is_a("InvalidPowerState", "ManagedObjectNotFound", "FileNotFound"):
+    if fault is not None and not fault.is_a("InvalidPowerState", "ManagedObjectNotFound", "NotFound", "FileNotFound"):
         raise fault
     work.begin("Looking at the machine")
     vm = work.find_ours(ref, DETAIL_PATHS)

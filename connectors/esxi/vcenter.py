@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from connectors.esxi.work import Vm, Waiting, Work
 
 LINK = "createNewChildDiskBacking"
 """Legal only for a clone of a snapshot (API reference, VirtualMachineRelocateDiskMoveOptions)."""
+BASING_S = 60.0
 COPY = "moveAllDiskBackingsAndDisallowSharing"
 
 
@@ -96,13 +98,28 @@ def point_of(work: Work[Any], template: Vm, plan: Plan) -> str:
             f"Template {template.name!r} has no snapshot for linked clones to hang from, and vSphere takes none of a "
             "template. Convert it to a machine, take a snapshot, convert it back; or use full clones."
         )
+    return _take_point(work, template)
+
+
+def _take_point(work: Work[Any], template: Vm) -> str:
+    """One order of many takes it; the others wait until it is there."""
     wanted = {
         "name": names.BASE_SNAPSHOT,
         "description": "Linked clones hang from this. Do not delete it while there are any.",
         "memory": False,
         "quiesce": False,
     }
-    raise work.start("Taking the template's snapshot", lambda: work.vm(template).CreateSnapshot(**wanted))
+    with work.shared.lock:
+        fresh = work.look(template.moid, ("snapshot",))
+        if fresh is not None and (current := mapping.current_point(fresh.snapshot)):
+            work.shared.basing.pop(template.moid, None)
+            return current
+        if time.monotonic() < work.shared.basing.get(template.moid, -BASING_S) + BASING_S:
+            work.step = "Waiting for the template's snapshot"
+            raise Waiting
+        waiting = work.start("Taking the template's snapshot", lambda: work.vm(template).CreateSnapshot(**wanted))
+        work.shared.basing[template.moid] = time.monotonic()
+        raise waiting
 
 
 def sockets_of(work: Work[Any], plan: Plan) -> Sequence[mapping.Socket]:

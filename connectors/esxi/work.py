@@ -6,6 +6,7 @@ its id goes into the receipt, `Waiting` leaves the procedure, and the next poll 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,9 @@ class Shared:
     """Whether this server finds elements of extraConfig by their key. Found out, not believed."""
     restarts: dict[str, str] = field(default_factory=dict)
     """Key of a restart -> how far *this* object got: "noted" or "acted"."""
+    basing: dict[str, float] = field(default_factory=dict)
+    """Template -> when one of our orders began to take its snapshot: the others wait for that one."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def stamp_paths(self) -> tuple[str, ...]:

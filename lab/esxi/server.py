@@ -80,7 +80,8 @@ class EsxiServer(LabServer):
         with world:
             self.things = Things(world, is_esxi=is_esxi)
         self._sessions: dict[str, Session] = {}
-        self._reserved: set[tuple[str, str]] = set()
+        self._reserved: dict[tuple[str, str], str] = {}
+        """(folder, name) -> the clone that will have it."""
         self._busy: dict[str, str] = {}
         """Machine -> the task that has it to itself."""
 
@@ -349,18 +350,17 @@ class EsxiServer(LabServer):
         if snapshot and snapshot not in source.snapshots:
             raise vmodl.fault.ManagedObjectNotFound(obj=spec.snapshot)
         place = (folder._moId, name)
-        is_taken = place in self._reserved
-        if self.reserves_names:
-            self._reserved.add(place)
+        holder = self.world.tasks.get(self._reserved.get(place, ""))
+        is_taken = holder is not None and holder.ended_at is None
 
         def do() -> Any:
-            if not is_taken:
-                self._reserved.discard(place)
             self._require_free(place, is_taken)
             return self.things.vm(self._cloned(source, place, spec, is_link=is_link, snapshot=snapshot))
 
-        kind = "VirtualMachine.clone"
-        return self._task(kind, source.id, do, holds=False)
+        task = self._task("VirtualMachine.clone", source.id, do, holds=False)
+        if self.reserves_names and not is_taken:
+            self._reserved[place] = task._moId.removeprefix("task-")
+        return task
 
     def _require_free(self, place: tuple[str, str], is_taken: bool) -> None:
         folder, name = place

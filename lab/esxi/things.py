@@ -409,7 +409,8 @@ class Things:
         if task.state is TaskState.CANCELLED:
             info.error = vmodl.fault.RequestCanceled(msg="The task was canceled by a user.")
         if task.error is not None:
-            info.error = task.error
+            is_said = isinstance(task.error, vmodl.MethodFault)
+            info.error = task.error if is_said else vmodl.fault.SystemError(reason=str(task.error))
         return info
 
 
