@@ -26,9 +26,10 @@ IDENTITY_PATHS = (
     "name", "config.instanceUuid", "config.template", "runtime.powerState", "runtime.host", "parent",
     "config.files.vmPathName",
 )  # fmt: skip
-POLL_S = 0.5
+POLL_S = 0.2
+PACES = ((2.0, POLL_S), (10.0, 0.5), (60.0, 1.0))
+"""A task that is younger than so many seconds is asked after again so soon. One call asks after all."""
 SLOW_POLL_S = 2.0
-QUICK_FOR_S = 10.0
 
 
 class OutOfTime(Exception):
@@ -126,7 +127,7 @@ class Work(Generic[O]):
             age = time.time() - (number(self.receipt, "since") or 0.0)
             raise Waiting(
                 percent=min(99, int(progress)) if progress.isdigit() else None,
-                poll_after_s=POLL_S if age < QUICK_FOR_S else SLOW_POLL_S,
+                poll_after_s=next((pace for younger_s, pace in PACES if age < younger_s), SLOW_POLL_S),
             )
         del self.receipt["task"]
         self.task_seen = None

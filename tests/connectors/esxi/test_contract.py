@@ -10,6 +10,7 @@ from tests.connectors.contract import CHECKS, World, name_of
 from tests.connectors.esxi.worlds import EsxiWorld
 
 
+@pytest.mark.judges("esxi", "the lab's vCenter and ESXi")
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract(check: Callable[[World], None], world: EsxiWorld) -> None:
     check(world)

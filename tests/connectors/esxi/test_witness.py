@@ -45,9 +45,10 @@ from connectors.errors import Busy, CertificateRejected, ConnectorError, Credent
 from connectors.esxi.connector import EsxiConnector
 from connectors.esxi.settings import EsxiSettings
 from tests.connectors.contract import new_key, soon
-from tests.support.vcsim import PASSWORD, USER, Vcsim, running
+from tests.support.vcsim import PASSWORD, PEER, USER, Vcsim, running
 
 OURS = "installation-ours"
+BY = ("esxi", PEER)
 LIMIT_S = 20.0
 
 
@@ -188,6 +189,7 @@ def _until(watcher: EsxiConnector, seen: Inventory, is_told: object) -> Inventor
 # --- machines --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.judges(*BY, CloneMachine)
 def test_a_clone_bears_its_stamp_its_size_and_its_seed(vcenter: Witness) -> None:
     connector = vcenter.connector()
     template = vcenter.template(connector)
@@ -265,6 +267,7 @@ def test_a_session_that_ends_is_renewed(vcenter: Witness) -> None:
     assert len([body for body in vcenter.sim.sent() if "<Login " in body]) == 1
 
 
+@pytest.mark.judges(*BY, DeleteMachine)
 def test_a_deleted_machine_is_gone_and_twice_is_success(vcenter: Witness) -> None:
     connector = vcenter.connector()
     template = vcenter.template(connector)
@@ -275,6 +278,7 @@ def test_a_deleted_machine_is_gone_and_twice_is_success(vcenter: Witness) -> Non
     assert not [one for one in connector.inventory(None, soon(30)).machines if one.stamp]
 
 
+@pytest.mark.judges(*BY, RecycleMachine)
 def test_a_recycled_machine_is_another_one_of_the_same_name(vcenter: Witness) -> None:
     connector = vcenter.connector()
     template = vcenter.template(connector)
@@ -289,6 +293,7 @@ def test_a_recycled_machine_is_another_one_of_the_same_name(vcenter: Witness) ->
     assert [one.id for one in ours] == [new.machine_id]
 
 
+@pytest.mark.judges(*BY, SetPower)
 def test_powers_follow_one_another(vcenter: Witness) -> None:
     connector = vcenter.connector()
     machine = MachineRef(min(connector.inventory(None, soon(30)).machines, key=lambda one: one.name).id)
@@ -301,6 +306,7 @@ def test_powers_follow_one_another(vcenter: Witness) -> None:
         assert result == PowerSet(expected), action
 
 
+@pytest.mark.judges(*BY, Reconfigure, ShareResources)
 def test_sizes_and_shares_are_as_ordered(vcenter: Witness) -> None:
     connector = vcenter.connector()
     template = vcenter.template(connector)
@@ -317,6 +323,7 @@ def test_sizes_and_shares_are_as_ordered(vcenter: Witness) -> None:
     assert "<shares>6000</shares><level>custom</level>" in re.sub(r' versionId="[^"]*"', "", sent[0])
 
 
+@pytest.mark.judges(*BY, TakeSnapshot)
 def test_a_snapshot_is_taken_once_and_reverted_to(vcenter: Witness) -> None:
     connector = vcenter.connector()
     template = vcenter.template(connector)
