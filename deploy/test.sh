@@ -18,6 +18,7 @@ setup() {
   deploy/venv.sh test
   mkdir -p "$DESKYARD_CACHE"
   deploy/images/build-tiny.sh "$DESKYARD_CACHE/tiny" >/dev/null
+  tests/witnesses/vcsim/build.sh "$DESKYARD_CACHE/vcsim" >/dev/null
 }
 
 case ${1:-} in

@@ -6,6 +6,7 @@ import dataclasses
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -201,12 +202,13 @@ class Dripping:
 def test_nobody_at_the_address_is_unreachable_with_advice(call: str, vcenter: EsxiWorld) -> None:
     vcenter.server.cut_off()
     connector = vcenter.connector()
+    calls: dict[str, Callable[[], object]] = {
+        "check": lambda: connector.check(soon()),
+        "inventory": lambda: connector.inventory(None, soon()),
+        "submit": lambda: list(connector.submit([clone(vcenter)], soon())),
+    }
     with pytest.raises(Unreachable) as told:
-        {
-            "check": lambda: connector.check(soon()),
-            "inventory": lambda: connector.inventory(None, soon()),
-            "submit": lambda: list(connector.submit([clone(vcenter)], soon())),
-        }[call]()
+        calls[call]()
     assert not isinstance(told.value, CertificateRejected)
     assert str(vcenter.server.port) in told.value.message
 

@@ -26,8 +26,8 @@ def running(world: EsxiWorld, *, is_up: bool = True) -> tuple[SetPower, Machine]
     return SetPower(key=new_key(), machine=ref(world, machine), action=PowerAction.ON), there
 
 
-def to(order: SetPower, action: PowerAction, **change: int) -> SetPower:
-    return dataclasses.replace(order, key=new_key(), action=action, **change)
+def to(order: SetPower, action: PowerAction, grace_s: int = 120) -> SetPower:
+    return dataclasses.replace(order, key=new_key(), action=action, grace_s=grace_s)
 
 
 def test_a_guest_with_tools_shuts_down_by_itself(world: EsxiWorld) -> None:

@@ -38,9 +38,10 @@ class EsxiWorld:
         with self.world:
             self.template = self._furnish()
             self._kept = set(self.world.disks)
-        self.server = EsxiServer(self.world, user=USER, password=PASSWORD, is_esxi=is_esxi).start()
+        self.server = EsxiServer(self.world, user=USER, password=PASSWORD, is_esxi=is_esxi)
+        self.server.start()
         self.faults: Faults = self.server.faults
-        self.secrets = (PASSWORD,)
+        self.secrets: tuple[str, ...] = (PASSWORD,)
         self.limit_s = 20.0
         self._connectors: list[EsxiConnector] = []
         self._mute = socket.create_server(("127.0.0.2", 0))
