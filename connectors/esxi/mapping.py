@@ -40,6 +40,7 @@ def config_path(key: str) -> str:
 
 
 STAMP_PATHS = (config_path(INSTALLATION), config_path(KEY))
+OUR_PATHS = {config_path(key): key for key in (INSTALLATION, KEY, RESTARTED, REVERTED)}
 
 MACHINE_PATHS = (
     "name",
@@ -78,15 +79,11 @@ def power(seen: Seen) -> Power:
 
 def our_config(seen: Seen) -> dict[str, str]:
     """Our own entries of extraConfig, however they were asked for."""
-    found = {}
-    for key in (INSTALLATION, KEY, RESTARTED, REVERTED):
-        value = seen.values.get(config_path(key))
-        if value is not None:
-            found[key] = soap.text(value, "value")
-    for option in soap.children(seen.values.get(WHOLE_CONFIG), "OptionValue"):
-        if (key := soap.text(option, "key")).startswith("deskyard."):
-            found[key] = soap.text(option, "value")
-    return found
+    whole = seen.values.get(WHOLE_CONFIG)
+    if whole is None:
+        return {key: soap.text(seen.values[path], "value") for path, key in OUR_PATHS.items() if path in seen.values}
+    options = ((soap.text(option, "key"), option) for option in whole)
+    return {key: soap.text(option, "value") for key, option in options if key.startswith("deskyard.")}
 
 
 def stamp(seen: Seen) -> Stamp | None:

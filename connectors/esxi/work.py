@@ -196,7 +196,7 @@ class Work(Generic[O]):
     def _config_paths(self) -> tuple[str, ...]:
         if not self.shared.knows_keyed_paths:
             return (mapping.WHOLE_CONFIG,)
-        return tuple(map(mapping.config_path, (mapping.INSTALLATION, mapping.KEY, mapping.RESTARTED, mapping.REVERTED)))
+        return tuple(mapping.OUR_PATHS)
 
     def find(self, uuid: str, more: Iterable[str] = ()) -> Vm | None:
         """The machine of that instance uuid, or None."""

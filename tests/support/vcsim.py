@@ -65,5 +65,5 @@ def running(binary: Path, folder: Path, *arguments: str) -> Iterator[Vcsim]:
             yield Vcsim(host, int(port), certificate, process, errors)
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)  # it removes the files of its machines
     assert "panic" not in errors.read_text(), "the witness itself broke"
