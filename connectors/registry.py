@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 GROUP = "deskyard.connectors"
 BUILT_IN = {
     "kvm": "connectors.kvm.connector:KvmConnector",
+    "esxi": "connectors.esxi.connector:EsxiConnector",
     "nutanix": "connectors.nutanix.connector:NutanixConnector",
     "hypercore": "connectors.hypercore.connector:HyperCoreConnector",
 }

@@ -20,6 +20,7 @@ setup() {
   mkdir -p "$DESKYARD_CACHE"
   deploy/images/build-tiny.sh "$DESKYARD_CACHE/tiny" >/dev/null
   tests/witnesses/ntnx/setup.sh >/dev/null
+  tests/witnesses/vcsim/build.sh "$DESKYARD_CACHE/vcsim" >/dev/null
 }
 
 case ${1:-} in

@@ -19,6 +19,7 @@ BENCHES = {
     "fill": "fill",
     "inflight": "inflight",
     "relay": "relay",
+    "inventory": "inventory",
     "estate": "makers",
 }
 """Name -> module."""

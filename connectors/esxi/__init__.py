@@ -1,0 +1,1 @@
+"""vCenter and stand-alone ESXi hosts."""
