@@ -17,6 +17,7 @@ BUILT_IN = {
     "kvm": "connectors.kvm.connector:KvmConnector",
     "nutanix": "connectors.nutanix.connector:NutanixConnector",
     "hypercore": "connectors.hypercore.connector:HyperCoreConnector",
+    "hyperv": "connectors.hyperv.connector:HypervConnector",
 }
 
 
