@@ -14,10 +14,10 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,6 +30,8 @@ from winrm.transport import Transport
 from connectors.errors import Busy, ConnectorError, CredentialsRejected, PlatformFault, Unreachable
 from connectors.hyperv import faults
 from connectors.hyperv.settings import HypervSettings
+
+T = TypeVar("T")
 
 SCRIPTS = Path(__file__).parent / "scripts"
 VERSION = 1
@@ -84,7 +86,7 @@ class Account:
             yield
             return
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise Unreachable(f"{host}: signing in waited for another host until time ran out.")
+            raise Unreachable(f"Host {host}: signing in waited for another host until time ran out.")
         try:
             if self._refusal is not None and time.monotonic() < self._refused_at + REFUSED_S:
                 raise CredentialsRejected(self._refusal.message, platform_words=self._refusal.platform_words)
@@ -122,7 +124,7 @@ class Line:
     def run(self, name: str, parameters: Mapping[str, object], deadline: float) -> Mapping[str, Any]:
         """What the script returned. Raises ConnectorError; Busy if the host answers but did not finish in time."""
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise Busy(f"{self.address}: an earlier call has not come back. It will be tried again.")
+            raise Busy(f"Host {self.address}: an earlier call has not come back. It will be tried again.")
         try:
             with self._account.trying(deadline, self.address):
                 self._require_shell(deadline)
@@ -164,24 +166,35 @@ class Line:
             for start in range(0, len(stdin), PIECE):
                 piece = stdin[start : start + PIECE]
                 is_last = start + PIECE >= len(stdin)
-                self._within(deadline).send_command_input(self._shell, command, piece, end=is_last)
+                self._send(command, piece, deadline, end=is_last)
             while not is_over:
                 with suppress(WinRMOperationTimeoutError):
-                    out, _, _, is_over = self._within(deadline).get_command_output_raw(self._shell, command)
+                    out, is_over = self._receive(command, deadline)
                     output += out
                 if len(output) > LARGEST_ANSWER:
-                    raise PlatformFault(f"{self.address}: a script's answer has no end. See what its profile prints.")
+                    raise PlatformFault(
+                        f"Host {self.address}: a script's answer has no end. See what its profile prints."
+                    )
         except WSManFaultError as error:
             if error.wsman_fault_code == faults.SHELL_GONE:
                 self._shell = ""
             raise
-        except InvalidCredentialsError:
-            # Signed in a moment ago: the connection was dropped between two messages (see `_patiently`).
-            raise Busy(f"{self.address}: the connection was lost while a script ran. It will be tried again.") from None
         finally:
             if not is_over or self._shell:
                 self._end_command(command, is_over=is_over)
         return bytes(output)
+
+    def _send(self, command: str, piece: bytes, deadline: float, *, end: bool) -> None:
+        self._resealed(
+            lambda: self._within(deadline).send_command_input(self._shell, command, piece, end=end),
+        )
+
+    def _receive(self, command: str, deadline: float) -> tuple[bytes, bool]:
+        """What has come out since, and whether the command is over."""
+        out, _, _, is_over = self._resealed(
+            lambda: self._within(deadline).get_command_output_raw(self._shell, command),
+        )
+        return out, is_over
 
     def _begin_command(self, deadline: float) -> str:
         """A PowerShell that waits for its input. A shell that has gone, or is used up, is replaced once."""
@@ -199,12 +212,11 @@ class Line:
 
     def _start_powershell(self, deadline: float) -> str:
         self._shell_used += 1
-        command: str = self._patiently(
+        return self._patiently(
             lambda: self._within(deadline).run_command(
                 self._shell, "powershell.exe", COMMAND, console_mode_stdin=False, skip_cmd_shell=False
             )
         )
-        return command
 
     def _end_command(self, command: str, *, is_over: bool) -> None:
         """Signal: ends it if it still runs. After a failure the whole shell goes, and what runs in it."""
@@ -236,7 +248,20 @@ class Line:
         self._has_answered = True
         self.has_signed_in.set()
 
-    def _patiently(self, call: Any) -> Any:
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """The call; once more after a kept connection turned out to be closed.
+
+        For calls that may be carried out twice: a shell or an idle PowerShell too many harms nobody.
+        """
+        try:
+            return self._resealed(call)
+        except requests.exceptions.ConnectionError as error:
+            if not self._has_answered or isinstance(error, requests.exceptions.SSLError):
+                raise
+        self._reset_transport()
+        return call()
+
+    def _resealed(self, call: Callable[[], T]) -> T:
         """The call; once more after a connection that had been good was dropped while idle.
 
         A message is sealed with the key of its TCP connection. After that one is gone, pywinrm says "the specified
@@ -247,10 +272,6 @@ class Line:
             return call()
         except InvalidCredentialsError:
             if not self._has_answered:
-                raise
-        except requests.exceptions.ConnectionError as error:
-            # A kept connection that was closed meanwhile. A shell or an idle PowerShell too many harms nobody.
-            if not self._has_answered or isinstance(error, requests.exceptions.SSLError):
                 raise
         self._reset_transport()
         return call()
@@ -266,8 +287,8 @@ class Line:
         left = deadline - time.monotonic()
         if left <= 0:
             if self._has_answered:
-                raise Busy(f"{self.address} did not finish in time. It will be tried again.")
-            raise Unreachable(f"{self.address} did not answer in time. {faults.ADVICE[Unreachable]}")
+                raise Busy(f"Host {self.address} did not finish in time. It will be tried again.")
+            raise Unreachable(f"Host {self.address} did not answer in time. {faults.ADVICE[Unreachable]}")
         protocol = self._protocol or self._connect()
         operation_s = max(1, min(OPERATION_S, int(left - 1)))
         protocol.operation_timeout_sec = operation_s
@@ -321,14 +342,14 @@ class Line:
         told = unframed(output)
         if told is None:
             words = output[-500:].decode("utf-8", "replace")
-            raise PlatformFault(f"{self.address}: PowerShell ended without an answer.", platform_words=words)
+            raise PlatformFault(f"Host {self.address}: PowerShell ended without an answer.", platform_words=words)
         if told.get("v") != VERSION:
-            raise PlatformFault(f"{self.address}: a script answered in another version.")
+            raise PlatformFault(f"Host {self.address}: a script answered in another version.")
         if not told.get("ok"):
             raise faults.of_answer(told, "a script", self.address)
         result = told.get("r")
         if not isinstance(result, dict):
-            raise PlatformFault(f"{self.address}: a script answered with nothing.")
+            raise PlatformFault(f"Host {self.address}: a script answered with nothing.")
         return result
 
 

@@ -118,7 +118,7 @@ class HypervConnector:
                 for machine in look.seen.machines:
                     self._rounds.last_host[machine.id] = address
             else:
-                words = f"{address} did not answer in time. {faults.ADVICE[Unreachable]}"
+                words = f"Host {address} did not answer in time. {faults.ADVICE[Unreachable]}"
                 silent[address] = look.error or Unreachable(words)
         for error in silent.values():
             if isinstance(error, CredentialsRejected) or not seen:
@@ -145,7 +145,7 @@ class HypervConnector:
         lost = next((going.lost for going in mine if going.lost is not None), None)
         if lost is None and not any(desk.line.has_signed_in.is_set() for desk in self._desks) and _is_open(mine):
             names = ", ".join(self._settings.addresses)
-            lost = Unreachable(f"{names} did not answer in time. {faults.ADVICE[Unreachable]}")
+            lost = Unreachable(f"Host {names} did not answer in time. {faults.ADVICE[Unreachable]}")
         self._rounds.settle(mine)
         for going in mine:
             if going.outcome is not None:

@@ -148,7 +148,7 @@ ADVICE: Mapping[Kind, str] = {
     CertificateRejected: "Check that the host's certificate is the trusted or pinned one, is for this address and has "
     "not expired. Nothing was sent to it.",
     CredentialsRejected: "Check user and password. If they are right: a local account needs "
-    "LocalAccountTokenFilterPolicy on the host, Kerberos needs right clocks and names, and strict channel binding needs HTTPS.",
+    "LocalAccountTokenFilterPolicy on the host, Kerberos needs right clocks and names, strict channel binding HTTPS.",
     Busy: "It will be tried again.",
     NotFound: "It is not there any more.",
     Conflict: "It is not in the state it was thought to be in.",
@@ -164,9 +164,9 @@ def of_answer(fault: Mapping[str, object], doing: str, host: str) -> ConnectorEr
     words = str(fault.get("msg") or told)[:2000]
     if told in OUR_OWN:
         kind, sentence = OUR_OWN[told]
-        return kind(f"{host}: {doing} failed: {sentence}.", platform_words=told)
+        return kind(f"Host {host}: {doing} failed: {sentence}.", platform_words=told)
     kind = _kind_of(told, fault.get("hresult"))
-    return kind(f"{host}: {doing} failed. {ADVICE[kind]}", platform_words=f"{told}: {words}")
+    return kind(f"Host {host}: {doing} failed. {ADVICE[kind]}", platform_words=f"{told}: {words}")
 
 
 def _kind_of(told: str, hresult: object) -> Kind:
@@ -179,7 +179,7 @@ def _kind_of(told: str, hresult: object) -> Kind:
 def of_wire(error: Exception, doing: str, host: str) -> ConnectorError:
     """What went wrong between us and WinRM, in our words."""
     kind = _kind_of_wire(error)
-    return kind(f"{host}: {doing} failed. {ADVICE[kind]}", platform_words=_words(error))
+    return kind(f"Host {host}: {doing} failed. {ADVICE[kind]}", platform_words=_words(error))
 
 
 def _kind_of_wire(error: Exception) -> Kind:
@@ -191,7 +191,7 @@ def _kind_of_wire(error: Exception) -> Kind:
         case WSManFaultError():
             return BY_WSMAN.get(error.wsman_fault_code or 0, PlatformFault)
         case WinRMTransportError():
-            return Busy if error.code in (429, 503) else Unsupported if error.code == 403 else Unreachable
+            return _of_status(error.code)
         case requests.exceptions.SSLError():
             return CertificateRejected if _is_about_the_certificate(error) else Unreachable
         case requests.exceptions.RequestException() | urllib3.exceptions.HTTPError() | OSError():
@@ -200,6 +200,15 @@ def _kind_of_wire(error: Exception) -> Kind:
             return Unsupported if "kerberos" in str(error).lower() else Unreachable
         case _:
             return PlatformFault
+
+
+def _of_status(status: int) -> Kind:
+    """Of answers that are no SOAP: something stands before WinRM, or it is not well."""
+    if status == 403:
+        return Unsupported
+    if status == 404:
+        return Unreachable  # another service has this port
+    return Busy if status == 429 or status >= 500 else PlatformFault
 
 
 def _is_about_the_certificate(error: BaseException) -> bool:

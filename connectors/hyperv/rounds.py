@@ -185,6 +185,8 @@ class Going:
     def take(self, desk: Desk, desks: Sequence[Desk], answer: Answer | None, error: ConnectorError | None) -> None:
         """One host's answer, or that it gave none."""
         self.asking.discard(desk.address)
+        if self.outcome is not None or self.lost is not None:
+            return
         if error is not None:
             self._missed(desk, desks, error)
         elif answer is None or answer["state"] == "waiting":
@@ -226,6 +228,7 @@ class Going:
             self.data["host"] = desk.address
         self.is_looking = ""
         self.absent.clear()
+        self.asking.clear()  # what the others say matters no more
 
     def _conclude(self, desks: Sequence[Desk]) -> None:
         """Nobody is being asked any more: is anybody left to ask?"""
@@ -234,7 +237,7 @@ class Going:
             return
         if self.silent:
             address, error = next(iter(self.silent.items()))
-            words = f"{mapping.doing(self.order)} failed: {address} does not answer, and no other node has the machine."
+            words = f"Host {address}: {mapping.doing(self.order)} failed, for it does not answer and no other node can."
             self._failed(Busy(f"{words} It will be tried again.", platform_words=error.message))
         elif self.is_looking == "find":
             self.is_looking = ""
