@@ -83,10 +83,6 @@ OUR_OWN: Mapping[str, tuple[Kind, str]] = {
         PlatformFault,
         "whether the machine was restarted is not known: the answer was lost. See whether it was, and ask again if not",
     ),
-    "Deskyard.OutsideFolder": (
-        Conflict,
-        "a disk lies outside the folder that is the machine's own. Nothing was deleted",
-    ),
     "Deskyard.UnknownOrder": (Unsupported, "Hyper-V knows no such order"),
 }
 """What our scripts say -> our error, and the words."""

@@ -5,7 +5,8 @@ $v = 0
 $code = 0
 try {
     $reader = New-Object System.IO.StreamReader([Console]::OpenStandardInput(), [Text.Encoding]::UTF8)
-    $document = ConvertFrom-Json -InputObject $reader.ReadToEnd()
+    $told = $reader.ReadToEnd()
+    $document = ConvertFrom-Json -InputObject $told
     $v = $document.v
     $result = & ([ScriptBlock]::Create($document.s)) $document.p
     $answer = @{ ok = $true; v = $v; r = $result }

@@ -31,7 +31,8 @@ function Write-Mark($vm, $mark) {
         if (-not $line.Trim().StartsWith('{"deskyard"')) { $kept += @($line.TrimEnd()) }
     }
     $lines = @(ConvertTo-Json -InputObject $mark -Compress) + $kept
-    Set-VM -VM $vm -Notes ($lines -join "`n").Trim()
+    $notes = ($lines -join "`n").Trim()
+    Set-VM -VM $vm -Notes $notes
 }
 
 function New-Mark($stamp, $stage, $restarted, $reverted) {
