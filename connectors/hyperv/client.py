@@ -115,6 +115,8 @@ class Line:
         self._shell_used = 0
         self._shell_opened = 0.0
         self._has_answered = False
+        self._is_fair = True
+        """Whether the host may be expected to say something, if only "timed out", before we hang up."""
         self.has_signed_in = threading.Event()
         """Set once this host has taken a message of ours."""
 
@@ -191,9 +193,14 @@ class Line:
 
     def _receive(self, command: str, deadline: float) -> tuple[bytes, bool]:
         """What has come out since, and whether the command is over."""
-        out, _, _, is_over = self._resealed(
-            lambda: self._within(deadline).get_command_output_raw(self._shell, command),
-        )
+        try:
+            out, _, _, is_over = self._resealed(
+                lambda: self._within(deadline).get_command_output_raw(self._shell, command),
+            )
+        except requests.exceptions.ReadTimeout:
+            if self._is_fair:
+                raise
+            raise self._is_late() from None
         return out, is_over
 
     def _begin_command(self, deadline: float) -> str:
@@ -287,15 +294,19 @@ class Line:
         left = deadline - time.monotonic()
         if left <= 0:
             if self._has_answered:
-                raise Busy(f"Host {self.address} did not finish in time. It will be tried again.")
+                raise self._is_late()
             raise Unreachable(f"Host {self.address} did not answer in time. {faults.ADVICE[Unreachable]}")
         protocol = self._protocol or self._connect()
         operation_s = max(1, min(OPERATION_S, int(left - 1)))
         protocol.operation_timeout_sec = operation_s
         read_s = max(0.2, min(left, operation_s + 5))
+        self._is_fair = read_s > operation_s
         # requests takes the pair (connect, read), pywinrm only hands it on.
         protocol.transport.read_timeout_sec = (max(0.2, min(CONNECT_S, left)), read_s)  # type: ignore[assignment]
         return protocol
+
+    def _is_late(self) -> Busy:
+        return Busy(f"Host {self.address} did not finish in time. It will be tried again.")
 
     def _connect(self) -> Protocol:
         settings = self._settings

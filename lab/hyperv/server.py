@@ -187,6 +187,8 @@ class WinRmServer(LabServer):
             return wsman.empty(asked)
         if asked.action == "Receive":
             taken = command.take(wsman.budget(asked), asked.timeout_s)
+            if command.killed.is_set():
+                raise WsmanFault(wsman.NO_SHELL, "The command is not there any more.")
             if taken is None:
                 raise WsmanFault(wsman.TIMED_OUT, "The operation has timed out.")
             return wsman.received(asked, command.id, *taken)
