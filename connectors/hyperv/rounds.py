@@ -186,7 +186,10 @@ class Going:
         """One host's answer, or that it gave none."""
         self.asking.discard(desk.address)
         if self.outcome is not None or self.lost is not None:
-            return
+            if not self.is_told:
+                return
+            self.outcome = self.lost = None
+        self.is_told = False
         if error is not None:
             self._missed(desk, desks, error)
         elif answer is None or answer["state"] == "waiting":
