@@ -126,6 +126,8 @@ class WinRmServer(LabServer):
             kept.pop("context", None)
             return self._denied()
         kept["who"] = principal
+        # The last word of SPNEGO carries a signature that the client counts.
+        kept["last_word"] = f"{scheme} {base64.b64encode(reply).decode()}" if reply else ""
         return None
 
     def _denied(self) -> Response:
@@ -152,6 +154,12 @@ class WinRmServer(LabServer):
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def handle(self, request: Request) -> Response:
+        response = self._answered(request)
+        if (last_word := request.connection.pop("last_word", "")) and response.status != 401:
+            response.headers["WWW-Authenticate"] = last_word
+        return response
+
+    def _answered(self, request: Request) -> Response:
         kept = request.connection
         if kept["reply"] is not None:
             reply: Response = kept["reply"]
