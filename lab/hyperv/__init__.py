@@ -10,17 +10,13 @@ from __future__ import annotations
 from lab.hyperv.accounts import Account
 from lab.hyperv.host import Estate, HypervHost
 from lab.hyperv.server import WinRmServer
-from lab.platform import Platform, Registration, Site
 from lab.world import World
 
-__all__ = ["Account", "Estate", "HypervHost", "WinRmServer", "furnish", "stand_up"]
-
-ADDRESS = "127.0.0.3"
-ACCOUNT = Account("LAB", "deskyard", "lab-hyperv-7c1f")
+__all__ = ["Account", "Estate", "HypervHost", "WinRmServer", "furnish"]
 
 
 def furnish(world: World, hosts: tuple[str, ...] = ("HV1",)) -> str:
-    """A small estate; the golden image's id."""
+    """A stand-alone host, or the nodes of a cluster and what they share; the golden image's id."""
     for name in hosts:
         world.add_host(name, id=name)
     drive = "D:\\" if len(hosts) == 1 else "C:\\ClusterStorage\\Volume1"
@@ -28,28 +24,3 @@ def furnish(world: World, hosts: tuple[str, ...] = ("HV1",)) -> str:
     world.add_network("Office", id="Office")
     world.add_network("Lab", is_isolated=True, id="Lab")
     return world.add_template("golden").id
-
-
-def stand_up(site: Site) -> Platform:
-    world = site.world()
-    with world:
-        golden = next((it.id for it in world.machines.values() if it.is_template), "") or furnish(world)
-    host = next(iter(world.hosts))
-    server = WinRmServer(
-        HypervHost(Estate(world), host),
-        ADDRESS,
-        site.port(),
-        accounts=(ACCOUNT,),
-        certificate_folder=site.certificates,
-    )
-    server.start()
-    certificate = server.certificate
-    settings = {
-        "hosts": ADDRESS,
-        "port": str(server.port),
-        "user": f"{ACCOUNT.domain}\\{ACCOUNT.user}",
-        "ca_certificate": certificate.pem if certificate else "",
-        "screen_port": str(site.screens_port),
-    }
-    registration = Registration("hyperv", "Hyper-V lab", settings, {"password": ACCOUNT.password}, golden)
-    return Platform(world, (server,), registration)

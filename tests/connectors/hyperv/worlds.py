@@ -20,6 +20,7 @@ from lab.nouns import Machine
 from lab.world import World
 from tests.connectors.contract import OURS
 
+ADDRESSES = ("127.0.0.3", "127.0.3.2", "127.0.3.3")
 PASSWORD = "hunter2-and-more"
 _numbers = itertools.count(1)
 
@@ -39,8 +40,8 @@ class HypervWorld:
         # Users are the process's (see lab.hyperv.accounts): each world has its own.
         self.account = Account("LAB", f"deskyard{next(_numbers)}", PASSWORD)
         self.servers = [
-            WinRmServer(HypervHost(self.estate, host), f"127.0.0.{3 + number}", accounts=(self.account,), tls=tls)
-            for number, host in enumerate(hosts)
+            WinRmServer(HypervHost(self.estate, host), address, accounts=(self.account,), tls=tls)
+            for host, address in zip(hosts, ADDRESSES, strict=False)
         ]
         port = 0
         for server in self.servers:

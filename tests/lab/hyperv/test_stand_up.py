@@ -8,13 +8,12 @@ from connectors.base import Surroundings
 from connectors.hyperv.connector import HypervConnector
 from connectors.hyperv.settings import HypervSettings
 from lab.clock import Clock
-from lab.hyperv import stand_up
-from lab.platform import Registration, Site
+from lab.platform import Platform, Registration, Site, site, stand_up
 from tests.connectors.contract import listing
 
 
-def site(folder: Path) -> Site:
-    return Site("hyperv", folder, Clock(), 1, "127.65.0.0/16", 5900)
+def place(folder: Path) -> Site:
+    return site("hyperv", folder, Clock(), screens_port=5900)
 
 
 def connector_of(registration: Registration, workdir: Path) -> HypervConnector:
@@ -24,24 +23,25 @@ def connector_of(registration: Registration, workdir: Path) -> HypervConnector:
     return HypervConnector(HypervSettings(**told), Surroundings(installation="x", workdir=workdir))  # type: ignore[arg-type]
 
 
-def test_what_it_tells_registers_a_hypervisor(tmp_path: Path) -> None:
-    platform = stand_up(site(tmp_path))
+def templates(platform: Platform, folder: Path) -> list[str]:
+    """As a connector lists them."""
     platform.start()
+    connector = connector_of(platform.registration, folder)
     try:
-        connector = connector_of(platform.registration, tmp_path)
-        assert [it.id for it in listing(connector).templates] == [platform.registration.template]
-        connector.close()
+        return [it.id for it in listing(connector).templates]
     finally:
+        connector.close()
         platform.stop()
 
 
-def test_it_comes_back_with_its_template_and_certificate(tmp_path: Path) -> None:
-    first = stand_up(site(tmp_path))
-    first.stop()
-    site(tmp_path).save(first.world)
-    second = stand_up(site(tmp_path))
-    try:
-        assert second.registration.template == first.registration.template
-        assert second.registration.settings["ca_certificate"] == first.registration.settings["ca_certificate"]
-    finally:
-        second.stop()
+def test_what_it_tells_registers_a_hypervisor(tmp_path: Path) -> None:
+    platform = stand_up(place(tmp_path))
+    assert templates(platform, tmp_path) == [platform.registration.template]
+
+
+def test_it_comes_back_with_its_template_port_and_certificates(tmp_path: Path) -> None:
+    first = stand_up(place(tmp_path))
+    place(tmp_path).save(first)
+    second = stand_up(place(tmp_path))
+    assert second.registration == first.registration
+    assert templates(second, tmp_path) == [first.registration.template]
