@@ -7,6 +7,7 @@ Get-VM lists only the machines of the node that is asked.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +49,8 @@ STEPS = {
 }
 """What a script calls a step -> words for people, and when it is worth asking again."""
 SOON_S = 0.5
+LARGEST_MASTER = 2_500
+"""Characters that a template's facts may take of a receipt."""
 
 
 @dataclass(eq=False)
@@ -97,12 +100,33 @@ class Run:
         threading.Thread(target=work, name=f"winrm {self.desk.address}", daemon=True).start()
 
 
+class Masters:
+    """What nodes told of their templates, kept for a while: other nodes cannot see them, and asking costs a start.
+
+    Not for long, since a template that is switched on meanwhile must not be cloned.
+    """
+
+    FRESH_S = 30.0
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[float, object]] = {}
+
+    def keep(self, template: str, facts: object) -> None:
+        self._told[template] = (time.monotonic(), facts)
+
+    def fresh(self, template: str) -> object:
+        """None if nobody has told it lately."""
+        at, facts = self._told.get(template, (0.0, None))
+        return facts if time.monotonic() < at + self.FRESH_S else None
+
+
 @dataclass(eq=False)
 class Going:
     """One order on its way."""
 
     order: Order
     settings: HypervSettings
+    masters: Masters
     data: dict[str, object]
     """The receipt."""
     hint: str = ""
@@ -114,7 +138,7 @@ class Going:
     silent: dict[str, ConnectorError] = field(default_factory=dict)
     """Addresses that did not answer."""
     master: object = None
-    """What another node told of the template."""
+    """What was told of the template when the order was last sent."""
     is_looking: str = ""
     """What all nodes are asked first: "find" (has an earlier attempt made it?), "describe" (the template)."""
     outcome: Outcome | None = None
@@ -147,8 +171,8 @@ class Going:
 
     def request(self) -> Request:
         request = mapping.request_of(self.order, self.settings)
-        if self.master is not None:
-            request["master"] = self.master
+        if isinstance(self.order, CloneMachine | RecycleMachine):
+            self.master = request["master"] = self.data.get("master") or self.masters.fresh(self.order.template)
         if isinstance(self.order, SetPower) and self.order.action is PowerAction.SHUTDOWN:
             now = time.time()
             cut_at = self.data.setdefault("cut_at", now + self.order.grace_s)
@@ -226,7 +250,7 @@ class Going:
 
     def _found(self, desk: Desk, answer: Answer) -> None:
         if self.is_looking == "describe":
-            self.master = answer["master"]
+            self.masters.keep(getattr(self.order, "template", ""), answer["master"])
         if self.is_looking == "find" or "host" not in self.data:
             self.data["host"] = desk.address
         self.is_looking = ""
@@ -258,6 +282,8 @@ class Going:
     def _goes_on(self, desk: Desk, answer: Answer) -> None:
         step, poll_after_s = STEPS.get(str(answer.get("step")), ("Working", 1.0))
         self.data["host"] = desk.address
+        if self.master is not None and len(json.dumps(self.master)) < LARGEST_MASTER:
+            self.data["master"] = self.master  # what has begun on this node goes on there without asking the others
         if answer.get("asked"):
             self.data["asked_at"] = time.time()
         cut_at = self.data.get("cut_at")
@@ -312,6 +338,7 @@ class Rounds:
     """Deadline -> what every run is told beside its orders."""
     going: dict[str, Going] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
+    masters: Masters = field(default_factory=Masters)
     last_host: dict[str, str] = field(default_factory=dict)
     """Machine -> address of the host that has answered for it."""
 
@@ -321,7 +348,8 @@ class Rounds:
             machine = getattr(getattr(receipt.order, "machine", None), "id", "")
             going = self.going.get(receipt.order.key)
             if going is None:
-                going = Going(receipt.order, self.settings, dict(receipt.data), self.last_host.get(machine, ""))
+                hint = self.last_host.get(machine, "")
+                going = Going(receipt.order, self.settings, self.masters, dict(receipt.data), hint)
                 self.going[going.key] = going
             going.order = receipt.order
             try:

@@ -20,6 +20,7 @@ BENCHES = {
     "inflight": "inflight",
     "relay": "relay",
     "estate": "makers",
+    "hyperv_starts": "hyperv_starts",
 }
 """Name -> module."""
 

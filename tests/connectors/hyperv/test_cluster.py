@@ -133,3 +133,26 @@ def test_one_powershell_a_host_and_round(cluster: HypervWorld) -> None:
     submit(connector, orders)
     assert cluster.starts == before + 3
     assert home in {"HV1", "HV2", "HV3"}
+
+
+def test_a_copy_goes_on_without_its_templates_node(cluster: HypervWorld) -> None:
+    home = cluster.machine(cluster.template).host
+    other = "HV2" if home != "HV2" else "HV3"
+    cluster.world.clock.speed = 0
+    order = on(cluster, other, linked=False)
+    outcome = submit(cluster.connector(), [order])[order.key]
+    assert outcome.step == "Copying the disks"
+    cluster.servers[["HV1", "HV2", "HV3"].index(home)].cut_off()
+    cluster.world.clock.speed = 60
+    assert finish(cluster, cluster.connector(), order, outcome).stage is Stage.DONE
+
+
+def test_clones_beside_their_template_ask_the_other_nodes_once_in_a_while(cluster: HypervWorld) -> None:
+    connector = cluster.connector()
+    made(cluster, connector, on(cluster, "HV1"))
+    made(cluster, connector, on(cluster, "HV2"))
+    made(cluster, connector, on(cluster, "HV3"))
+    before = cluster.starts
+    orders = [on(cluster, host) for host in ("HV1", "HV2", "HV3") for _ in range(5)]
+    submit(connector, orders)
+    assert cluster.starts == before + 3
