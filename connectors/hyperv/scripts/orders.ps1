@@ -146,14 +146,25 @@ function Get-Root($o, $master) {
     return [IO.Path]::Combine([IO.Path]::GetPathRoot($first), 'Deskyard')
 }
 
-function Remove-Homes($key) {
+# Where its disks lie, if that is the folder of this key: it may be in a folder that the settings named once.
+function Get-OwnHomes($vm, $key) {
+    $name = ([guid]$key).ToString()
+    foreach ($drive in @(Get-VMHardDiskDrive -VM $vm)) {
+        $folder = [IO.Path]::GetDirectoryName([string]$drive.Path)
+        if ($folder -and ([IO.Path]::GetFileName($folder) -eq $name)) { $folder }
+    }
+}
+
+function Remove-Homes($key, $own) {
     $name = 'deskyard-' + ([guid]$key).ToString()
     $task = Get-ScheduledTask -TaskName $name -TaskPath $taskPath -ErrorAction SilentlyContinue
     if ($null -ne $task) {
         Stop-ScheduledTask -TaskName $name -TaskPath $taskPath
         Unregister-ScheduledTask -TaskName $name -TaskPath $taskPath -Confirm:$false
     }
-    foreach ($folder in @(Find-Homes $key)) {
+    $folders = @(Find-Homes $key) + @($own) | Select-Object -Unique
+    foreach ($folder in @($folders)) {
+        if ((-not $folder) -or (-not (Test-Path -LiteralPath $folder))) { continue }
         Assert-Unused $folder $null
         Remove-Item -LiteralPath $folder -Recurse -Force
     }
@@ -386,7 +397,7 @@ function Undo-Making($o) {
     $key = ([guid]$o.key).ToString()
     $vm = Get-Machine (Find-Made $p.installation $key)
     if ($null -ne $vm) { Remove-Desktop $vm }
-    Remove-Homes $key
+    Remove-Homes $key @()
 }
 
 function Invoke-Clone($o) {
@@ -443,9 +454,13 @@ function Invoke-Recycle($o) {
     } elseif ($machines.ContainsKey([string]$o.id)) {
         $old = Get-Meant $o
     }
-    if ($null -ne $old) { Remove-Desktop $old }
+    $own = @()
+    if ($null -ne $old) {
+        if ($null -ne $o.stamp) { $own = @(Get-OwnHomes $old ([string]$o.stamp.key)) }
+        Remove-Desktop $old
+    }
     if (($null -ne $o.stamp) -and ([string]$o.stamp.installation -ceq [string]$p.installation)) {
-        Remove-Homes ([string]$o.stamp.key)
+        Remove-Homes ([string]$o.stamp.key) $own
     }
     Add-ToCluster $vm
     if ($o.power_on) { Start-Machine $vm }
@@ -462,15 +477,19 @@ function Invoke-Delete($o) {
     $isOurs = ($null -ne $o.stamp) -and ([string]$o.stamp.installation -ceq [string]$p.installation)
     if ($o.id) { $vm = Get-Meant $o } else { $vm = Get-Machine (Find-Made $o.stamp.installation ([string]$o.stamp.key)) }
     $wasHere = $null -ne $vm
+    $own = @()
     if ($wasHere) {
         Assert-NoClones $o $vm
-        if ($isOurs) { foreach ($folder in @(Find-Homes ([string]$o.stamp.key))) { Assert-Unused $folder $vm } }
+        if ($isOurs) {
+            $own = @(Get-OwnHomes $vm ([string]$o.stamp.key))
+            foreach ($folder in (@(Find-Homes ([string]$o.stamp.key)) + $own)) { Assert-Unused $folder $vm }
+        }
         Remove-Desktop $vm
     }
     if ($isOurs) {
         $wasHere = $wasHere -or (@(Find-Homes ([string]$o.stamp.key)).Count -gt 0)
         # Locked for some seconds after the machine has gone.
-        try { Remove-Homes ([string]$o.stamp.key) } catch [System.IO.IOException] { return Get-Running $o 'files' }
+        try { Remove-Homes ([string]$o.stamp.key) $own } catch [System.IO.IOException] { return Get-Running $o 'files' }
     }
     if (-not $wasHere) { return @{ key = $o.key; state = 'absent' } }
     @{ key = $o.key; state = 'done' }
