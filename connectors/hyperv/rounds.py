@@ -17,6 +17,7 @@ from typing import Any
 from connectors.base import (
     CloneMachine,
     DeleteMachine,
+    OpenScreen,
     Order,
     Outcome,
     PowerAction,
@@ -30,7 +31,7 @@ from connectors.base import (
     Stage,
     TakeSnapshot,
 )
-from connectors.errors import Busy, ConnectorError, CredentialsRejected, NotFound
+from connectors.errors import Busy, Conflict, ConnectorError, CredentialsRejected, NotFound
 from connectors.hyperv import faults, mapping
 from connectors.hyperv.client import Line
 from connectors.hyperv.settings import HypervSettings
@@ -293,12 +294,11 @@ class Going:
         self._running(step, poll_after_s, int(percent) if percent is not None else None)
 
     def _done(self, desk: Desk, answer: Answer) -> None:
-        try:
-            result = self._result(desk, answer)
-        except ConnectorError as error:
-            self._failed(error)
-        else:
-            self.outcome = Outcome(key=self.key, stage=Stage.DONE, step=self.step, percent=100, result=result)
+        if isinstance(self.order, OpenScreen) and not mapping.guest_addresses(answer["addresses"]):
+            self._wait_for_address(self.order, desk)
+            return
+        result = self._result(desk, answer)
+        self.outcome = Outcome(key=self.key, stage=Stage.DONE, step=self.step, percent=100, result=result)
 
     def _result(self, desk: Desk, answer: Answer) -> Result | None:
         if isinstance(self.order, CloneMachine | RecycleMachine):
@@ -307,12 +307,28 @@ class Going:
             return PowerSet(mapping.power_of(str(answer["power"])))
         if isinstance(self.order, TakeSnapshot):
             return SnapshotTaken(str(answer["snapshot"]))
-        if "addresses" in answer:
-            addresses = mapping.guest_addresses(answer["addresses"])
-            if not addresses:
-                raise Busy(f"Machine {answer.get('id', '')} has told no address yet. Wait until its guest answers.")
-            return ScreenOpened(protocol="vnc", host=addresses[0], port=self.settings.screen_port)
+        if isinstance(self.order, OpenScreen):
+            return ScreenOpened(
+                protocol="vnc",
+                host=mapping.guest_addresses(answer["addresses"])[0],
+                port=self.settings.screen_port,
+            )
         return None
+
+    def _wait_for_address(self, order: OpenScreen, desk: Desk) -> None:
+        """A guest that has just been started gets one soon: it is waited for as long as the screen would be open."""
+        now = time.time()
+        since = self.data.setdefault("since", now)
+        self.data["host"] = desk.address
+        if isinstance(since, int | float) and now < since + order.valid_s:
+            self._running("Waiting for the guest to tell its address", 1.0)
+            return
+        self._failed(
+            Conflict(
+                f"Machine {order.machine.id} has told no address yet, so its screen cannot be reached. Wait until its "
+                "guest is up; if it stays so, see whether its integration services run."
+            )
+        )
 
     def _running(self, step: str, poll_after_s: float, percent: int | None = None) -> None:
         self.step = step

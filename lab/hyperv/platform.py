@@ -8,6 +8,8 @@ from lab.hyperv import Account, Estate, HypervHost, WinRmServer, furnish
 from lab.platform import Platform, Registration, Site
 
 ADDRESSES = {"HV1": "127.0.0.3", "HV2": "127.0.3.2"}
+POWERSHELL_S = 0.5
+"""What a start of PowerShell takes; on a real host rather more."""
 ACCOUNT = Account("LAB", "deskyard", "lab-hyperv-7c1f")
 
 
@@ -25,6 +27,8 @@ def stand_up(site: Site) -> Platform:
         )
         for name, address in ADDRESSES.items()
     ]
+    for server in servers:
+        server.think_s = POWERSHELL_S
     settings = {
         "hosts": "\n".join(ADDRESSES.values()),
         "port": str(port),

@@ -529,12 +529,17 @@ def test_a_screen_is_the_guests_own_at_its_address(world: HypervWorld, screens: 
         assert viewer.recv(4) == b"RFB "
 
 
-def test_a_guest_without_an_address_has_no_screen_yet(world: HypervWorld) -> None:
+def test_a_guest_without_an_address_is_waited_for_and_then_has_no_screen(world: HypervWorld) -> None:
     connector = world.connector()
     machine = ref(world, one(world, connector, power_on=True))
     with world.world:
         world.world.machine(machine.id).guest.has_agent = False
-    assert isinstance(refuse(world, connector, OpenScreen(key=new_key(), machine=machine)), Busy)
+    order = OpenScreen(key=new_key(), machine=machine, valid_s=1)
+    outcome = submit(connector, [order])[order.key]
+    assert (outcome.stage, outcome.step) == (Stage.RUNNING, "Waiting for the guest to tell its address")
+    error = finish(world, connector, order, outcome).error
+    assert isinstance(error, Conflict)
+    assert "no address" in error.message
     set_power(world, connector, machine, PowerAction.OFF)
     assert isinstance(refuse(world, connector, OpenScreen(key=new_key(), machine=machine)), Conflict)
 
