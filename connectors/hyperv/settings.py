@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -129,11 +130,21 @@ class HypervSettings(Settings):
             return
         if bool(self.ca_certificate.strip()) == bool(self.pins):
             raise Unsupported("HTTPS needs either a CA certificate or fingerprints: one of the two, not both.")
-        if self.ca_certificate.strip() and "BEGIN CERTIFICATE" not in self.ca_certificate:
-            raise Unsupported("The CA certificate is not in PEM form (-----BEGIN CERTIFICATE-----).")
+        if self.ca_certificate.strip() and not _is_pem(self.ca_certificate):
+            raise Unsupported("The CA certificate is not in PEM form (-----BEGIN CERTIFICATE----- and so on).")
         for pin in self.pins:
             if not _PIN.fullmatch(pin):
                 raise Unsupported(f"{pin[:20]}… is no SHA-256 fingerprint: those are 64 hexadecimal digits.")
+
+
+def _is_pem(text: str) -> bool:
+    if not text.isascii():
+        return False
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _is_address(text: str) -> bool:

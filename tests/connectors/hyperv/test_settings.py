@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from connectors.errors import Unsupported
 from connectors.hyperv.settings import HypervSettings
+from lab.certificates import make
 
-PEM = "-----BEGIN CERTIFICATE-----\nxxx\n-----END CERTIFICATE-----\n"
+with tempfile.TemporaryDirectory() as _folder:
+    PEM = make("127.0.0.3", Path(_folder)).pem
+GARBAGE = "-----BEGIN CERTIFICATE-----\nxxx\n-----END CERTIFICATE-----\n"
 GOOD = HypervSettings(hosts="hv1.corp.example", user="CORP\\svc", password="s3cret-value", ca_certificate=PEM)
 
 
 def test_complete_settings_are_taken() -> None:
+    dataclasses.replace(GOOD, ca_certificate=(PEM + PEM).replace("\n", "\r\n")).require_complete()
     GOOD.require_complete()
     dataclasses.replace(GOOD, transport="http", ca_certificate="").require_complete()
     dataclasses.replace(GOOD, ca_certificate="", fingerprints="AB:" * 31 + "AB").require_complete()
@@ -37,6 +43,8 @@ def test_complete_settings_are_taken() -> None:
         ({"ca_certificate": ""}, "either a CA certificate or fingerprints"),
         ({"fingerprints": "a" * 64}, "either a CA certificate or fingerprints"),
         ({"ca_certificate": "hello"}, "PEM"),
+        ({"ca_certificate": GARBAGE}, "PEM"),
+        ({"ca_certificate": "Gr\u00fc\u00dfe " + PEM}, "PEM"),
         ({"ca_certificate": "", "fingerprints": "abc"}, "fingerprint"),
         ({"folder": "Desktops"}, "no folder"),
         ({"folder": "\\\\server\\share"}, "no folder"),
