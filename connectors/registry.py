@@ -18,6 +18,7 @@ BUILT_IN = {
     "esxi": "connectors.esxi.connector:EsxiConnector",
     "nutanix": "connectors.nutanix.connector:NutanixConnector",
     "hypercore": "connectors.hypercore.connector:HyperCoreConnector",
+    "hyperv": "connectors.hyperv.connector:HypervConnector",
 }
 
 

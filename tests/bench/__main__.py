@@ -21,6 +21,7 @@ BENCHES = {
     "relay": "relay",
     "inventory": "inventory",
     "estate": "makers",
+    "hyperv_starts": "hyperv_starts",
 }
 """Name -> module."""
 

@@ -83,3 +83,9 @@ def test_a_round_of_the_pump_asks_a_handful_of_statements_whatever_is_in_flight(
     few, many = values(measured("inflight"), "statements_a_round")
     assert few == many
     assert many <= 16, many
+
+
+def test_a_hyper_v_host_starts_one_powershell_a_round_whatever_the_number_of_orders() -> None:
+    counts = values(measured("hyperv_starts"), "starts_a_host_and_round")
+    assert len(counts) == 8
+    assert max(counts) <= 1, counts

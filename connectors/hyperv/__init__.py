@@ -1,0 +1,1 @@
+"""Microsoft Hyper-V: stand-alone hosts and failover clusters, over WinRM."""

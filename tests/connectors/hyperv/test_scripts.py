@@ -1,0 +1,116 @@
+"""Our PowerShell, as far as it can be looked at without PowerShell; and the looking itself, with planted mistakes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from connectors.hyperv import faults
+from connectors.hyperv.client import COMMAND, SCRIPTS, script
+from connectors.hyperv.connector import COPY_COMMAND
+from tests.connectors.hyperv.powershell import documented, examine, nodes, parse, text_of
+
+TABLES = documented(Path(__file__).with_name("cmdlets.json"))
+NAMES = sorted(file.stem for file in SCRIPTS.glob("*.ps1"))
+HEAD = "# deskyard-script: planted 1\n"
+LAB = Path(__file__).parents[3] / "lab" / "hyperv" / "host.py"
+
+
+@pytest.mark.parametrize("release", TABLES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_has_no_mistake_that_can_be_seen(name: str, release: str) -> None:
+    findings = [
+        it for it in examine(script(name), TABLES[release]) if name != "bootstrap" or "not named" not in it.text
+    ]
+    assert not findings
+
+
+def test_there_are_the_four_scripts() -> None:
+    assert NAMES == ["bootstrap", "copy", "inventory", "orders"]
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        ("if ($a) { Get-VM -Id $b", "cannot be parsed"),
+        ("$a = 'open", "cannot be parsed"),
+        ("$x = @{ a = 1; b = }", "cannot be parsed"),
+        ("$a ? 1 : 2", "PowerShell 7"),
+        ("$a ?? $b", "PowerShell 7"),
+        ("Get-VM -Id $a && Get-VMHost", "PowerShell 7"),
+        ('Get-VMSnapshot -VM $vm -Name "of $name"', "inside a string"),
+        ('$a = "made $(Get-VMHost)"', "inside a string"),
+        ("Invoke-Expression $a", "text must not become code"),
+        ("& $a", "not named"),
+        ("gvm -Id $a", "no documented cmdlet"),
+        ("% { $_ }", "no documented cmdlet"),
+        ("Get-VirtualMachine -Id $a", "no documented cmdlet"),
+        ("get-vm -Id $a", "is written Get-VM"),
+        ("ConvertTo-Json -InputObject $a -AsArray", "no such parameter"),
+        ("New-VHD -Path $a -Parent $b -Differencing", "write -ParentPath"),
+        ("New-VM -Name $a -NewVHDPath $b -NewVHDSizeBytes 1 -NoVHD", "no parameter set"),
+        ("Set-VMProcessor -Count 2", "is missing"),
+        ("Set-VMMemory -VM $vm -DynamicMemoryEnabled", "has no value"),
+        ("New-VHD -Path $a -ParentPath $b -Differencing yes", "is a switch"),
+        ("Suspend-VM $vm", "has no parameter's name"),
+        ("Get-Item -Path $a", "no such parameter"),
+        ("Remove-VM -VM $vm", "asks for confirmation"),
+        ("Get-VM -Name $a", "use -Id"),
+        ("Get-VMHardDiskDrive -VMName $a", "never by name"),
+        ("$a = 'gr\u00fcn'", "not ASCII"),
+    ],
+)  # fmt: skip
+def test_a_planted_mistake_is_found(planted: str, words: str) -> None:
+    found = examine(HEAD + planted + "\n", TABLES["2019"])
+    assert any(words in it.text for it in found), found
+
+
+def test_a_script_without_its_name_is_found() -> None:
+    assert any("does not name" in it.text for it in examine("Get-VMHost\n", TABLES["2019"]))
+
+
+def test_command_lines_stay_within_what_cmd_takes() -> None:
+    assert len("powershell.exe " + " ".join(COMMAND)) < 8191
+    assert len(COPY_COMMAND) < 8000
+
+
+def test_every_word_that_a_script_throws_has_an_error_of_ours() -> None:
+    thrown = {word for name in NAMES for word in re.findall(r"throw '(Deskyard\.\w+)'", script(name))}
+    # CopyFailed is replaced by what the copy itself failed of.
+    assert thrown - {"Deskyard.CopyFailed"} <= set(faults.OUR_OWN)
+    # That a template is nowhere is known only once every host has been asked.
+    assert set(faults.OUR_OWN) - thrown == {"Deskyard.NoTemplate"}
+
+
+def test_the_lab_throws_only_what_the_scripts_throw() -> None:
+    """It shares no code with them, so what it says is compared here."""
+    thrown = set(re.findall(r"throw '(Deskyard\.\w+)'", script("orders")))
+    assert set(re.findall(r'"(Deskyard\.\w+)"', LAB.read_text(encoding="utf-8"))) <= thrown
+
+
+def _written_keys(name: str) -> set[str]:
+    """Keys of all hash literals in a script."""
+    found = [text_of(it) for it in nodes(parse(script(name)).root_node) if it.type == "key_expression"]
+    return {text.strip("'") for text in found}
+
+
+@pytest.mark.parametrize("name", ["inventory", "orders"])
+def test_the_lab_answers_with_names_that_the_script_writes(name: str) -> None:
+    text = LAB.read_text(encoding="utf-8")
+    begin, end = ("# --- inventory 1", "# --- orders 1") if name == "inventory" else ("# --- orders 1", "# --- notes")
+    part = text[text.index(begin) : text.index(end)]
+    written = set(re.findall(r'"(\w+)": ', part)) - {"clone", "recycle", "delete", "power"}
+    inner = {"restart", "snapshot", "revert", "forget", "resize", "share", "screen", "find", "describe"}
+    marks = {"paths", "home", "vlans", "instance", "stage", "restarted", "reverted"}
+    missing = written - _written_keys(name) - inner - marks
+    assert not missing
+
+
+def test_every_step_that_a_script_names_has_words_for_people() -> None:
+    from connectors.hyperv.rounds import STEPS
+
+    named = set(re.findall(r"Get-Running \$o '(\w+)'", script("orders")))
+    named |= set(re.findall(r"step = '(\w+)'", script("orders")))
+    assert named == set(STEPS)
