@@ -12,6 +12,7 @@ from ninja import Query, Router
 from broker.api.access import administrator, caller
 from broker.api.pages import Page, Window, one, page, page_of
 from broker.api.shapes import In, Out
+from broker.domain.resources import ResourceClass
 from broker.models import Pool, PoolMember
 from broker.selectors import pools as selectors
 from broker.services import pools as services
@@ -39,6 +40,8 @@ class MemberOut(Out):
     networks: list[str]
     """Platform ids, one a NIC; empty: as the template has them."""
     is_enabled: bool
+    takes_shares: bool
+    """Whether the platform knows shares of a host; if not, the pool's class orders the queues only."""
     hold_reason: str
     """Why nothing is built here for now; empty if it is."""
 
@@ -58,7 +61,13 @@ class PoolDetailOut(PoolOut):
     prepare_timeout_s: int
     gives_seed: bool
     starts_powered_off: bool
+    resource_class: str
+    """critical, high, normal, low, or own: the five numbers that follow are the pool's own."""
     priority: int
+    weight: int
+    cpu_reservation_percent: int
+    cpu_limit_percent: int
+    memory_reservation_percent: int
     delete_budget_per_hour: int
     hold_reason: str
     """Why the broker stopped and asks; empty if it did not."""
@@ -103,8 +112,15 @@ class PoolChange(In):
     prepare_timeout_s: int = 900
     gives_seed: bool = True
     starts_powered_off: bool = True
+    resource_class: str = ResourceClass.NORMAL.value
+    """critical, high, normal, low; own: by the five numbers that follow, which are refused beside another class."""
     priority: int = 50
     """1 to 100, smaller goes first in every queue."""
+    weight: int = 100
+    """1 to 10000, against other machines on a host that is short; 100 is normal."""
+    cpu_reservation_percent: int = 0
+    cpu_limit_percent: int = 100
+    memory_reservation_percent: int = 0
     is_enabled: bool = True
     delete_budget_per_hour: int = 30
 
@@ -142,7 +158,12 @@ def show_detail(row: Pool, desktops: Mapping[str, int]) -> PoolDetailOut:
         prepare_timeout_s=row.prepare_timeout_s,
         gives_seed=row.gives_seed,
         starts_powered_off=row.starts_powered_off,
+        resource_class=row.resource_class,
         priority=row.priority,
+        weight=row.weight,
+        cpu_reservation_percent=row.cpu_reservation_percent,
+        cpu_limit_percent=row.cpu_limit_percent,
+        memory_reservation_percent=row.memory_reservation_percent,
         delete_budget_per_hour=row.delete_budget_per_hour,
         hold_reason=row.hold_reason,
         members=[show_member(member) for member in row.members.all()],
@@ -159,6 +180,7 @@ def show_member(row: PoolMember) -> MemberOut:
         maximum=row.maximum,
         networks=row.networks,
         is_enabled=row.is_enabled,
+        takes_shares="ShareResources" in row.hypervisor.takes,
         hold_reason=row.hold_reason,
     )
 

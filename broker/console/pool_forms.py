@@ -10,11 +10,21 @@ from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
-from broker.domain import naming
+from broker.domain import naming, resources
+from broker.domain.resources import ResourceClass
 from broker.models import Network, Pool, PoolMember, TemplateCopy
 from broker.services.pools import MemberWish
 
 READY_WHEN = [(Pool.Preparation.AGENT, "its guest’s agent answers"), (Pool.Preparation.NONE, "its machine stands")]
+
+
+def _own_number(label: str, lowest: int, highest: int, usual: int, help_text: str) -> forms.IntegerField:
+    """One of the numbers that the resource class decides, asked for only where the pool has its own."""
+    field = forms.IntegerField(
+        label=label, min_value=lowest, max_value=highest, initial=usual, required=False, help_text=help_text
+    )
+    field.when = f"resource_class={ResourceClass.OWN}"  # type: ignore[attr-defined]
+    return field
 
 
 class PoolForm(forms.Form):
@@ -51,13 +61,31 @@ class PoolForm(forms.Form):
     starts_powered_off = forms.BooleanField(
         label="Give out desktops that are switched off, and start them", required=False, initial=True
     )
-    priority = forms.IntegerField(
-        label="Priority", min_value=1, max_value=1000, initial=50, help_text="Smaller goes first in every queue."
+    resource_class = forms.ChoiceField(
+        label="Resource class",
+        choices=[(c.value, c.value.capitalize()) for c in ResourceClass],
+        widget=forms.RadioSelect,
+        initial=ResourceClass.NORMAL,
     )
+    priority = _own_number("Priority", 1, 100, 50, "Smaller goes first in every queue.")
+    weight = _own_number("Weight", 1, 10_000, 100, "For CPU and memory, against other machines: 100 is normal.")
+    cpu_reservation_percent = _own_number("CPU kept free (%)", 0, 100, 0, "Of each desktop’s own vCPUs.")
+    cpu_limit_percent = _own_number("CPU at most (%)", 1, 100, 100, "Of each desktop’s own vCPUs.")
+    memory_reservation_percent = _own_number("Memory kept (%)", 0, 100, 0, "Of each desktop’s own memory.")
     delete_budget_per_hour = forms.IntegerField(
         label="Deletions an hour", min_value=0, initial=30,
         help_text="When more would go, the pool stops and asks an administrator.",
     )  # fmt: skip
+
+    @property
+    def class_words(self) -> dict[str, str]:
+        """What each resource class means."""
+        meanings = {
+            c.value: _("Priority %(priority)d, %(share)s.")
+            % {"priority": meaning.priority, "share": resources.words(meaning.share)}
+            for c, meaning in resources.MEANINGS.items()
+        }
+        return meanings | {ResourceClass.OWN.value: _("Numbers of your own.")}
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
@@ -66,7 +94,12 @@ class PoolForm(forms.Form):
             self.add_error("naming", fault)
         if data.get("minimum", 0) > data.get("maximum", data.get("minimum", 0)):
             self.add_error("minimum", _("Not more than the maximum."))
-        return data
+        has_own = data.get("resource_class") == ResourceClass.OWN
+        return {
+            field: value
+            for field, value in data.items()
+            if field not in resources.NUMBERS or (has_own and value is not None)
+        }
 
 
 def initial_of(pool: Pool) -> dict[str, Any]:
@@ -124,7 +157,7 @@ class NewPoolForm(PoolForm):
         ]
 
     def pool_values(self) -> dict[str, Any]:
-        return {name: self.cleaned_data[name] for name in PoolForm.base_fields}
+        return {name: self.cleaned_data[name] for name in PoolForm.base_fields if name in self.cleaned_data}
 
     def places(self) -> list[dict[str, Any]]:
         """Each copy as the form shows it: whether it is chosen, with which weight and limit."""

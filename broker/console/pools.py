@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from broker.console.access import administrator, administrators_only
 from broker.console.answers import Question, act, ask_first, came_from, done, page_of, posted, saved, show
 from broker.console.pool_forms import MemberForm, NewPoolForm, PoolForm, initial_of, member_initial
-from broker.domain import naming, placement
+from broker.domain import naming, placement, resources
 from broker.models import Entitlement, Pool, PoolMember
 from broker.selectors import audit, desktops, hypervisors, room
 from broker.selectors import pools as selectors
@@ -107,6 +107,7 @@ def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         "pool": pool,
         "standing": selectors.standings([pool], timezone.now())[0],
         "members": selectors.member_standings(pool),
+        "share_words": resources.words(pool.share),
         "entitlements": selectors.entitlements().filter(pool=pool).order_by("group__name", "user__username"),
         "desktops": desktops.DesktopFilter().apply(mine)[:DESKTOPS_SHOWN],
         "events": audit.events_of(pool),

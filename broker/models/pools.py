@@ -7,6 +7,7 @@ import uuid
 from django.db import models
 from django.db.models import F, Q
 
+from broker.domain.resources import ResourceClass, Share
 from broker.models.hypervisors import Hypervisor
 from broker.models.templates import TemplateCopy
 
@@ -41,8 +42,21 @@ class Pool(models.Model):
     """Whether each machine is handed a cloud-init seed with its name."""
     starts_powered_off = models.BooleanField(default=True)
     """Whether a ready desktop that is switched off may be given out, with a start order."""
+    resource_class = models.CharField(
+        max_length=10,
+        choices=[(c.value, c.value.capitalize()) for c in ResourceClass],
+        default=ResourceClass.NORMAL,
+        db_default=ResourceClass.NORMAL.value,
+    )
+    """Decides the five numbers that follow, unless they are its own."""
     priority = models.PositiveSmallIntegerField(default=50)
     """Smaller goes first in every queue."""
+    weight = models.PositiveSmallIntegerField(default=100, db_default=100)
+    """What its machines weigh against others on a host that is short of CPU or memory: 100 is normal."""
+    cpu_reservation_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
+    """Of each machine's own vCPUs, kept free for it."""
+    cpu_limit_percent = models.PositiveSmallIntegerField(default=100, db_default=100)
+    memory_reservation_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     is_enabled = models.BooleanField(default=True)
     """Off: nothing new is built and nothing is given out; what is in use stays."""
     delete_budget_per_hour = models.PositiveIntegerField(default=30)
@@ -58,10 +72,24 @@ class Pool(models.Model):
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(condition=Q(minimum__lte=F("maximum")), name="pool_minimum_within_maximum"),
+            models.CheckConstraint(
+                condition=Q(
+                    weight__range=(1, 10_000),
+                    cpu_limit_percent__range=(1, 100),
+                    cpu_reservation_percent__lte=F("cpu_limit_percent"),
+                    memory_reservation_percent__lte=100,
+                ),
+                name="pool_share_in_range",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def share(self) -> Share:
+        """What its machines shall have of their hosts."""
+        return Share(self.weight, self.cpu_reservation_percent, self.cpu_limit_percent, self.memory_reservation_percent)
 
 
 class PoolMember(models.Model):

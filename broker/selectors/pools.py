@@ -10,6 +10,7 @@ from uuid import UUID
 from django.contrib.auth.models import User
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 
+from broker.domain import resources
 from broker.domain.labels import Label, Tone
 from broker.domain.lifecycle import COMING, LIVE, State
 from broker.models import Desktop, Entitlement, Pool, PoolMember, Request
@@ -130,10 +131,23 @@ def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
 class MemberStanding:
     member: PoolMember
     desktops: int
+    unshared: int = 0
+    """Machines in use or ready that do not have the pool's share of their host yet."""
+
+    @property
+    def knows_no_shares(self) -> bool:
+        """Whether the pool wants a share that this platform has no word for."""
+        takes = self.member.hypervisor.takes
+        return bool(takes) and "ShareResources" not in takes and self.member.pool.share != resources.AS_BUILT
 
 
 def member_standings(pool: Pool) -> list[MemberStanding]:
     """The members of a pool (prefetched) with how many live desktops each holds; one statement."""
     live = Desktop.objects.filter(pool=pool, state__in=LIVE).order_by()
-    numbers = dict(live.values_list("member").annotate(number=Count("pk")))
-    return [MemberStanding(member, numbers.get(member.pk, 0)) for member in pool.members.all()]
+    has_share = Q(applied_share=pool.share.stored())
+    if pool.share == resources.AS_BUILT:
+        has_share |= Q(applied_share="")
+    lacks = Q(state__in=[State.READY, State.ASSIGNED]) & ~has_share
+    counted = live.values_list("member").annotate(number=Count("pk"), unshared=Count("pk", filter=lacks))
+    numbers = {member: (number, unshared) for member, number, unshared in counted}
+    return [MemberStanding(member, *numbers.get(member.pk, (0, 0))) for member in pool.members.all()]

@@ -117,7 +117,7 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
     )
     new += [event, entry]
     if not claimed.is_answering and claimed.power == "off":
-        new.append(_start_order(claimed, user=user, now=now))
+        new.append(_start_order(claimed, user=user, now=now, pool_id=request.pool_id))
         nudges.nudge(nudges.PUMP, claimed.hypervisor_id)
     insert_together(new)
     nudges.nudge(nudges.RECONCILE, request.pool_id)
@@ -125,7 +125,8 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
     nudges.announce("requests", user=str(user.pk))
 
 
-def _start_order(claimed: Claimed, *, user: User, now: datetime) -> Operation:
+def _start_order(claimed: Claimed, *, user: User, now: datetime, pool_id: UUID) -> Operation:
+    priority = Pool.objects.values_list("priority", flat=True).get(pk=pool_id)
     return Operation(
         kind=Operation.Kind.POWER,
         hypervisor_id=claimed.hypervisor_id,
@@ -133,7 +134,7 @@ def _start_order(claimed: Claimed, *, user: User, now: datetime) -> Operation:
         epoch=claimed.epoch,
         parameters={"machine": claimed.machine_id, "stamp_key": claimed.stamp_key, "action": "on"},
         requested_by=user,
-        rank=operations.RANK_PERSON,
+        rank=operations.rank_for_person(priority),
         created_at=now,
         deadline_at=now + timedelta(seconds=operations.DEADLINE_S[Operation.Kind.POWER]),
     )

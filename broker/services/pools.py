@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
@@ -12,8 +13,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from broker.domain import naming
+from broker.domain import naming, resources
 from broker.domain.lifecycle import LIVE
+from broker.domain.resources import ResourceClass, Share
 from broker.models import Assignment, Desktop, Hypervisor, Network, Pool, PoolMember, Request, TemplateCopy
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash
@@ -38,7 +40,11 @@ class MemberWish:
 
 
 class PoolFields(TypedDict, total=False):
-    """What a pool's page lets people set, all optional. `vcpus` and `memory_mib` None: as the template has them."""
+    """What a pool's page lets people set, all optional. `vcpus` and `memory_mib` None: as the template has them.
+
+    Priority, weight and the percentages follow the resource class. To name one of them without a class makes them the
+    pool's own.
+    """
 
     name: str
     description: str
@@ -54,7 +60,12 @@ class PoolFields(TypedDict, total=False):
     prepare_timeout_s: int
     gives_seed: bool
     starts_powered_off: bool
+    resource_class: str
     priority: int
+    weight: int
+    cpu_reservation_percent: int
+    cpu_limit_percent: int
+    memory_reservation_percent: int
     is_enabled: bool
     delete_budget_per_hour: int
 
@@ -230,6 +241,7 @@ def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
     if "preparation" in fields:
         intake.choice("preparation", fields["preparation"], Pool.Preparation)
     _whole_numbers(intake, values)
+    _resources(intake, pool, values)
     _sizes(intake, pool, values)
     return values
 
@@ -254,6 +266,10 @@ LIMITS = {
     "memory_mib": (16, 64 * 1024 * 1024),
     "prepare_timeout_s": (10, 24 * 3600),
     "priority": (1, 100),
+    "weight": (1, 10_000),
+    "cpu_reservation_percent": (0, 100),
+    "cpu_limit_percent": (1, 100),
+    "memory_reservation_percent": (0, 100),
     "delete_budget_per_hour": (0, POOL_LIMIT),
 }
 
@@ -262,6 +278,27 @@ def _whole_numbers(intake: Intake, values: dict[str, Any]) -> None:
     for field, (lowest, highest) in LIMITS.items():
         if values.get(field) is not None:
             intake.whole(field, values[field], lowest=lowest, highest=highest)
+
+
+def _resources(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
+    """The numbers that follow from the class, or the pool's own ones."""
+    named = [field for field in resources.NUMBERS if field in values]
+    if "resource_class" not in values and not named:
+        return
+    chosen = values.setdefault("resource_class", ResourceClass.OWN.value)
+    if chosen not in list(ResourceClass):
+        intake.faults["resource_class"] = f"One of: {', '.join(ResourceClass)}."
+    elif chosen == ResourceClass.OWN:
+        share = Share(**{field.name: values.get(field.name, getattr(pool, field.name)) for field in fields_of(Share)})
+        if fault := resources.fault_of(share):
+            intake.faults.setdefault("cpu_reservation_percent", fault)
+    else:
+        numbers = resources.numbers_of(ResourceClass(chosen))
+        for field in named:
+            if values[field] != numbers[field]:
+                words = f"The class {chosen} has {numbers[field]}. Choose own numbers to differ."
+                intake.faults.setdefault(field, words)
+        values |= numbers
 
 
 def _sizes(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:

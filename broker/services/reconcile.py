@@ -13,7 +13,7 @@ so whoever moves desktops that have machines must not hold a host.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from uuid import UUID
@@ -23,7 +23,7 @@ from django.db import transaction
 from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
-from broker.domain import naming, placement, planning
+from broker.domain import naming, placement, planning, resources
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import NEEDS_ORDER, State, sources
 from broker.domain.lifecycle import Event as Move
@@ -48,6 +48,10 @@ log = structlog.get_logger()
 SOON_S, CALM_S = 2.0, 10.0
 STRANDED_S = 5.0
 """A planned desktop whose order could not be sent for so long because its hypervisor is down is planned anew."""
+SHARES_AT_ONCE = 50
+"""Orders of a pool's share that may be under way: a pool that is changed floods no platform."""
+SHARE_AGAIN = timedelta(hours=1)
+"""A machine that would not take its share is asked again after this."""
 MISSING_KEPT = timedelta(minutes=10)
 """A missing desktop of nobody's is let go after this, if its hypervisor is up."""
 
@@ -134,6 +138,7 @@ class Work:
     def settle(self) -> None:
         """Orders for what needs one, words for those who wait, and when to look again."""
         self.fill_orders()
+        self.share_resources()
         self.tell_waiting()
         busy = bool(self.counts & {State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING, State.RETIRING})
         self.pool.next_reconcile_at = timezone.now() + timedelta(seconds=SOON_S if busy else CALM_S)
@@ -432,6 +437,45 @@ class Work:
             nudges.nudge(nudges.PUMP, hypervisor_id)
         nudges.announce("operations")
 
+    def share_resources(self) -> None:
+        """Order the pool's share of their hosts for machines that have another one, where the hypervisor knows shares.
+
+        Such an order is no change of the desktop: it keeps nobody from getting it, and dies when it changes hands.
+        """
+        takers = [
+            m.hypervisor_id
+            for m in self.members
+            if m.hypervisor.status == Hypervisor.Status.UP and "ShareResources" in m.hypervisor.takes
+        ]
+        if not takers:
+            return
+        wanted = self.pool.share
+        mine = Operation.objects.filter(desktop__pool=self.pool, kind=Operation.Kind.SHARE)
+        under_way = mine.filter(state__in=UNFINISHED)
+        refused = mine.filter(state=Operation.State.FAILED, finished_at__gt=self.now - SHARE_AGAIN)
+        changing = Operation.objects.filter(desktop__pool=self.pool, changes=True, state__in=UNFINISHED)
+        others = (
+            Desktop.objects.filter(pool=self.pool, hypervisor__in=takers, state__in=[State.READY, State.ASSIGNED])
+            .exclude(machine_id="")
+            .exclude(applied_share__in=[wanted.stored(), *([""] if wanted == resources.AS_BUILT else [])])
+            .exclude(pk__in=(under_way | refused | changing).values("desktop"))
+            .order_by("pk")
+        )
+        left = SHARES_AT_ONCE - under_way.count()
+        self._write(
+            [
+                operations.draft(
+                    kind=Operation.Kind.SHARE,
+                    hypervisor_id=d.hypervisor_id,
+                    desktop=d,
+                    parameters=operations.machine_parameters(d) | {"share": asdict(wanted)},
+                    rank=operations.RANK_SHARE,
+                    changes=False,
+                )
+                for d in others[: max(0, left)]
+            ]
+        )
+
     # -- single moves --
 
     def _recycle(self, desktop: Desktop, reason: str) -> None:
@@ -521,7 +565,7 @@ class Work:
         if missing > 0:
             behind = builds.exclude(is_ahead).order_by("rank", "created_at").values_list("pk", flat=True)[:missing]
             Operation.objects.filter(pk__in=list(behind), state=Operation.State.QUEUED).update(
-                rank=operations.RANK_PERSON
+                rank=operations.rank_for_person(self.pool.priority)
             )
 
     def _why_none(self) -> str:

@@ -257,6 +257,11 @@ def has_uefi_variables(xml: str) -> bool:
     return parse(xml).find("os/nvram") is not None
 
 
+def has_shares(xml: str) -> bool:
+    """Whether the machine has been given CPU shares."""
+    return parse(xml).find("cputune/shares") is not None
+
+
 def has_emulated_tpm(xml: str) -> bool:
     """Whether the machine has a TPM whose state lies in files of the host."""
     return any(backend.get("type") == "emulator" for backend in parse(xml).iterfind("devices/tpm/backend"))

@@ -140,3 +140,14 @@ def test_a_queued_operation_is_cancelled_and_ordered_again(house: Estate, callin
     Operation.objects.filter(pk=again.body["id"]).update(state="running")
     late = dana.post(f"/operations/{again.body['id']}/cancel")
     assert (late.status, late.body["operation"]["state"]) == (409, "running")
+
+
+def test_a_pools_class_decides_its_numbers_unless_they_are_its_own(house: Estate, calling: Callers) -> None:
+    dana = calling(house.dana)
+    path = f"/pools/{house.pool.pk}"
+    high = dana("PATCH", path, {"resource_class": "high"}).body
+    assert (high["priority"], high["weight"], high["members"][0]["takes_shares"]) == (30, 200, False)
+    own = dana("PATCH", path, {"priority": 5}).body
+    assert (own["resource_class"], own["priority"], own["weight"]) == ("own", 5, 200)
+    refused = dana("PATCH", path, {"resource_class": "low", "weight": 5})
+    assert (refused.status, set(refused.body["fields"])) == (422, {"weight"})

@@ -341,6 +341,7 @@ def _pool(house: Estate, **changes: object) -> dict[str, object]:
         "name": "Kiosk", "kind": "floating", "naming": "kiosk-##", "minimum": "0", "spare": "3", "maximum": "20",
         "preparation": "agent", "prepare_timeout_s": "900", "priority": "50", "delete_budget_per_hour": "30",
         "is_linked": "on", "copies": [copy], f"weight_{copy}": "70", "groups": [str(house.staff.pk)], "users": "alice",
+        "resource_class": "normal",
     } | changes  # fmt: skip
 
 

@@ -9,7 +9,9 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
+from broker.domain import resources
 from broker.domain.lifecycle import State
+from broker.domain.resources import ResourceClass
 from broker.models import (
     AuditEntry,
     Desktop,
@@ -78,6 +80,11 @@ def test_a_pool_stands_with_its_members_and_the_reconciler_is_told(house: Estate
         ({"vcpus": 0}, {"vcpus"}),
         ({"memory_mib": 1}, {"memory_mib"}),
         ({"priority": 0}, {"priority"}),
+        ({"resource_class": "royal"}, {"resource_class"}),
+        ({"resource_class": "own", "weight": 0}, {"weight"}),
+        ({"resource_class": "own", "cpu_limit_percent": 101}, {"cpu_limit_percent"}),
+        ({"cpu_limit_percent": 40, "cpu_reservation_percent": 50}, {"cpu_reservation_percent"}),
+        ({"resource_class": "high", "weight": 5}, {"weight"}),
         ({"members": [MemberWish(uuid4())]}, {"copy"}),
     ],
 )
@@ -129,6 +136,23 @@ def test_the_maximum_never_falls_below_what_is_kept(house: Estate) -> None:
     with pytest.raises(Invalid) as refused:
         pools.change_pool(actor=house.dana, pool_id=house.pool.pk, maximum=3)
     assert set(refused.value.fields) == {"minimum"}
+
+
+def test_a_class_decides_priority_and_share_and_own_numbers_do_it_without_one(house: Estate) -> None:
+    pool = create(house, resource_class="high")
+    assert (pool.priority, pool.share) == (30, resources.MEANINGS[ResourceClass.HIGH].share)
+    pool = pools.change_pool(actor=house.dana, pool_id=pool.pk, weight=300)
+    assert (pool.resource_class, pool.priority, pool.weight) == ("own", 30, 300)
+    pool = pools.change_pool(actor=house.dana, pool_id=pool.pk, resource_class="normal")
+    assert (pool.priority, pool.share) == (50, resources.AS_BUILT)
+    entries = AuditEntry.objects.filter(action="pool.change").order_by("pk")
+    assert [entry.changes["resource_class"] for entry in entries] == [["high", "own"], ["own", "normal"]]
+
+
+def test_a_change_of_something_else_leaves_the_class(house: Estate) -> None:
+    pool = create(house, resource_class="low")
+    pool = pools.change_pool(actor=house.dana, pool_id=pool.pk, spare=3)
+    assert (pool.resource_class, pool.priority) == ("low", 70)
 
 
 def test_a_pool_is_opened_and_closed(house: Estate) -> None:

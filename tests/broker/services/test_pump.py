@@ -242,6 +242,31 @@ def test_what_a_person_waits_for_goes_first_then_by_priority_then_the_oldest(hou
     assert [o.pk for o in chosen] == [person.pk, most_urgent_pool.pk, older.pk, newer.pk]
 
 
+def test_two_people_wait_and_the_more_important_pool_is_served_first(house: Estate) -> None:
+    """So with starts as with builds: both are what a person waits for."""
+    now = timezone.now()
+    for kind in (Kind.POWER, Kind.CLONE):
+        parameters = {} if kind == Kind.POWER else {"parameters": {"name": "x", "template": "golden"}}
+        _order(house, kind, rank=operations.rank_for_person(70), created_at=now - timedelta(hours=1), **parameters)
+        critical = _order(house, kind, rank=operations.rank_for_person(10), created_at=now, **parameters)
+        Hypervisor.objects.update(power_budget=1, build_budget=1)
+        lease = _lease(house)
+        assert [order.pk for order in pump._choose(lease, house.hypervisor)] == [critical.pk]
+        pump.let_go(lease)
+        Operation.objects.all().delete()
+
+
+def test_the_least_important_pools_person_goes_before_any_spare_and_shares_come_last(house: Estate) -> None:
+    ranks = [operations.RANK_SCREEN, operations.rank_for_person(1), operations.rank_for_person(100), 1]
+    assert ranks == sorted(set(ranks))
+    assert operations.rank_for_person(100) <= operations.RANK_PERSON
+    share = _order(house, Kind.SHARE, rank=operations.RANK_SHARE, created_at=timezone.now() - timedelta(hours=1))
+    power = _order(house, rank=100)
+    Hypervisor.objects.update(power_budget=1)
+    assert [order.pk for order in pump._choose(_lease(house), house.hypervisor)] == [power.pk]
+    assert _states(share) == [State.QUEUED]
+
+
 def test_with_little_budget_the_person_is_served(house: Estate) -> None:
     Hypervisor.objects.update(power_budget=1)
     house.hypervisor.refresh_from_db()

@@ -98,14 +98,14 @@ def test_a_build_that_somebody_waits_for_goes_before_other_pools_spare(plant: Pl
     plant.add_hypervisor()
     plant.add_pool(spare=3)
     plant.reconcile()
-    assert not Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).exists()
+    assert not Operation.objects.filter(kind=Kind.CLONE, rank=operations.rank_for_person(50)).exists()
     plant.ask(plant.alice)
     plant.reconcile()
     plant.reconcile()
-    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).count() == 1
+    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.rank_for_person(50)).count() == 1
     plant.ask(plant.bob)
     plant.reconcile()
-    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).count() == 2
+    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.rank_for_person(50)).count() == 2
 
 
 def test_what_was_planned_for_a_hypervisor_that_went_away_is_planned_elsewhere(plant: Plant) -> None:
@@ -426,3 +426,98 @@ def test_a_guest_that_never_answers_is_recycled_thrice_and_then_kept_to_be_looke
     (failed,) = plant.desktops(State.FAILED)
     assert failed.attempts == planning.RECYCLE_TRIES
     assert Operation.objects.filter(kind=Kind.RECYCLE).count() == planning.RECYCLE_TRIES - 1
+
+
+# --- shares of resources ---------------------------------------------------------------------------------------------
+
+
+def _shares(plant: Plant) -> list[int]:
+    """Weights, as the platform shows them."""
+    return sorted(plant.world().share(machine.id)[0] for machine in plant.world().machines())
+
+
+def test_a_pool_of_a_higher_class_gives_its_machines_their_share_once(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(resource_class="critical", spare=2)
+    plant.fill()
+    plant.until(lambda: _shares(plant) == [400, 400], "both machines have the share")
+    plant.step()
+    plant.step()
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == 2
+    assert {d.applied_share for d in plant.desktops()} == {"400/25/100/100"}
+
+
+def test_a_normal_pool_orders_no_shares_and_takes_back_what_it_had_given(office: Plant) -> None:
+    office.step()
+    assert not Operation.objects.filter(kind=Kind.SHARE).exists()
+    for resource_class, weight in (("low", 50), ("normal", 100)):
+        pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class=resource_class)
+        office.step()
+        assert _shares(office) == [weight, weight]
+
+
+def test_an_order_of_a_share_keeps_nobody_from_getting_the_desktop(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    orders = Operation.objects.filter(kind=Kind.SHARE, state="queued")
+    assert [order.changes for order in orders] == [False, False]
+    request = office.ask(office.alice)
+    assert request.state == Request.State.READY
+    office.step()
+    office.step()
+    assert set(_shares(office)) == {200}
+
+
+def test_a_desktop_that_got_a_fresh_disk_is_given_its_share_anew(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.step()
+    desktop = office.ask(office.alice).desktop
+    assert desktop is not None
+    brokering.release_desktop(actor=office.alice, desktop_id=desktop.pk)
+    office.pump()
+    desktop.refresh_from_db()
+    assert desktop.applied_share == "?"
+    office.fill()
+    office.until(lambda: {d.applied_share for d in office.desktops()} == {"200/0/100/0"}, "both have it again")
+
+
+def test_an_order_of_a_share_that_crossed_a_hand_over_is_given_again(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    order = Operation.objects.filter(kind=Kind.SHARE).first()
+    assert order is not None
+    Operation.objects.filter(pk=order.pk).update(state="running", next_poll_at=timezone.now())
+    desktop = Desktop.objects.get(operations=order)
+    Desktop.objects.filter(pk=desktop.pk).update(epoch=2, clean_epoch=2)
+    office.pump()
+    desktop.refresh_from_db()
+    assert desktop.applied_share == "?"
+
+
+def test_where_the_platform_knows_no_shares_none_are_ordered(office: Plant) -> None:
+    takes = [name for name in office.hypervisor().takes if name != "ShareResources"]
+    Hypervisor.objects.update(takes=takes)
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    assert not Operation.objects.filter(kind=Kind.SHARE).exists()
+
+
+def test_a_machine_that_refused_its_share_is_left_alone_for_an_hour(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    Operation.objects.filter(kind=Kind.SHARE).update(state="failed", finished_at=timezone.now())
+    office.reconcile()
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == 2
+    Operation.objects.update(finished_at=timezone.now() - timedelta(hours=2))
+    office.reconcile()
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == 4
+
+
+def test_shares_of_a_large_pool_are_ordered_in_batches(house: Estate) -> None:
+    Hypervisor.objects.update(takes=["ShareResources"])
+    Pool.objects.update(weight=300, resource_class="own", maximum=200, spare=120, minimum=0)
+    for number in range(reconcile.SHARES_AT_ONCE + 20):
+        house.make(name=f"many-{number:03d}")
+    _run(house)
+    _run(house)
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == reconcile.SHARES_AT_ONCE
