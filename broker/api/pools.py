@@ -36,9 +36,15 @@ class MemberOut(Out):
     hypervisor: UUID
     copy_id: UUID
     weight: int
+    minimum: int
+    """Desktops that shall always stand there."""
     maximum: int | None
+    storage: str
+    """Platform id of where clones go; empty: where the copy lies."""
+    hosts: list[str]
+    """Platform ids of those that may be built on; empty: all."""
     networks: list[str]
-    """Platform ids, one a NIC; empty: as the template has them."""
+    """Platform ids, one a NIC; empty: the pool's network, or as the template has them."""
     is_enabled: bool
     takes_shares: bool
     """Whether the platform knows shares of a host; if not, the pool's class orders the queues only."""
@@ -53,6 +59,8 @@ class PoolDetailOut(PoolOut):
     minimum: int
     spare: int
     maximum: int
+    maximum_per_host: int | None
+    """Null: as many of its desktops on one host as fit."""
     vcpus: int | None
     """Null, as for `memory_mib`: as the template has it."""
     memory_mib: int | None
@@ -80,15 +88,21 @@ class MemberIn(In):
     copy_id: UUID
     """A copy of a template version; it says on which hypervisor the pool builds."""
     weight: int = 100
+    minimum: int = 0
     maximum: int | None = None
+    storage: str = ""
+    hosts: list[str] = []
     networks: list[str] = []
 
 
 class MemberChange(In):
     copy_id: UUID | None = None
     weight: int | None = None
+    minimum: int | None = None
     maximum: int | None = None
     """Null: no limit of its own."""
+    storage: str | None = None
+    hosts: list[str] | None = None
     networks: list[str] | None = None
     is_enabled: bool | None = None
 
@@ -104,6 +118,7 @@ class PoolChange(In):
     minimum: int = 0
     spare: int = 1
     maximum: int = 10
+    maximum_per_host: int | None = None
     vcpus: int | None = None
     memory_mib: int | None = None
     is_linked: bool = True
@@ -151,6 +166,7 @@ def show_detail(row: Pool, desktops: Mapping[str, int]) -> PoolDetailOut:
         minimum=row.minimum,
         spare=row.spare,
         maximum=row.maximum,
+        maximum_per_host=row.maximum_per_host,
         vcpus=row.vcpus,
         memory_mib=row.memory_mib,
         is_linked=row.is_linked,
@@ -177,7 +193,10 @@ def show_member(row: PoolMember) -> MemberOut:
         hypervisor=row.hypervisor_id,
         copy_id=row.copy_id,
         weight=row.weight,
+        minimum=row.minimum,
         maximum=row.maximum,
+        storage=row.storage,
+        hosts=row.hosts,
         networks=row.networks,
         is_enabled=row.is_enabled,
         takes_shares="ShareResources" in row.hypervisor.takes,
@@ -214,7 +233,10 @@ def get_pool(request: HttpRequest, id: UUID) -> PoolDetailOut | PoolOut:
 def create_pool(request: HttpRequest, wish: PoolIn) -> PoolDetailOut:
     """The broker begins to fill it within moments."""
     actor = administrator(request)
-    members = [services.MemberWish(m.copy_id, m.weight, m.maximum, tuple(m.networks)) for m in wish.members]
+    members = [
+        services.MemberWish(m.copy_id, m.weight, m.maximum, tuple(m.networks), m.minimum, m.storage, tuple(m.hosts))
+        for m in wish.members
+    ]
     fields: services.PoolFields = wish.model_dump(exclude={"members"}, exclude_unset=True)  # type: ignore[assignment]
     return _detail(services.create_pool(actor=actor, members=members, **fields).pk)
 
@@ -249,7 +271,10 @@ def add_member(request: HttpRequest, id: UUID, wish: MemberIn) -> MemberOut:
             pool_id=id,
             copy_id=wish.copy_id,
             weight=wish.weight,
+            minimum=wish.minimum,
             maximum=wish.maximum,
+            storage=wish.storage,
+            hosts=wish.hosts,
             networks=wish.networks,
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -12,7 +13,7 @@ from django.utils.translation import gettext as _
 
 from broker.domain import naming, resources
 from broker.domain.resources import ResourceClass
-from broker.models import Network, Pool, PoolMember, TemplateCopy
+from broker.models import Host, Network, Pool, PoolMember, Storage, TemplateCopy
 from broker.services.pools import MemberWish
 
 READY_WHEN = [(Pool.Preparation.AGENT, "its guest’s agent answers"), (Pool.Preparation.NONE, "its machine stands")]
@@ -45,6 +46,12 @@ class PoolForm(forms.Form):
     minimum = forms.IntegerField(label="Minimum", min_value=0, initial=0, help_text="Desktops that always exist.")
     spare = forms.IntegerField(label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use.")
     maximum = forms.IntegerField(label="Maximum", min_value=0, initial=10, help_text="Never more than these.")
+    maximum_per_host = forms.IntegerField(
+        label="At most on one host",
+        min_value=1,
+        required=False,
+        help_text="So that one that fails takes few. Empty: any number.",
+    )
     vcpus = forms.IntegerField(label="vCPUs", min_value=1, required=False, help_text="Empty: as the template has it.")
     memory_mib = forms.IntegerField(
         label="Memory (MiB)", min_value=1, required=False, help_text="Empty: as the template has it."
@@ -109,6 +116,8 @@ def initial_of(pool: Pool) -> dict[str, Any]:
 class NewPoolForm(PoolForm):
     """With the places it may build at and the people who may have its desktops."""
 
+    called = dict.fromkeys(("copy", "members", "member_minimum", "member_maximum"), "copies")
+
     def __init__(self, copies: list[TemplateCopy], groups: list[Group], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.copy_rows = {str(copy.pk): copy for copy in copies}
@@ -125,11 +134,8 @@ class NewPoolForm(PoolForm):
         )
         for key in self.copy_rows:
             self.fields[f"weight_{key}"] = forms.IntegerField(min_value=0, max_value=10_000, required=False)
+            self.fields[f"minimum_{key}"] = forms.IntegerField(min_value=0, required=False)
             self.fields[f"maximum_{key}"] = forms.IntegerField(min_value=1, required=False)
-
-    def add_error(self, field: str | None, error: Any) -> None:
-        """Services call the choice of copies "members"."""
-        super().add_error("copies" if field in ("members", "copy", "copy_id") else field, error)
 
     def clean_copies(self) -> list[str]:
         chosen: list[str] = self.cleaned_data["copies"]
@@ -151,7 +157,9 @@ class NewPoolForm(PoolForm):
     def wishes(self) -> list[MemberWish]:
         data = self.cleaned_data
         return [
-            MemberWish(self.copy_rows[key].pk, weight, data.get(f"maximum_{key}"))
+            MemberWish(
+                self.copy_rows[key].pk, weight, data.get(f"maximum_{key}"), minimum=data.get(f"minimum_{key}") or 0
+            )
             for key in data["copies"]
             for weight in [100 if data.get(f"weight_{key}") is None else data[f"weight_{key}"]]
         ]
@@ -167,22 +175,38 @@ class NewPoolForm(PoolForm):
                 "copy": copy,
                 "is_chosen": key in chosen,
                 "weight": self.data.get(f"weight_{key}", "100") if self.is_bound else "100",
+                "minimum": self.data.get(f"minimum_{key}", "") if self.is_bound else "",
                 "maximum": self.data.get(f"maximum_{key}", "") if self.is_bound else "",
                 "errors": [
-                    *(self.errors.get(f"weight_{key}", []) if self.is_bound else []),
-                    *(self.errors.get(f"maximum_{key}", []) if self.is_bound else []),
+                    words
+                    for name in ("weight", "minimum", "maximum")
+                    for words in (self.errors.get(f"{name}_{key}", []) if self.is_bound else [])
                 ],
             }
             for key, copy in self.copy_rows.items()
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a hypervisor has to choose from."""
+
+    storages: list[Storage]
+    hosts: list[Host]
+    networks: list[Network]
+
+
 class MemberForm(forms.Form):
     """Where and how much a pool builds on one hypervisor."""
+
+    called = {"copy": "copy_id", "member_minimum": "minimum", "member_maximum": "maximum"}
 
     copy_id = forms.TypedChoiceField(label="Template copy")
     weight = forms.IntegerField(
         label="Weight", min_value=0, max_value=10_000, initial=100, help_text="Twice the weight: about twice as many."
+    )
+    minimum = forms.IntegerField(
+        label="At least", min_value=0, initial=0, required=False, help_text="Desktops that always stand there."
     )
     maximum = forms.IntegerField(
         label="At most",
@@ -190,33 +214,47 @@ class MemberForm(forms.Form):
         required=False,
         help_text="Desktops of this pool there. Empty: no limit of its own.",
     )
+    storage = forms.ChoiceField(
+        label="Storage", required=False, help_text="Where clones go. It must be one that the template can be cloned to."
+    )
+    hosts = forms.MultipleChoiceField(
+        label="Hosts", required=False, widget=forms.CheckboxSelectMultiple, help_text="None chosen: all of them."
+    )
     networks = forms.MultipleChoiceField(
         label="Networks", required=False, widget=forms.CheckboxSelectMultiple,
-        help_text="One a network card. None: as the template has them.",
+        help_text="One a network card. None: the pool’s network, or as the template has them.",
     )  # fmt: skip
     is_enabled = forms.BooleanField(label="Build here", required=False, initial=True)
 
-    def __init__(self, copies: list[TemplateCopy], networks: list[Network] | None, *args: Any, **kwargs: Any) -> None:
-        """`networks` None: the hypervisor is chosen with the copy, so its networks are not known yet."""
+    def __init__(self, copies: list[TemplateCopy], place: Place | None, *args: Any, **kwargs: Any) -> None:
+        """`place` None: the hypervisor is chosen with the copy, so what it has is not known yet."""
         super().__init__(*args, **kwargs)
-        field = self.fields["copy_id"]
-        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - for the type checker
-        field.choices = [(str(copy.pk), f"{copy.version}: {copy.name} on {copy.hypervisor}") for copy in copies]
-        if networks is None:
-            del self.fields["networks"], self.fields["is_enabled"]
+        self._offer("copy_id", [(str(copy.pk), f"{copy.version}: {copy.name} on {copy.hypervisor}") for copy in copies])
+        if place is None:
+            for name in ("storage", "hosts", "networks", "is_enabled"):
+                del self.fields[name]
             return
-        choice = self.fields["networks"]
-        assert isinstance(choice, forms.ChoiceField)  # noqa: S101 - for the type checker
-        choice.choices = [(network.platform_id, network.name) for network in networks]
+        beside = ("", _("Where the template lies"))
+        self._offer("storage", [beside, *((storage.platform_id, storage.name) for storage in place.storages)])
+        self._offer("hosts", [(host.platform_id, host.name) for host in place.hosts])
+        self._offer("networks", [(network.platform_id, network.name) for network in place.networks])
 
-    def add_error(self, field: str | None, error: Any) -> None:
-        super().add_error("copy_id" if field in ("copy", "members") else field, error)
+    def _offer(self, name: str, choices: list[tuple[str, str]]) -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - for the type checker
+        field.choices = choices
+
+    def clean_minimum(self) -> int:
+        return self.cleaned_data["minimum"] or 0
 
 
 def member_initial(member: PoolMember) -> dict[str, Any]:
     return {
         "copy_id": str(member.copy_id),
         "weight": member.weight,
+        "minimum": member.minimum,
+        "storage": member.storage,
+        "hosts": member.hosts,
         "maximum": member.maximum,
         "networks": member.networks,
         "is_enabled": member.is_enabled,

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from broker.console.access import administrator, administrators_only
 from broker.console.answers import Question, act, ask_first, came_from, done, page_of, posted, saved, show
-from broker.console.pool_forms import MemberForm, NewPoolForm, PoolForm, initial_of, member_initial
+from broker.console.pool_forms import MemberForm, NewPoolForm, Place, PoolForm, initial_of, member_initial
 from broker.domain import naming, placement, resources
 from broker.models import Entitlement, Pool, PoolMember
 from broker.selectors import audit, desktops, hypervisors, room
@@ -72,7 +72,9 @@ def _review(form: NewPoolForm) -> dict[str, Any]:
     """Example names, and where the first desktops would be built, by the rules that will build them."""
     pool = Pool(**form.pool_values())
     members = [
-        PoolMember(hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, maximum=wish.maximum)
+        PoolMember(
+            hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, minimum=wish.minimum, maximum=wish.maximum
+        )
         for copy, wish in zip(form.chosen_copies(), form.wishes(), strict=True)
     ]
     first = min(max(pool.minimum, pool.spare), pool.maximum)
@@ -186,6 +188,7 @@ def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
                 pool_id=pool_id,
                 copy_id=UUID(data["copy_id"]),
                 weight=data["weight"],
+                minimum=data["minimum"],
                 maximum=data["maximum"],
             ),
         )
@@ -199,8 +202,12 @@ def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
 def edit_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     member = get_object_or_404(PoolMember.objects.select_related("pool", "hypervisor", "copy"), pk=member_id)
     copies = list(template_selectors.copies().filter(hypervisor=member.hypervisor))
-    networks = list(hypervisors.networks_of(member.hypervisor_id))
-    form = MemberForm(copies, networks, posted(request), initial=member_initial(member))
+    place = Place(
+        storages=list(hypervisors.storages_of(member.hypervisor_id)),
+        hosts=list(hypervisors.hosts_of(member.hypervisor_id)),
+        networks=list(hypervisors.networks_of(member.hypervisor_id)),
+    )
+    form = MemberForm(copies, place, posted(request), initial=member_initial(member))
     if request.method == "POST":
         actor = administrator(request)
         changed = saved(

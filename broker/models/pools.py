@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 
 from broker.domain.resources import ResourceClass, Share
 from broker.models.hypervisors import Hypervisor
@@ -33,6 +33,8 @@ class Pool(models.Model):
     spare = models.PositiveIntegerField(default=1)
     """Desktops kept ready beyond those in use."""
     maximum = models.PositiveIntegerField(default=10)
+    maximum_per_host = models.PositiveIntegerField(null=True, blank=True)
+    """At most so many of its desktops on one host; None: no such limit."""
     vcpus = models.PositiveIntegerField(null=True, blank=True)
     memory_mib = models.PositiveIntegerField(null=True, blank=True)
     is_linked = models.BooleanField(default=True)
@@ -100,9 +102,15 @@ class PoolMember(models.Model):
     hypervisor = models.ForeignKey(Hypervisor, models.PROTECT, related_name="members")
     copy = models.ForeignKey(TemplateCopy, models.PROTECT, related_name="members")
     weight = models.PositiveIntegerField(default=100)
+    minimum = models.PositiveIntegerField(default=0, db_default=0)
+    """Desktops of the pool that shall always stand here, beyond what the pool wants in all."""
     maximum = models.PositiveIntegerField(null=True, blank=True)
+    storage = models.CharField(max_length=200, blank=True, default="", db_default="")
+    """Platform id of the storage that clones go to; empty: where the copy lies."""
+    hosts = models.JSONField(default=list, db_default=Value([], models.JSONField()))
+    """Platform ids of the hosts that may be built on; empty: all."""
     networks = models.JSONField(default=list)
-    """Platform ids of networks, one a NIC; empty: as the template has them."""
+    """Platform ids of networks, one a NIC; empty: the pool's network, or as the template has them."""
     is_enabled = models.BooleanField(default=True)
     hold_until = models.DateTimeField(null=True)
     """After failed builds: nothing is built here before this."""
@@ -111,7 +119,12 @@ class PoolMember(models.Model):
 
     class Meta:
         ordering = ["-weight"]
-        constraints = [models.UniqueConstraint(fields=["pool", "hypervisor"], name="member_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["pool", "hypervisor"], name="member_once"),
+            models.CheckConstraint(
+                condition=Q(maximum=None) | Q(minimum__lte=F("maximum")), name="member_minimum_within_maximum"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.pool} on {self.hypervisor}"

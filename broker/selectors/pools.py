@@ -13,7 +13,7 @@ from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from broker.domain import resources
 from broker.domain.labels import Label, Tone
 from broker.domain.lifecycle import COMING, LIVE, State
-from broker.models import Desktop, Entitlement, Pool, PoolMember, Request
+from broker.models import Desktop, Entitlement, Pool, PoolMember, Request, Storage
 from broker.selectors import room
 
 
@@ -133,6 +133,8 @@ class MemberStanding:
     desktops: int
     unshared: int = 0
     """Machines in use or ready that do not have the pool's share of their host yet."""
+    storage: str = ""
+    """Where clones go, by name, if not where the copy lies."""
 
     @property
     def knows_no_shares(self) -> bool:
@@ -142,7 +144,7 @@ class MemberStanding:
 
 
 def member_standings(pool: Pool) -> list[MemberStanding]:
-    """The members of a pool (prefetched) with how many live desktops each holds; one statement."""
+    """The members of a pool (prefetched) with how many live desktops each holds; at most two statements."""
     live = Desktop.objects.filter(pool=pool, state__in=LIVE).order_by()
     has_share = Q(applied_share=pool.share.stored())
     if pool.share == resources.AS_BUILT:
@@ -150,4 +152,15 @@ def member_standings(pool: Pool) -> list[MemberStanding]:
     lacks = Q(state__in=[State.READY, State.ASSIGNED]) & ~has_share
     counted = live.values_list("member").annotate(number=Count("pk"), unshared=Count("pk", filter=lacks))
     numbers = {member: (number, unshared) for member, number, unshared in counted}
-    return [MemberStanding(member, *numbers.get(member.pk, (0, 0))) for member in pool.members.all()]
+    members = list(pool.members.all())
+    chosen = {member.storage for member in members if member.storage}
+    rows = Storage.objects.filter(platform_id__in=chosen).values_list("hypervisor", "platform_id", "name")
+    names = {(hypervisor, storage): name for hypervisor, storage, name in rows} if chosen else {}
+    return [
+        MemberStanding(
+            member,
+            *numbers.get(member.pk, (0, 0)),
+            storage=names.get((member.hypervisor_id, member.storage), member.storage),
+        )
+        for member in members
+    ]

@@ -301,7 +301,7 @@ def order_recycle(desktop: Desktop, *, requested_by: User | None = None) -> Oper
         "name": desktop.name,
         "template": desktop.copy.platform_id,
         "linked": desktop.pool.is_linked,
-        "storage": desktop.copy.storage or None,
+        "storage": storage_for(desktop),
         "seed": {"hostname": desktop.name} if desktop.pool.gives_seed else None,
     }
     return operations.order(
@@ -312,6 +312,12 @@ def order_recycle(desktop: Desktop, *, requested_by: User | None = None) -> Oper
         requested_by=requested_by,
         rank=desktop.pool.priority,
     )
+
+
+def storage_for(desktop: Desktop) -> str | None:
+    """Where its disk shall lie: as its member says, else beside its template. Needs `copy` and `member` selected."""
+    chosen = desktop.member.storage if desktop.member else ""
+    return chosen or desktop.copy.storage or None
 
 
 def end_requests_of(*, actor: User | None, user: User, pool_id: UUID, reason: str) -> int:

@@ -16,7 +16,18 @@ from django.utils import timezone
 from broker.domain import naming, resources
 from broker.domain.lifecycle import LIVE
 from broker.domain.resources import ResourceClass, Share
-from broker.models import Assignment, Desktop, Hypervisor, Network, Pool, PoolMember, Request, TemplateCopy
+from broker.models import (
+    Assignment,
+    Desktop,
+    Host,
+    Hypervisor,
+    Network,
+    Pool,
+    PoolMember,
+    Request,
+    Storage,
+    TemplateCopy,
+)
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash
 from broker.services.intake import Intake
@@ -31,12 +42,18 @@ POOL_LIMIT = 100_000
 
 @dataclass(frozen=True, slots=True)
 class MemberWish:
-    """Where a pool shall be able to build. `networks`: platform ids, one a NIC; empty: as the template has them."""
+    """Where a pool shall be able to build. Storage, hosts and networks are named by their platform ids.
+
+    `storage`: empty, where the copy lies. `hosts`: empty, all. `networks`: one a NIC; empty, as the template has them.
+    """
 
     copy_id: UUID
     weight: int = 100
     maximum: int | None = None
     networks: tuple[str, ...] = ()
+    minimum: int = 0
+    storage: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 class PoolFields(TypedDict, total=False):
@@ -53,6 +70,7 @@ class PoolFields(TypedDict, total=False):
     minimum: int
     spare: int
     maximum: int
+    maximum_per_host: int | None
     vcpus: int | None
     memory_mib: int | None
     is_linked: bool
@@ -75,7 +93,10 @@ class MemberFields(TypedDict, total=False):
 
     copy_id: UUID
     weight: int
+    minimum: int
     maximum: int | None
+    storage: str
+    hosts: Sequence[str]
     networks: Sequence[str]
     is_enabled: bool
 
@@ -90,6 +111,7 @@ def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Un
     pool = Pool()
     values = _cleaned(intake, pool, {"name": "", "naming": "", **fields})
     copies = _copies(intake, members)
+    _minimums(intake, sum(wish.minimum for wish in members), values.get("maximum", pool.maximum), "member_minimum")
     intake.refuse_faults("The pool was not created.")
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         for field, value in values.items():
@@ -111,6 +133,7 @@ def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> 
         pool = locked(Pool.objects.all(), pool_id, "pool")
         intake = Intake()
         values = _cleaned(intake, pool, fields)
+        _minimums(intake, _promised(pool), values.get("maximum", pool.maximum), "maximum")
         intake.refuse_faults("The pool was not changed.")
         if changes := alter(pool, values):
             audit.record(actor=actor, action="pool.change", subject=pool, changes=changes)
@@ -169,7 +192,10 @@ def add_member(
     pool_id: UUID,
     copy_id: UUID,
     weight: int = 100,
+    minimum: int = 0,
     maximum: int | None = None,
+    storage: str = "",
+    hosts: Sequence[str] = (),
     networks: Sequence[str] = (),
 ) -> PoolMember:
     """Let the pool build on the copy's hypervisor too; one member a hypervisor.
@@ -177,11 +203,12 @@ def add_member(
     Raises `Missing`, `Forbidden`, `Invalid`.
     """
     require_administrator(actor)
-    wish = MemberWish(copy_id, weight, maximum, tuple(networks))
+    wish = MemberWish(copy_id, weight, maximum, tuple(networks), minimum, storage, tuple(hosts))
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
         intake = Intake()
         copies = _copies(intake, [wish], pool=pool)
+        _minimums(intake, _promised(pool) + minimum, pool.maximum, "member_minimum")
         intake.refuse_faults("The member was not added.")
         member = _add(actor, pool, copies[copy_id], wish)
         _reconcile(pool)
@@ -198,14 +225,20 @@ def change_member(*, actor: User, member_id: UUID, **fields: Unpack[MemberFields
             fields.get("weight", member.weight),
             fields.get("maximum", member.maximum),
             tuple(fields.get("networks", member.networks)),
+            fields.get("minimum", member.minimum),
+            fields.get("storage", member.storage),
+            tuple(fields.get("hosts", member.hosts)),
         )
         intake = Intake()
         copy = _copies(intake, [wish]).get(wish.copy_id)
         if copy and copy.hypervisor_id != member.hypervisor_id:
             intake.faults["copy"] = f"This copy does not lie on {member.hypervisor}."
+        promised = _promised(member.pool) - member.minimum + wish.minimum
+        _minimums(intake, promised, member.pool.maximum, "member_minimum")
         intake.refuse_faults("The member was not changed.")
         wanted = {
-            "copy_id": wish.copy_id, "weight": wish.weight, "maximum": wish.maximum, "networks": list(wish.networks),
+            "copy_id": wish.copy_id, "weight": wish.weight, "minimum": wish.minimum, "maximum": wish.maximum,
+            "storage": wish.storage, "hosts": list(wish.hosts), "networks": list(wish.networks),
             "is_enabled": fields.get("is_enabled", member.is_enabled),
         }  # fmt: skip
         if changes := alter(member, wanted):
@@ -262,6 +295,7 @@ LIMITS = {
     "minimum": (0, POOL_LIMIT),
     "spare": (0, POOL_LIMIT),
     "maximum": (0, POOL_LIMIT),
+    "maximum_per_host": (1, POOL_LIMIT),
     "vcpus": (1, 1024),
     "memory_mib": (16, 64 * 1024 * 1024),
     "prepare_timeout_s": (10, 24 * 3600),
@@ -324,26 +358,52 @@ def _copies(intake: Intake, wishes: Sequence[MemberWish], *, pool: Pool | None =
             intake.faults["copy"] = f"{copy.hypervisor} is already a member. Change that member instead."
         taken.add(copy.hypervisor_id)
         intake.whole("weight", wish.weight, lowest=1, highest=10_000)
+        intake.whole("member_minimum", wish.minimum, highest=POOL_LIMIT)
         if wish.maximum is not None:
             intake.whole("member_maximum", wish.maximum, highest=POOL_LIMIT)
-        _known_networks(intake, copy.hypervisor, wish.networks)
+            if wish.minimum > wish.maximum:
+                intake.faults.setdefault("member_minimum", f"Not more than its maximum ({wish.maximum}).")
+        _known(intake, "networks", copy.hypervisor, Network, wish.networks)
+        _known(intake, "hosts", copy.hypervisor, Host, wish.hosts)
+        _known(intake, "storage", copy.hypervisor, Storage, [wish.storage] if wish.storage else [])
     return copies
 
 
-def _known_networks(intake: Intake, hypervisor: Hypervisor, networks: Sequence[str]) -> None:
+def _known(
+    intake: Intake,
+    field: str,
+    hypervisor: Hypervisor,
+    listed: type[Network | Host | Storage],
+    named: Sequence[str],
+) -> None:
     # Compared here, not in the database: what was typed may not even be text to it.
-    known = set(Network.objects.filter(hypervisor=hypervisor).values_list("platform_id", flat=True)) if networks else ()
-    if unknown := [network for network in networks if network not in known]:
-        intake.faults["networks"] = f"{hypervisor} has no network {unknown[0][:100]!r}."
+    rows = listed._default_manager.filter(hypervisor=hypervisor)
+    known = set(rows.values_list("platform_id", flat=True)) if named else set()
+    if unknown := [one for one in named if one not in known]:
+        intake.faults[field] = f"{hypervisor} has no {listed._meta.verbose_name} {unknown[0][:100]!r}."
+
+
+def _promised(pool: Pool) -> int:
+    """What the members' minimums make together."""
+    return sum(pool.members.values_list("minimum", flat=True))
+
+
+def _minimums(intake: Intake, promised: int, maximum: int, field: str) -> None:
+    if promised > maximum:
+        words = f"The members' minimums make {promised} together, and the pool's maximum is {maximum}."
+        intake.faults.setdefault(field, words)
 
 
 def _add(actor: User, pool: Pool, copy: TemplateCopy, wish: MemberWish) -> PoolMember:
     with refusing_duplicates("copy", f"{copy.hypervisor} is already a member. Change that member instead."):
         member = PoolMember.objects.create(
-            pool=pool, hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, maximum=wish.maximum,
-            networks=list(wish.networks),
+            pool=pool, hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, minimum=wish.minimum,
+            maximum=wish.maximum, storage=wish.storage, hosts=list(wish.hosts), networks=list(wish.networks),
         )  # fmt: skip
-    changes = {"copy": [None, str(copy)], "weight": [None, wish.weight], "maximum": [None, wish.maximum]}
+    changes = {
+        "copy": [None, str(copy)], "weight": [None, wish.weight], "minimum": [None, wish.minimum],
+        "maximum": [None, wish.maximum],
+    }  # fmt: skip
     audit.record(actor=actor, action="pool.add_member", subject=member, changes=changes)
     return member
 

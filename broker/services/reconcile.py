@@ -101,8 +101,9 @@ class Work:
         self.counts = {d.state for d in rows}
         on_draining, lost = self._on_draining_hosts(rows), self._lost_hypervisors(rows)
         facts = [self._facts(d, d.pk in on_draining, d.hypervisor_id not in lost) for d in rows]
-        members = [self._member_facts(m) for m in self.members]
-        return rows, planning.plan(self._pool_facts(), members, facts, self.now)
+        targets = self._targets()
+        members = [self._member_facts(m, targets) for m in self.members]
+        return rows, planning.plan(self._pool_facts(targets), members, facts, self.now)
 
     def move(self) -> None:
         """What is planned for desktops that there are; builds too if nothing was to be moved."""
@@ -133,7 +134,7 @@ class Work:
         self.is_built = True
         for action in actions:
             if isinstance(action, planning.Build):
-                self._build(action.count)
+                self._build(action.count, action.member)
 
     def settle(self) -> None:
         """Orders for what needs one, words for those who wait, and when to look again."""
@@ -156,7 +157,7 @@ class Work:
             .annotate(open_assignments=Count("assignments", filter=Q(assignments__until=None)))
         )  # fmt: skip
 
-    def _pool_facts(self) -> planning.PoolFacts:
+    def _pool_facts(self, targets: Sequence[placement.Target]) -> planning.PoolFacts:
         pool = self.pool
         hour_ago = max(filter(None, [self.now - timedelta(hours=1), pool.resumed_at]))
         return planning.PoolFacts(
@@ -165,7 +166,7 @@ class Work:
             maximum=pool.maximum,
             waiting=Request.objects.filter(pool=pool, state__in=Request.IN_QUEUE).count(),
             is_enabled=pool.is_enabled,
-            is_cramped=self._is_cramped(),
+            is_cramped=self._is_cramped(targets),
             prepare_timeout_s=pool.prepare_timeout_s,
             delete_budget_per_hour=pool.delete_budget_per_hour,
             deletes_last_hour=AuditEntry.objects.filter(
@@ -180,12 +181,12 @@ class Work:
         retired = retired.exclude(machine_id="")  # nothing of theirs is deleted anywhere
         return [str(pk) for pk in retired.values_list("pk", flat=True)]
 
-    def _is_cramped(self) -> bool:
-        targets = self._targets()
+    def _is_cramped(self, targets: Sequence[placement.Target]) -> bool:
         return bool(targets) and placement.place(self._wish(), targets, self.now).target is None
 
-    def _member_facts(self, member: PoolMember) -> planning.MemberFacts:
+    def _member_facts(self, member: PoolMember, targets: Sequence[placement.Target]) -> planning.MemberFacts:
         hypervisor = member.hypervisor
+        there = [t for t in targets if t.member_id == str(member.pk)] if member.minimum else []
         return planning.MemberFacts(
             id=str(member.pk),
             status=hypervisor.status,
@@ -194,6 +195,8 @@ class Work:
             is_enabled=member.is_enabled,
             hold_until=member.hold_until,
             failures=member.failures,
+            minimum=member.minimum,
+            is_cramped=self._is_cramped(there),
             maximum=member.maximum,
         )
 
@@ -246,19 +249,22 @@ class Work:
     # -- build --
 
     def _wish(self) -> placement.Wish:
-        return placement.Wish(vcpus=self.pool.vcpus, memory_mib=self.pool.memory_mib, is_linked=self.pool.is_linked)
+        return room.wish_of(self.pool)
 
-    def _targets(self) -> list[placement.Target]:
-        return room.estate(self.members).targets(self.members)
+    def _targets(self, member_id: str = "") -> list[placement.Target]:
+        """Those of one member, or of all."""
+        members = [m for m in self.members if member_id in ("", str(m.pk))]
+        return room.estate(members).targets(members)
 
-    def _build(self, count: int) -> None:
-        """Name, place, reserve and plan up to `count` desktops, with their clone orders."""
+    def _build(self, count: int, member_id: str = "") -> None:
+        """Name, place, reserve and plan up to `count` desktops, with their clone orders; only on the member if one is
+        named."""
         numbered = self._names(count)
         if len(numbered) < count:
             self.reason = f"No name of the pattern {self.pool.naming} is free. Machines of others may have them."
         if not numbered:
             return
-        placements = placement.place_many(self._wish(), len(numbered), self._targets(), self.now)
+        placements = placement.place_many(self._wish(), len(numbered), self._targets(member_id), self.now)
         chosen = [p for p in placements if p.target is not None and p.needs is not None]
         if len(chosen) < len(placements):
             self.reason = placement.explain_none(placements[-1])
@@ -377,7 +383,7 @@ class Work:
                         "name": desktop.name,
                         "template": desktop.copy.platform_id,
                         "linked": self.pool.is_linked,
-                        "storage": desktop.copy.storage or None,
+                        "storage": brokering.storage_for(desktop),
                         "host": self._host_platform_id(desktop),
                         "vcpus": desktop.vcpus,
                         "memory_mib": desktop.memory_mib,

@@ -15,12 +15,14 @@ from broker.domain.resources import ResourceClass
 from broker.models import (
     AuditEntry,
     Desktop,
+    Host,
     Hypervisor,
     Network,
     Operation,
     Pool,
     PoolMember,
     Request,
+    Storage,
     TemplateCopy,
 )
 from broker.services import brokering, nudges, pools
@@ -182,6 +184,38 @@ def test_members_come_and_go(house: Estate, hints: Callable[[], Any]) -> None:
         "weight": [10, 20], "is_enabled": [True, False],
     }  # fmt: skip
     assert house.pool.members.count() == 1
+
+
+def test_a_member_has_a_minimum_a_storage_and_hosts_that_the_inventory_knows(house: Estate) -> None:
+    now = timezone.now()
+    Storage.objects.create(
+        hypervisor=house.hypervisor, platform_id="fast", name="Fast", capacity_mib=9, free_mib=9, seen_at=now
+    )
+    Host.objects.create(hypervisor=house.hypervisor, platform_id="h-1", name="h", vcpus=1, memory_mib=9, seen_at=now)
+    member = house.pool.members.get()
+    changed = pools.change_member(actor=house.dana, member_id=member.pk, minimum=2, storage="fast", hosts=["h-1"])
+    assert (changed.minimum, changed.storage, changed.hosts) == (2, "fast", ["h-1"])
+    with pytest.raises(Invalid) as refused:
+        pools.change_member(actor=house.dana, member_id=member.pk, storage="slow", hosts=["h-1", "h-2"], maximum=1)
+    assert refused.value.fields == {
+        "storage": "kvm-01 has no storage 'slow'.",
+        "hosts": "kvm-01 has no host 'h-2'.",
+        "member_minimum": "Not more than its maximum (1).",
+    }
+
+
+def test_members_may_not_ask_for_more_together_than_the_pool_may_have(house: Estate) -> None:
+    member = house.pool.members.get()
+    pools.change_member(actor=house.dana, member_id=member.pk, minimum=7)
+    for verb in (
+        lambda: pools.change_member(actor=house.dana, member_id=member.pk, minimum=11),
+        lambda: pools.add_member(actor=house.dana, pool_id=house.pool.pk, copy_id=second_copy(house).pk, minimum=4),
+        lambda: pools.change_pool(actor=house.dana, pool_id=house.pool.pk, maximum=6),
+        lambda: create(house, maximum=5, members=[MemberWish(house.copy.pk, minimum=6)]),
+    ):
+        with pytest.raises(Invalid) as refused:
+            verb()
+        assert any("The members' minimums make" in words for words in refused.value.fields.values())
 
 
 def test_a_members_copy_stays_on_its_hypervisor(house: Estate) -> None:
