@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.http import HttpRequest
+from django.utils import timezone
 from ninja import Query, Router
 
 from broker.api.access import administrator
@@ -69,6 +70,8 @@ class NetworkOut(Out):
 
 
 class MachineOut(Out):
+    is_isolated: bool
+    """The platform itself keeps it apart."""
     id: UUID
     name: str
     platform_id: str

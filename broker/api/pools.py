@@ -58,6 +58,8 @@ class PoolDetailOut(PoolOut):
     naming: str
     minimum: int
     spare: int
+    network_id: UUID | None
+    """A logical network; null: as the templates have it."""
     maximum: int
     maximum_per_host: int | None
     """Null: as many of its desktops on one host as fit."""
@@ -117,6 +119,7 @@ class PoolChange(In):
     kind: str = Pool.Kind.FLOATING.value
     minimum: int = 0
     spare: int = 1
+    network_id: UUID | None = None
     maximum: int = 10
     maximum_per_host: int | None = None
     vcpus: int | None = None
@@ -168,6 +171,7 @@ def show_detail(row: Pool, desktops: Mapping[str, int]) -> PoolDetailOut:
         maximum=row.maximum,
         maximum_per_host=row.maximum_per_host,
         vcpus=row.vcpus,
+        network_id=row.network_id,
         memory_mib=row.memory_mib,
         is_linked=row.is_linked,
         preparation=row.preparation,

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 
 from broker.domain import naming, resources
 from broker.domain.resources import ResourceClass
-from broker.models import Host, Network, Pool, PoolMember, Storage, TemplateCopy
+from broker.models import Host, LogicalNetwork, Network, Pool, PoolMember, Storage, TemplateCopy
 from broker.services.pools import MemberWish
 
 READY_WHEN = [(Pool.Preparation.AGENT, "its guest’s agent answers"), (Pool.Preparation.NONE, "its machine stands")]
@@ -43,6 +43,10 @@ class PoolForm(forms.Form):
         max_length=60,
         help_text="One run of # stands for the number: office-### makes office-001.",
     )
+    network_id = forms.ModelChoiceField(
+        label="Network", queryset=LogicalNetwork.objects.all(), required=False, empty_label="As the templates have it",
+        help_text="It must have a counterpart wherever the pool shall build.",
+    )  # fmt: skip
     minimum = forms.IntegerField(label="Minimum", min_value=0, initial=0, help_text="Desktops that always exist.")
     spare = forms.IntegerField(label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use.")
     maximum = forms.IntegerField(label="Maximum", min_value=0, initial=10, help_text="Never more than these.")
@@ -101,6 +105,8 @@ class PoolForm(forms.Form):
             self.add_error("naming", fault)
         if data.get("minimum", 0) > data.get("maximum", data.get("minimum", 0)):
             self.add_error("minimum", _("Not more than the maximum."))
+        if "network_id" in data:
+            data["network_id"] = data["network_id"].pk if data["network_id"] else None
         has_own = data.get("resource_class") == ResourceClass.OWN
         return {
             field: value

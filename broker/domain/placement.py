@@ -35,6 +35,8 @@ class Wish:
     is_linked: bool = True
     maximum_per_host: int | None = None
     """At most so many desktops of the pool on one host."""
+    network: str = ""
+    """Name of the logical network that it shall be on; empty: as the template has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,8 @@ class Target:
     weight: int = 100
     host_allowed: bool = True
     """Whether the member's choice of hosts has it."""
+    lacks_network: bool = False
+    """The wished network is nothing here."""
     copy: str = ""
     """What the image is called on the platform."""
     copy_cannot: str = ""
@@ -184,6 +188,8 @@ def _unfit(wish: Wish, target: Target) -> Iterable[str]:
             f"Host {target.host}: the pool may have {wish.maximum_per_host} desktops on one host and has "
             f"{target.host_desktops} there."
         )
+    if wish.network and target.lacks_network:
+        yield f"Network {wish.network} has no counterpart on {target.hypervisor}."
     if target.copy_cannot:
         yield f"Template {target.copy} on {target.hypervisor} cannot be cloned: {target.copy_cannot}"
     if not target.copy_storage_up:

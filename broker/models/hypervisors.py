@@ -147,6 +147,8 @@ class Network(models.Model):
         return self.name
 
 
+    is_isolated = models.BooleanField(default=False, db_default=False)
+    """The platform itself keeps it apart."""
 class Machine(models.Model):
     """The platform's machine as inventory last saw it: ours, another installation's, or nobody's."""
 

@@ -9,6 +9,7 @@ from django.db.models import F, Q, Value
 
 from broker.domain.resources import ResourceClass, Share
 from broker.models.hypervisors import Hypervisor
+from broker.models.networks import LogicalNetwork
 from broker.models.templates import TemplateCopy
 
 
@@ -27,6 +28,8 @@ class Pool(models.Model):
     name = models.CharField(max_length=100, unique=True)
     description = models.TextField(blank=True)
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.FLOATING)
+    network = models.ForeignKey(LogicalNetwork, models.PROTECT, null=True, blank=True, related_name="pools")
+    """None: as the templates have them."""
     naming = models.CharField(max_length=60)
     """Pattern with one run of `#` for the number, such as `office-###`."""
     minimum = models.PositiveIntegerField(default=0)

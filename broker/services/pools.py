@@ -21,6 +21,7 @@ from broker.models import (
     Desktop,
     Host,
     Hypervisor,
+    LogicalNetwork,
     Network,
     Pool,
     PoolMember,
@@ -68,6 +69,7 @@ class PoolFields(TypedDict, total=False):
     naming: str
     kind: str
     minimum: int
+    network_id: UUID | None
     spare: int
     maximum: int
     maximum_per_host: int | None
@@ -118,7 +120,7 @@ def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Un
             setattr(pool, field, value)
         pool.next_reconcile_at = timezone.now()
         pool.save(force_insert=True)
-        changes = {field: [None, value] for field, value in values.items()}
+        changes = {field: [None, _plain(value)] for field, value in values.items()}
         audit.record(actor=actor, action="pool.create", subject=pool, changes=changes)
         for wish in members:
             _add(actor, pool, copies[wish.copy_id], wish)
@@ -136,7 +138,8 @@ def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> 
         _minimums(intake, _promised(pool), values.get("maximum", pool.maximum), "maximum")
         intake.refuse_faults("The pool was not changed.")
         if changes := alter(pool, values):
-            audit.record(actor=actor, action="pool.change", subject=pool, changes=changes)
+            shown = {field: [_plain(before), _plain(after)] for field, (before, after) in changes.items()}
+            audit.record(actor=actor, action="pool.change", subject=pool, changes=shown)
             _reconcile(pool)
     return pool
 
@@ -277,6 +280,9 @@ def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
     _resources(intake, pool, values)
     _sizes(intake, pool, values)
     return values
+    network_id = fields.get("network_id")
+    if network_id and not LogicalNetwork.objects.filter(pk=network_id).exists():
+        intake.faults["network_id"] = "There is no such network."
 
 
 def _naming(intake: Intake, pool: Pool, values: dict[str, Any], others: QuerySet[Pool]) -> str:

@@ -40,7 +40,7 @@ from broker.models import (
     Request,
 )
 from broker.models.operations import UNFINISHED
-from broker.selectors import room
+from broker.selectors import networks, room
 from broker.services import audit, brokering, desktops, nudges, operations, reservations
 
 log = structlog.get_logger()
@@ -254,7 +254,7 @@ class Work:
     def _targets(self, member_id: str = "") -> list[placement.Target]:
         """Those of one member, or of all."""
         members = [m for m in self.members if member_id in ("", str(m.pk))]
-        return room.estate(members).targets(members)
+        return room.estate(members, [self.pool.network_id]).targets(members, self.pool.network_id)
 
     def _build(self, count: int, member_id: str = "") -> None:
         """Name, place, reserve and plan up to `count` desktops, with their clone orders; only on the member if one is
@@ -373,8 +373,18 @@ class Work:
     def _order_clones(self, planned: Sequence[Desktop]) -> None:
         orders = []
         for desktop in planned:
+        counterparts = networks.counterparts([self.pool.network_id]) if self.pool.network_id else {}
             member = desktop.member
             orders.append(
+            on = list(member.networks) if member else []
+            if self.pool.network_id and not on:
+                counterpart = counterparts.get((self.pool.network_id, desktop.hypervisor_id))
+                if counterpart is None:
+                    # The template's own network may be one that it must not be on.
+                    self._fail(desktop, f"Network {self.pool.network} has no counterpart on {desktop.hypervisor}.")
+                    reservations.end([desktop])
+                    continue
+                on = [counterpart]
                 operations.draft(
                     kind=Operation.Kind.CLONE,
                     hypervisor_id=desktop.hypervisor_id,
@@ -387,7 +397,7 @@ class Work:
                         "host": self._host_platform_id(desktop),
                         "vcpus": desktop.vcpus,
                         "memory_mib": desktop.memory_mib,
-                        "networks": list(member.networks) if member else [],
+                        "networks": on,
                         "seed": {"hostname": desktop.name} if self.pool.gives_seed else None,
                     },
                     rank=self.pool.priority,
@@ -553,10 +563,10 @@ class Work:
         coming = Desktop.objects.filter(
             pool=self.pool, state__in=[State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING]
         ).count()
-        if coming:
+        if coming and self.pool.is_enabled:
             state, reason = Request.State.BUILDING, "Your desktop is being built."
         else:
-            state, reason = Request.State.APPROVED, self.reason or self._why_none()
+            state, reason = Request.State.APPROVED, (self.pool.is_enabled and self.reason) or self._why_none()
         if queue.exclude(state=state, reason=reason).update(state=state, reason=reason):
             nudges.announce("requests")
         self._hurry(queue.count())

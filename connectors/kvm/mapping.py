@@ -242,6 +242,12 @@ def host_uuid(capabilities: str) -> str:
     return _text(parse(capabilities), "host/uuid")
 
 
+def forward_mode(xml: str) -> str:
+    """How a network reaches beyond itself: "nat", "bridge", ...; "" if it does not."""
+    forward = parse(xml).find("forward")
+    return "" if forward is None else forward.get("mode", "nat")
+
+
 def pool_path(xml: str) -> str:
     """The folder of a storage pool."""
     return _text(parse(xml), "target/path")

@@ -129,6 +129,13 @@ def test_a_place_beside_the_template_is_preferred_and_the_other_says_why_it_coun
     assert place(WISH, [far], NOW).target
 
 
+def test_a_hypervisor_on_which_the_network_is_nothing_is_refused_in_words() -> None:
+    wish = Wish(network="Office")
+    assert reasons(target("esx-01", lacks_network=True), wish) == "Network Office has no counterpart on esx-01."
+    assert place(wish, [target()], NOW).target
+    assert place(WISH, [target(lacks_network=True)], NOW).target
+
+
 def test_no_more_of_a_pool_stand_on_one_host_than_it_may_have_there() -> None:
     wish = Wish(maximum_per_host=2)
     placements = place_many(wish, 9, [target("a", host_desktops=1), target("b")], NOW)

@@ -154,7 +154,8 @@ class InstantConnector:
                 for i, n, c, u in world.rows("SELECT * FROM storage")
             ),
             networks=tuple(
-                base.Network(id=str(i), name=str(n), kind="instant") for i, n in world.rows("SELECT * FROM network")
+                base.Network(id=str(i), name=str(n), kind="instant", is_isolated=bool(apart))
+                for i, n, apart in world.rows("SELECT * FROM network")
             ),
             templates=tuple(
                 base.Template(

@@ -20,7 +20,7 @@ SCHEMA = """
 PRAGMA journal_mode=WAL;
 CREATE TABLE host (id TEXT PRIMARY KEY, name TEXT, vcpus INT, memory_mib INT, is_up INT);
 CREATE TABLE storage (id TEXT PRIMARY KEY, name TEXT, capacity_mib INT, is_up INT);
-CREATE TABLE network (id TEXT PRIMARY KEY, name TEXT);
+CREATE TABLE network (id TEXT PRIMARY KEY, name TEXT, is_isolated INT);
 CREATE TABLE template (
     id TEXT PRIMARY KEY, name TEXT UNIQUE, storage TEXT, vcpus INT, memory_mib INT, disk_mib INT, content TEXT
 );
@@ -101,7 +101,7 @@ class World:
             rows = [(f"host-{n}", f"{place.name}-{n}", vcpus, memory_mib, 1) for n in range(1, hosts + 1)]
             db.executemany("INSERT INTO host VALUES (?, ?, ?, ?, ?)", rows)
             db.execute("INSERT INTO storage VALUES ('storage-1', 'shared', ?, 1)", [disk_mib])
-            db.execute("INSERT INTO network VALUES ('network-1', 'office')")
+            db.execute("INSERT INTO network VALUES ('network-1', 'office', 0)")
         db.close()
         world = cls(place)
         world.add_template("golden")
