@@ -28,6 +28,8 @@ class PoolOut(Out):
     """floating, dedicated"""
     is_enabled: bool
     """False: closed for new requests."""
+    closed_words: str
+    """Why and until when, in an administrator's words; empty if nobody said."""
     created_at: datetime
 
 
@@ -56,10 +58,10 @@ class PoolDetailOut(PoolOut):
     """A pool as administrators see it."""
 
     naming: str
-    minimum: int
-    spare: int
     network_id: UUID | None
     """A logical network; null: as the templates have it."""
+    minimum: int
+    spare: int
     maximum: int
     maximum_per_host: int | None
     """Null: as many of its desktops on one host as fit."""
@@ -117,9 +119,9 @@ class PoolChange(In):
     naming: str = ""
     """Letters, digits and hyphens with one run of # for the number, such as office-###."""
     kind: str = Pool.Kind.FLOATING.value
+    network_id: UUID | None = None
     minimum: int = 0
     spare: int = 1
-    network_id: UUID | None = None
     maximum: int = 10
     maximum_per_host: int | None = None
     vcpus: int | None = None
@@ -140,6 +142,8 @@ class PoolChange(In):
     cpu_limit_percent: int = 100
     memory_reservation_percent: int = 0
     is_enabled: bool = True
+    closed_words: str = ""
+    """What users are told while it is not enabled."""
     delete_budget_per_hour: int = 30
 
 
@@ -158,6 +162,7 @@ def show(row: Pool) -> PoolOut:
         description=row.description,
         kind=row.kind,
         is_enabled=row.is_enabled,
+        closed_words=row.closed_words,
         created_at=row.created_at,
     )
 
@@ -166,12 +171,12 @@ def show_detail(row: Pool, desktops: Mapping[str, int]) -> PoolDetailOut:
     return PoolDetailOut(
         **show(row).model_dump(),
         naming=row.naming,
+        network_id=row.network_id,
         minimum=row.minimum,
         spare=row.spare,
         maximum=row.maximum,
         maximum_per_host=row.maximum_per_host,
         vcpus=row.vcpus,
-        network_id=row.network_id,
         memory_mib=row.memory_mib,
         is_linked=row.is_linked,
         preparation=row.preparation,

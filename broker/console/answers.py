@@ -136,6 +136,8 @@ class Question:
     sentences: list[str] = field(default_factory=list)
     typed_name: str = ""
     """Must be typed to go on; for deleting only."""
+    note: str = ""
+    """What may be typed beside the answer, as its label; it comes as `note`."""
     is_harmless: bool = False
     hidden: list[tuple[str, str]] = field(default_factory=list)
     """Fields sent along with the answer."""
@@ -164,6 +166,7 @@ def _ask(request: HttpRequest, question: Question, problem: str = "", *, status:
         "verb": question.verb,
         "back": question.back,
         "typed_name": question.typed_name,
+        "note": question.note,
         "is_harmless": question.is_harmless,
         "hidden": question.hidden,
         "problem": problem,

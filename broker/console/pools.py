@@ -105,10 +105,12 @@ def _entitle_all(actor: User, pool: Pool, form: NewPoolForm) -> None:
 def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(selectors.pools_with_members(), pk=pool_id)
     mine = desktops.labelled(desktops.desktops_with_owner()).filter(pool=pool)
+    members = selectors.member_standings(pool)
     context = {
         "pool": pool,
         "standing": selectors.standings([pool], timezone.now())[0],
-        "members": selectors.member_standings(pool),
+        "members": members,
+        "notes": [note for member in members for note in member.notes],
         "share_words": resources.words(pool.share),
         "entitlements": selectors.entitlements().filter(pool=pool).order_by("group__name", "user__username"),
         "desktops": desktops.DesktopFilter().apply(mine)[:DESKTOPS_SHOWN],
@@ -139,11 +141,13 @@ def enable(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         verb=_("Enable it") if on else _("Disable it"),
         back=_address(pool_id),
         sentences=[] if on else [_("Nothing new is built and nothing is given out. What is in use stays in use.")],
+        note="" if on else _("What users are told in the portal: why, and until when"),
         is_harmless=True,
     )
 
     def do() -> str:
-        services.enable_pool(actor=administrator(request), pool_id=pool_id, on=on)
+        words = request.POST.get("note", "")
+        services.enable_pool(actor=administrator(request), pool_id=pool_id, on=on, words=words)
         return _("%s is enabled.") % pool if on else _("%s is disabled.") % pool
 
     return ask_first(request, question, do, _address(pool_id))

@@ -64,6 +64,8 @@ class Pool(models.Model):
     memory_reservation_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     is_enabled = models.BooleanField(default=True)
     """Off: nothing new is built and nothing is given out; what is in use stays."""
+    closed_words = models.CharField(max_length=300, blank=True, default="", db_default="")
+    """What users are told while it is off: why, and until when."""
     delete_budget_per_hour = models.PositiveIntegerField(default=30)
     hold_reason = models.TextField(blank=True)
     """Why the reconciler stopped and asks (delete budget spent); empty if it did not."""

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import Event as Move
 from broker.domain.lifecycle import State, sources
+from broker.domain.tiles import closed
 from broker.models import Assignment, AuditEntry, Desktop, Event, Operation, Pool, Request
 from broker.models.operations import UNFINISHED
 from broker.services import audit, nudges, operations
@@ -190,7 +191,7 @@ def _check_may_ask(user: User, pool_id: UUID) -> None:
     if pool is None or not user.is_active or not is_entitled(user, pool_id):
         raise Missing("There is no such pool.")
     if not pool.is_enabled:
-        raise Clash(f"{pool} is closed at the moment. Ask your administrator when it opens again.")
+        raise Clash(f"{pool}: {closed(pool.closed_words)}")
 
 
 def serve_queue(*, pool_id: UUID) -> int:

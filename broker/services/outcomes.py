@@ -19,10 +19,10 @@ from broker.domain.lifecycle import TRANSITIONS, State
 from broker.domain.lifecycle import Event as Move
 from broker.domain.resources import UNKNOWN, Share
 from broker.models import Desktop, Event, Hypervisor, Machine, Operation, Pool, PoolMember
-from broker.services import nudges, operations, reservations
+from broker.services import hypervisor_status, nudges, operations, reservations
 from broker.services.setwise import update_each
 from connectors.base import MachineMade, Outcome, PowerSet, Probed, ScreenOpened, Stage
-from connectors.errors import CapacityExhausted, ConnectorError, Unsupported
+from connectors.errors import Busy, CapacityExhausted, ConnectorError, Unsupported
 
 Kind = Operation.Kind
 
@@ -60,6 +60,8 @@ class Batch:
     screens: list[tuple[Operation, ScreenOpened]] = field(default_factory=list)
     held: dict[UUID, tuple[float | None, str]] = field(default_factory=dict)
     """Pool member -> (seconds, or None for back-off; why)."""
+    is_busy: bool = False
+    """The hypervisor turned something away for now."""
     proven: set[UUID] = field(default_factory=set)
     """Pool members on which a build succeeded."""
 
@@ -312,6 +314,7 @@ def _failed(batch: Batch, operation: Operation, error: ConnectorError) -> None:
     """Again later if that may help and there is time; otherwise for good, in words."""
     operation.error_kind, operation.error = error.kind, error.message
     operation.platform_words = error.platform_words
+    batch.is_busy = batch.is_busy or isinstance(error, Busy)
     pause = delay_s(operation.attempt, str(operation.pk), cap_s=60)
     again_at = batch.now + timedelta(seconds=max(pause, error.retry_after_s or 0))
     if error.retry and again_at < operation.deadline_at:
@@ -412,6 +415,8 @@ def _save(batch: Batch) -> None:
         for operation, opened in batch.screens:
             screens.store_target(operation=operation, opened=opened)
     _hold_members(batch)
+    if batch.is_busy:
+        hypervisor_status.slow_down(batch.hypervisor, batch.now)
     pools = {desktop.pool_id for desktop in batch.desktops.values()}
     for pool_id in pools:
         nudges.nudge(nudges.RECONCILE, pool_id)

@@ -37,6 +37,7 @@ from broker.services.rows import alter, locked, refusing_duplicates
 
 NAME_TAKEN = "There is already a pool of that name."
 NAMING_LENGTH = 60
+CLOSED_LENGTH = 300
 POOL_LIMIT = 100_000
 """Desktops of one pool."""
 
@@ -68,8 +69,8 @@ class PoolFields(TypedDict, total=False):
     description: str
     naming: str
     kind: str
-    minimum: int
     network_id: UUID | None
+    minimum: int
     spare: int
     maximum: int
     maximum_per_host: int | None
@@ -87,6 +88,7 @@ class PoolFields(TypedDict, total=False):
     cpu_limit_percent: int
     memory_reservation_percent: int
     is_enabled: bool
+    closed_words: str
     delete_budget_per_hour: int
 
 
@@ -144,9 +146,9 @@ def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> 
     return pool
 
 
-def enable_pool(*, actor: User, pool_id: UUID, on: bool) -> Pool:
-    """Off: nothing new is built and nothing is given out; what is in use stays."""
-    return change_pool(actor=actor, pool_id=pool_id, is_enabled=on)
+def enable_pool(*, actor: User, pool_id: UUID, on: bool, words: str = "") -> Pool:
+    """Off: nothing new is built and nothing is given out; what is in use stays. `words`: what users are told of it."""
+    return change_pool(actor=actor, pool_id=pool_id, is_enabled=on, closed_words="" if on else words)
 
 
 def resume_pool(*, actor: User, pool_id: UUID) -> Pool:
@@ -272,17 +274,21 @@ def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
         values["naming"] = _naming(intake, pool, values, others)
     if "description" in fields:
         values["description"] = intake.text("description", fields["description"])
+    if fields.get("is_enabled"):
+        values.setdefault("closed_words", "")  # said of a time that is over
+    if "closed_words" in fields:
+        values["closed_words"] = intake.line("closed_words", fields["closed_words"], length=CLOSED_LENGTH)
     if "kind" in fields:
         intake.choice("kind", fields["kind"], Pool.Kind)
+    network_id = fields.get("network_id")
+    if network_id and not LogicalNetwork.objects.filter(pk=network_id).exists():
+        intake.faults["network_id"] = "There is no such network."
     if "preparation" in fields:
         intake.choice("preparation", fields["preparation"], Pool.Preparation)
     _whole_numbers(intake, values)
     _resources(intake, pool, values)
     _sizes(intake, pool, values)
     return values
-    network_id = fields.get("network_id")
-    if network_id and not LogicalNetwork.objects.filter(pk=network_id).exists():
-        intake.faults["network_id"] = "There is no such network."
 
 
 def _naming(intake: Intake, pool: Pool, values: dict[str, Any], others: QuerySet[Pool]) -> str:

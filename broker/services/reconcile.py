@@ -27,6 +27,7 @@ from broker.domain import naming, placement, planning, resources
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import NEEDS_ORDER, State, sources
 from broker.domain.lifecycle import Event as Move
+from broker.domain.tiles import closed
 from broker.models import (
     AuditEntry,
     Desktop,
@@ -372,10 +373,9 @@ class Work:
 
     def _order_clones(self, planned: Sequence[Desktop]) -> None:
         orders = []
-        for desktop in planned:
         counterparts = networks.counterparts([self.pool.network_id]) if self.pool.network_id else {}
+        for desktop in planned:
             member = desktop.member
-            orders.append(
             on = list(member.networks) if member else []
             if self.pool.network_id and not on:
                 counterpart = counterparts.get((self.pool.network_id, desktop.hypervisor_id))
@@ -385,6 +385,7 @@ class Work:
                     reservations.end([desktop])
                     continue
                 on = [counterpart]
+            orders.append(
                 operations.draft(
                     kind=Operation.Kind.CLONE,
                     hypervisor_id=desktop.hypervisor_id,
@@ -585,11 +586,11 @@ class Work:
             )
 
     def _why_none(self) -> str:
+        if not self.pool.is_enabled:
+            return f"{self.pool}: {closed(self.pool.closed_words)}"
         live = Desktop.objects.filter(pool=self.pool).exclude(state=State.GONE).count()
         if live >= self.pool.maximum:
             return f"All {live} desktops of {self.pool} are in use; that is its maximum. You get the next one released."
-        if not self.pool.is_enabled:
-            return f"{self.pool} is closed at the moment."
         return placement.explain_none(placement.place(self._wish(), self._targets(), self.now)) or (
             "You are in the queue and get the next one."
         )

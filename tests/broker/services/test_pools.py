@@ -159,9 +159,18 @@ def test_a_change_of_something_else_leaves_the_class(house: Estate) -> None:
 
 def test_a_pool_is_opened_and_closed(house: Estate) -> None:
     assert not pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False).is_enabled
-    with pytest.raises(Clash, match="closed"):
+    with pytest.raises(Clash, match="Closed"):
         brokering.request_desktop(user=house.bob, pool_id=house.pool.pk)
     assert pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=True).is_enabled
+
+
+def test_the_words_of_a_closing_are_over_with_it(house: Estate) -> None:
+    pool = pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False, words="  Until 14:00. ")
+    assert pool.closed_words == "Until 14:00."
+    assert pools.change_pool(actor=house.dana, pool_id=pool.pk, is_enabled=True).closed_words == ""
+    with pytest.raises(Invalid) as refused:
+        pools.enable_pool(actor=house.dana, pool_id=pool.pk, on=False, words="two\nlines")
+    assert set(refused.value.fields) == {"closed_words"}
 
 
 def test_resuming_clears_the_holds_of_pool_and_members(house: Estate) -> None:

@@ -13,10 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from broker.hypervisors import gate
-from broker.models import Hypervisor, Operation
+from broker.models import Event, Hypervisor, Operation
 from broker.services import operations, pump
 from connectors.base import Order, Outcome, Receipt, SetPower, Stage
-from connectors.errors import CredentialsRejected, Unreachable
+from connectors.errors import Busy, CredentialsRejected, Unreachable
 from tests.broker.plant import Plant
 from tests.broker.portal.cast import Estate
 
@@ -212,6 +212,32 @@ def test_no_more_is_in_flight_than_the_budget_allows(house: Estate) -> None:
     Operation.objects.filter(state=State.RUNNING).update(next_poll_at=timezone.now())
     _round(house, connector, lease)
     assert Operation.objects.filter(state=State.QUEUED).count() == 0
+
+
+class Turned(Recording):
+    """Every order is turned away for now."""
+
+    def _told(self, key: str) -> Outcome:
+        return Outcome(key=key, stage=Stage.FAILED, error=Busy("Come back later."))
+
+
+def test_a_hypervisor_that_is_busy_is_asked_for_half_as_much_until_it_has_caught_up(house: Estate) -> None:
+    Hypervisor.objects.update(build_budget=1, power_budget=8)
+    orders = [_order(house) for _ in range(20)]
+    lease = _lease(house)
+    _round(house, Turned(), lease)
+    house.hypervisor.refresh_from_db()
+    assert house.hypervisor.halvings == 1
+    assert "at most 1 builds and 4 other orders" in Event.objects.get(kind="hypervisor.slowed").message
+    Operation.objects.update(not_before=None)
+    recording = Recording()
+    _round(house, recording, lease)
+    assert len(recording.sent) == 4
+    Hypervisor.objects.update(halved_at=timezone.now() - timedelta(seconds=61))
+    _round(house, recording, lease)
+    assert len(recording.sent) == 8
+    assert _states(*orders).count(State.RUNNING) == 8
+    assert Event.objects.filter(kind="hypervisor.slowed").count() == 1
 
 
 def test_builds_have_a_budget_of_their_own(house: Estate) -> None:
