@@ -74,9 +74,10 @@ def wait_steps(now: Wait) -> list[tuple[str, str]]:
     return [(word.value, "done" if i < here else "now" if i == here else "later") for i, word in enumerate(WAITS)]
 
 
-def closed(why: str) -> str:
+def closed(why: str, pool: str = "") -> str:
     """What users are told of a pool that is disabled. `why`: the administrator's own words, if there are any."""
-    return f"Closed at the moment. {why or 'Ask your administrator when it opens again.'}"
+    said = f"{pool} is closed at the moment." if pool else "Closed at the moment."
+    return f"{said} {why or 'Ask your administrator when it opens again.'}"
 
 
 def offer_words(

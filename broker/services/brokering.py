@@ -191,7 +191,7 @@ def _check_may_ask(user: User, pool_id: UUID) -> None:
     if pool is None or not user.is_active or not is_entitled(user, pool_id):
         raise Missing("There is no such pool.")
     if not pool.is_enabled:
-        raise Clash(f"{pool}: {closed(pool.closed_words)}")
+        raise Clash(closed(pool.closed_words, pool.name))
 
 
 def serve_queue(*, pool_id: UUID) -> int:

@@ -587,7 +587,7 @@ class Work:
 
     def _why_none(self) -> str:
         if not self.pool.is_enabled:
-            return f"{self.pool}: {closed(self.pool.closed_words)}"
+            return closed(self.pool.closed_words, self.pool.name)
         live = Desktop.objects.filter(pool=self.pool).exclude(state=State.GONE).count()
         if live >= self.pool.maximum:
             return f"All {live} desktops of {self.pool} are in use; that is its maximum. You get the next one released."

@@ -115,7 +115,7 @@ def test_a_closed_pool_says_why_and_until_when_to_who_asks_and_who_waits(house: 
     client.post(f"/pools/{house.pool.pk}/request/")
     pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False, words="New images until <14:00>.")
     reconcile.run(house.pool.pk)
-    assert "Office: Closed at the moment. New images until &lt;14:00&gt;." in home(client)
+    assert "Office is closed at the moment. New images until &lt;14:00&gt;." in home(client)
     Request.objects.all().delete()
     assert "Closed at the moment. New images until &lt;14:00&gt;." in home(client)
     refused = client.post(f"/pools/{house.pool.pk}/request/", headers={"HX-Request": "true"})

@@ -159,7 +159,7 @@ def test_a_change_of_something_else_leaves_the_class(house: Estate) -> None:
 
 def test_a_pool_is_opened_and_closed(house: Estate) -> None:
     assert not pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False).is_enabled
-    with pytest.raises(Clash, match="Closed"):
+    with pytest.raises(Clash, match="closed"):
         brokering.request_desktop(user=house.bob, pool_id=house.pool.pk)
     assert pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=True).is_enabled
 
