@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.http import HttpRequest
+from django.utils import timezone
 from ninja import Query, Router
 
 from broker.api.access import administrator
@@ -39,6 +40,9 @@ class HypervisorOut(Out):
     """Builds, recycles and deletes in flight at once."""
     power_budget: int
     """All other changing operations in flight at once."""
+    build_budget_now: int
+    """Less than `build_budget` while it says that it is busy; so with `power_budget_now`."""
+    power_budget_now: int
     memory_ratio: float
     vcpu_ratio: float
     machines_in_doubt: int
@@ -66,6 +70,8 @@ class NetworkOut(Out):
     name: str
     platform_id: str
     kind: str
+    is_isolated: bool
+    """The platform itself keeps it apart."""
 
 
 class MachineOut(Out):
@@ -103,6 +109,7 @@ class MachineFilter(Window):
 
 
 def show(row: Hypervisor) -> HypervisorOut:
+    now = selectors.budgets_now(row, timezone.now())
     return HypervisorOut(
         id=row.pk,
         name=row.name,
@@ -117,6 +124,8 @@ def show(row: Hypervisor) -> HypervisorOut:
         is_draining=row.is_draining,
         build_budget=row.build_budget,
         power_budget=row.power_budget,
+        build_budget_now=now.builds,
+        power_budget_now=now.others,
         memory_ratio=row.memory_ratio,
         vcpu_ratio=row.vcpu_ratio,
         machines_in_doubt=len(row.doubt),

@@ -22,7 +22,7 @@ router = Router(tags=["operations"])
 class OperationOut(Out):
     id: UUID
     kind: str
-    """clone, recycle, delete, power, snapshot, revert, unsnapshot, reconfigure, screen, probe"""
+    """clone, recycle, delete, power, snapshot, revert, unsnapshot, reconfigure, share, screen, probe"""
     action: str | None
     """Of a power operation: on, off, shutdown, reboot, reset, suspend, resume."""
     state: str

@@ -12,6 +12,7 @@ from ninja import Query, Router
 from broker.api.access import administrator, caller
 from broker.api.pages import Page, Window, one, page, page_of
 from broker.api.shapes import In, Out
+from broker.domain.resources import ResourceClass
 from broker.models import Pool, PoolMember
 from broker.selectors import pools as selectors
 from broker.services import pools as services
@@ -27,6 +28,8 @@ class PoolOut(Out):
     """floating, dedicated"""
     is_enabled: bool
     """False: closed for new requests."""
+    closed_words: str
+    """Why and until when, in an administrator's words; empty if nobody said."""
     created_at: datetime
 
 
@@ -35,10 +38,18 @@ class MemberOut(Out):
     hypervisor: UUID
     copy_id: UUID
     weight: int
+    minimum: int
+    """Desktops that shall always stand there."""
     maximum: int | None
+    storage: str
+    """Platform id of where clones go; empty: where the copy lies."""
+    hosts: list[str]
+    """Platform ids of those that may be built on; empty: all."""
     networks: list[str]
-    """Platform ids, one a NIC; empty: as the template has them."""
+    """Platform ids, one a NIC; empty: the pool's network, or as the template has them."""
     is_enabled: bool
+    takes_shares: bool
+    """Whether the platform knows shares of a host; if not, the pool's class orders the queues only."""
     hold_reason: str
     """Why nothing is built here for now; empty if it is."""
 
@@ -47,9 +58,13 @@ class PoolDetailOut(PoolOut):
     """A pool as administrators see it."""
 
     naming: str
+    network_id: UUID | None
+    """A logical network; null: as the templates have it."""
     minimum: int
     spare: int
     maximum: int
+    maximum_per_host: int | None
+    """Null: as many of its desktops on one host as fit."""
     vcpus: int | None
     """Null, as for `memory_mib`: as the template has it."""
     memory_mib: int | None
@@ -58,7 +73,13 @@ class PoolDetailOut(PoolOut):
     prepare_timeout_s: int
     gives_seed: bool
     starts_powered_off: bool
+    resource_class: str
+    """critical, high, normal, low, or own: the five numbers that follow are the pool's own."""
     priority: int
+    weight: int
+    cpu_reservation_percent: int
+    cpu_limit_percent: int
+    memory_reservation_percent: int
     delete_budget_per_hour: int
     hold_reason: str
     """Why the broker stopped and asks; empty if it did not."""
@@ -71,15 +92,21 @@ class MemberIn(In):
     copy_id: UUID
     """A copy of a template version; it says on which hypervisor the pool builds."""
     weight: int = 100
+    minimum: int = 0
     maximum: int | None = None
+    storage: str = ""
+    hosts: list[str] = []
     networks: list[str] = []
 
 
 class MemberChange(In):
     copy_id: UUID | None = None
     weight: int | None = None
+    minimum: int | None = None
     maximum: int | None = None
     """Null: no limit of its own."""
+    storage: str | None = None
+    hosts: list[str] | None = None
     networks: list[str] | None = None
     is_enabled: bool | None = None
 
@@ -92,9 +119,11 @@ class PoolChange(In):
     naming: str = ""
     """Letters, digits and hyphens with one run of # for the number, such as office-###."""
     kind: str = Pool.Kind.FLOATING.value
+    network_id: UUID | None = None
     minimum: int = 0
     spare: int = 1
     maximum: int = 10
+    maximum_per_host: int | None = None
     vcpus: int | None = None
     memory_mib: int | None = None
     is_linked: bool = True
@@ -103,9 +132,18 @@ class PoolChange(In):
     prepare_timeout_s: int = 900
     gives_seed: bool = True
     starts_powered_off: bool = True
+    resource_class: str = ResourceClass.NORMAL.value
+    """critical, high, normal, low; own: by the five numbers that follow, which are refused beside another class."""
     priority: int = 50
     """1 to 100, smaller goes first in every queue."""
+    weight: int = 100
+    """1 to 10000, against other machines on a host that is short; 100 is normal."""
+    cpu_reservation_percent: int = 0
+    cpu_limit_percent: int = 100
+    memory_reservation_percent: int = 0
     is_enabled: bool = True
+    closed_words: str = ""
+    """What users are told while it is not enabled."""
     delete_budget_per_hour: int = 30
 
 
@@ -124,6 +162,7 @@ def show(row: Pool) -> PoolOut:
         description=row.description,
         kind=row.kind,
         is_enabled=row.is_enabled,
+        closed_words=row.closed_words,
         created_at=row.created_at,
     )
 
@@ -132,9 +171,11 @@ def show_detail(row: Pool, desktops: Mapping[str, int]) -> PoolDetailOut:
     return PoolDetailOut(
         **show(row).model_dump(),
         naming=row.naming,
+        network_id=row.network_id,
         minimum=row.minimum,
         spare=row.spare,
         maximum=row.maximum,
+        maximum_per_host=row.maximum_per_host,
         vcpus=row.vcpus,
         memory_mib=row.memory_mib,
         is_linked=row.is_linked,
@@ -142,7 +183,12 @@ def show_detail(row: Pool, desktops: Mapping[str, int]) -> PoolDetailOut:
         prepare_timeout_s=row.prepare_timeout_s,
         gives_seed=row.gives_seed,
         starts_powered_off=row.starts_powered_off,
+        resource_class=row.resource_class,
         priority=row.priority,
+        weight=row.weight,
+        cpu_reservation_percent=row.cpu_reservation_percent,
+        cpu_limit_percent=row.cpu_limit_percent,
+        memory_reservation_percent=row.memory_reservation_percent,
         delete_budget_per_hour=row.delete_budget_per_hour,
         hold_reason=row.hold_reason,
         members=[show_member(member) for member in row.members.all()],
@@ -156,9 +202,13 @@ def show_member(row: PoolMember) -> MemberOut:
         hypervisor=row.hypervisor_id,
         copy_id=row.copy_id,
         weight=row.weight,
+        minimum=row.minimum,
         maximum=row.maximum,
+        storage=row.storage,
+        hosts=row.hosts,
         networks=row.networks,
         is_enabled=row.is_enabled,
+        takes_shares="ShareResources" in row.hypervisor.takes,
         hold_reason=row.hold_reason,
     )
 
@@ -192,7 +242,10 @@ def get_pool(request: HttpRequest, id: UUID) -> PoolDetailOut | PoolOut:
 def create_pool(request: HttpRequest, wish: PoolIn) -> PoolDetailOut:
     """The broker begins to fill it within moments."""
     actor = administrator(request)
-    members = [services.MemberWish(m.copy_id, m.weight, m.maximum, tuple(m.networks)) for m in wish.members]
+    members = [
+        services.MemberWish(m.copy_id, m.weight, m.maximum, tuple(m.networks), m.minimum, m.storage, tuple(m.hosts))
+        for m in wish.members
+    ]
     fields: services.PoolFields = wish.model_dump(exclude={"members"}, exclude_unset=True)  # type: ignore[assignment]
     return _detail(services.create_pool(actor=actor, members=members, **fields).pk)
 
@@ -227,7 +280,10 @@ def add_member(request: HttpRequest, id: UUID, wish: MemberIn) -> MemberOut:
             pool_id=id,
             copy_id=wish.copy_id,
             weight=wish.weight,
+            minimum=wish.minimum,
             maximum=wish.maximum,
+            storage=wish.storage,
+            hosts=wish.hosts,
             networks=wish.networks,
         )
     )

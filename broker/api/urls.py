@@ -10,7 +10,7 @@ from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 
 import broker.api
-from broker.api import desktops, entitlements, hypervisors, operations, pools, problems, requests, templates
+from broker.api import desktops, entitlements, hypervisors, networks, operations, pools, problems, requests, templates
 from broker.api.access import ANYBODY_SIGNED_IN
 
 REFUSALS = {
@@ -51,6 +51,7 @@ api = DescribedApi(
 problems.register(api)
 for prefix, router in (
     ("/hypervisors", hypervisors.router),
+    ("/networks", networks.router),
     ("/templates", templates.router),
     ("/versions", templates.versions),
     ("/copies", templates.copies),

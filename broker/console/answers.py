@@ -136,6 +136,8 @@ class Question:
     sentences: list[str] = field(default_factory=list)
     typed_name: str = ""
     """Must be typed to go on; for deleting only."""
+    note: str = ""
+    """What may be typed beside the answer, as its label; it comes as `note`."""
     is_harmless: bool = False
     hidden: list[tuple[str, str]] = field(default_factory=list)
     """Fields sent along with the answer."""
@@ -164,6 +166,7 @@ def _ask(request: HttpRequest, question: Question, problem: str = "", *, status:
         "verb": question.verb,
         "back": question.back,
         "typed_name": question.typed_name,
+        "note": question.note,
         "is_harmless": question.is_harmless,
         "hidden": question.hidden,
         "problem": problem,
@@ -174,14 +177,19 @@ def _ask(request: HttpRequest, question: Question, problem: str = "", *, status:
 
 
 def saved(form: Form, do: Callable[[dict[str, Any]], T]) -> T | None:
-    """What `do` returns for a form in order; None if form or service found a fault, which the form then shows."""
+    """What `do` returns for a form in order; None if form or service found a fault, which the form then shows.
+
+    `called` of a form says which of its fields is meant by a service's other name.
+    """
     if not form.is_valid():
         return None
     try:
         return do(form.cleaned_data)
     except Invalid as refusal:
+        called: Mapping[str, str] = getattr(form, "called", {})
         for name, words in refusal.fields.items():
-            form.add_error(name if name in form.fields else None, words)
+            field = called.get(name, name)
+            form.add_error(field if field in form.fields else None, words)
         if not refusal.fields:
             form.add_error(None, refusal.message)
     except Refusal as refusal:

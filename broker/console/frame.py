@@ -34,6 +34,7 @@ ROOMS = (
     Room("desktops", _("Desktops"), "desktops"),
     Room("pools", _("Pools"), "pool"),
     Room("templates", _("Templates"), "template"),
+    Room("networks", _("Networks"), "network"),
     Room("hypervisors", _("Hypervisors"), "hypervisor"),
     Room("people", _("People"), "people"),
     Room("requests", _("Requests"), "request"),

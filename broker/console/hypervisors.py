@@ -8,6 +8,7 @@ from django import forms
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -113,6 +114,7 @@ def detail(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
         "desktop_count": selectors.live_desktop_counts([hypervisor.pk]).get(hypervisor.pk, 0),
         "stray_count": drift.drifting_machines().filter(hypervisor=hypervisor).count(),
         "doubted": doubted,
+        "budgets": selectors.budgets_now(hypervisor, timezone.now()),
         "events": audit.events_of(hypervisor),
     }
     return show(request, "console/hypervisors/detail.html", context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -10,11 +11,21 @@ from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
-from broker.domain import naming
-from broker.models import Network, Pool, PoolMember, TemplateCopy
+from broker.domain import naming, resources
+from broker.domain.resources import ResourceClass
+from broker.models import Host, LogicalNetwork, Network, Pool, PoolMember, Storage, TemplateCopy
 from broker.services.pools import MemberWish
 
 READY_WHEN = [(Pool.Preparation.AGENT, "its guest’s agent answers"), (Pool.Preparation.NONE, "its machine stands")]
+
+
+def _own_number(label: str, lowest: int, highest: int, usual: int, help_text: str) -> forms.IntegerField:
+    """One of the numbers that the resource class decides, asked for only where the pool has its own."""
+    field = forms.IntegerField(
+        label=label, min_value=lowest, max_value=highest, initial=usual, required=False, help_text=help_text
+    )
+    field.when = f"resource_class={ResourceClass.OWN}"  # type: ignore[attr-defined]
+    return field
 
 
 class PoolForm(forms.Form):
@@ -32,9 +43,19 @@ class PoolForm(forms.Form):
         max_length=60,
         help_text="One run of # stands for the number: office-### makes office-001.",
     )
+    network_id = forms.ModelChoiceField(
+        label="Network", queryset=LogicalNetwork.objects.all(), required=False, empty_label="As the templates have it",
+        help_text="It must have a counterpart wherever the pool shall build.",
+    )  # fmt: skip
     minimum = forms.IntegerField(label="Minimum", min_value=0, initial=0, help_text="Desktops that always exist.")
     spare = forms.IntegerField(label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use.")
     maximum = forms.IntegerField(label="Maximum", min_value=0, initial=10, help_text="Never more than these.")
+    maximum_per_host = forms.IntegerField(
+        label="At most on one host",
+        min_value=1,
+        required=False,
+        help_text="So that one that fails takes few. Empty: any number.",
+    )
     vcpus = forms.IntegerField(label="vCPUs", min_value=1, required=False, help_text="Empty: as the template has it.")
     memory_mib = forms.IntegerField(
         label="Memory (MiB)", min_value=1, required=False, help_text="Empty: as the template has it."
@@ -51,13 +72,31 @@ class PoolForm(forms.Form):
     starts_powered_off = forms.BooleanField(
         label="Give out desktops that are switched off, and start them", required=False, initial=True
     )
-    priority = forms.IntegerField(
-        label="Priority", min_value=1, max_value=1000, initial=50, help_text="Smaller goes first in every queue."
+    resource_class = forms.ChoiceField(
+        label="Resource class",
+        choices=[(c.value, c.value.capitalize()) for c in ResourceClass],
+        widget=forms.RadioSelect,
+        initial=ResourceClass.NORMAL,
     )
+    priority = _own_number("Priority", 1, 100, 50, "Smaller goes first in every queue.")
+    weight = _own_number("Weight", 1, 10_000, 100, "For CPU and memory, against other machines: 100 is normal.")
+    cpu_reservation_percent = _own_number("CPU kept free (%)", 0, 100, 0, "Of each desktop’s own vCPUs.")
+    cpu_limit_percent = _own_number("CPU at most (%)", 1, 100, 100, "Of each desktop’s own vCPUs.")
+    memory_reservation_percent = _own_number("Memory kept (%)", 0, 100, 0, "Of each desktop’s own memory.")
     delete_budget_per_hour = forms.IntegerField(
         label="Deletions an hour", min_value=0, initial=30,
         help_text="When more would go, the pool stops and asks an administrator.",
     )  # fmt: skip
+
+    @property
+    def class_words(self) -> dict[str, str]:
+        """What each resource class means."""
+        meanings = {
+            c.value: _("Priority %(priority)d, %(share)s.")
+            % {"priority": meaning.priority, "share": resources.words(meaning.share)}
+            for c, meaning in resources.MEANINGS.items()
+        }
+        return meanings | {ResourceClass.OWN.value: _("Numbers of your own.")}
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
@@ -66,7 +105,14 @@ class PoolForm(forms.Form):
             self.add_error("naming", fault)
         if data.get("minimum", 0) > data.get("maximum", data.get("minimum", 0)):
             self.add_error("minimum", _("Not more than the maximum."))
-        return data
+        if "network_id" in data:
+            data["network_id"] = data["network_id"].pk if data["network_id"] else None
+        has_own = data.get("resource_class") == ResourceClass.OWN
+        return {
+            field: value
+            for field, value in data.items()
+            if field not in resources.NUMBERS or (has_own and value is not None)
+        }
 
 
 def initial_of(pool: Pool) -> dict[str, Any]:
@@ -75,6 +121,8 @@ def initial_of(pool: Pool) -> dict[str, Any]:
 
 class NewPoolForm(PoolForm):
     """With the places it may build at and the people who may have its desktops."""
+
+    called = dict.fromkeys(("copy", "members", "member_minimum", "member_maximum"), "copies")
 
     def __init__(self, copies: list[TemplateCopy], groups: list[Group], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -92,11 +140,8 @@ class NewPoolForm(PoolForm):
         )
         for key in self.copy_rows:
             self.fields[f"weight_{key}"] = forms.IntegerField(min_value=0, max_value=10_000, required=False)
+            self.fields[f"minimum_{key}"] = forms.IntegerField(min_value=0, required=False)
             self.fields[f"maximum_{key}"] = forms.IntegerField(min_value=1, required=False)
-
-    def add_error(self, field: str | None, error: Any) -> None:
-        """Services call the choice of copies "members"."""
-        super().add_error("copies" if field in ("members", "copy", "copy_id") else field, error)
 
     def clean_copies(self) -> list[str]:
         chosen: list[str] = self.cleaned_data["copies"]
@@ -118,13 +163,15 @@ class NewPoolForm(PoolForm):
     def wishes(self) -> list[MemberWish]:
         data = self.cleaned_data
         return [
-            MemberWish(self.copy_rows[key].pk, weight, data.get(f"maximum_{key}"))
+            MemberWish(
+                self.copy_rows[key].pk, weight, data.get(f"maximum_{key}"), minimum=data.get(f"minimum_{key}") or 0
+            )
             for key in data["copies"]
             for weight in [100 if data.get(f"weight_{key}") is None else data[f"weight_{key}"]]
         ]
 
     def pool_values(self) -> dict[str, Any]:
-        return {name: self.cleaned_data[name] for name in PoolForm.base_fields}
+        return {name: self.cleaned_data[name] for name in PoolForm.base_fields if name in self.cleaned_data}
 
     def places(self) -> list[dict[str, Any]]:
         """Each copy as the form shows it: whether it is chosen, with which weight and limit."""
@@ -134,22 +181,38 @@ class NewPoolForm(PoolForm):
                 "copy": copy,
                 "is_chosen": key in chosen,
                 "weight": self.data.get(f"weight_{key}", "100") if self.is_bound else "100",
+                "minimum": self.data.get(f"minimum_{key}", "") if self.is_bound else "",
                 "maximum": self.data.get(f"maximum_{key}", "") if self.is_bound else "",
                 "errors": [
-                    *(self.errors.get(f"weight_{key}", []) if self.is_bound else []),
-                    *(self.errors.get(f"maximum_{key}", []) if self.is_bound else []),
+                    words
+                    for name in ("weight", "minimum", "maximum")
+                    for words in (self.errors.get(f"{name}_{key}", []) if self.is_bound else [])
                 ],
             }
             for key, copy in self.copy_rows.items()
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a hypervisor has to choose from."""
+
+    storages: list[Storage]
+    hosts: list[Host]
+    networks: list[Network]
+
+
 class MemberForm(forms.Form):
     """Where and how much a pool builds on one hypervisor."""
+
+    called = {"copy": "copy_id", "member_minimum": "minimum", "member_maximum": "maximum"}
 
     copy_id = forms.TypedChoiceField(label="Template copy")
     weight = forms.IntegerField(
         label="Weight", min_value=0, max_value=10_000, initial=100, help_text="Twice the weight: about twice as many."
+    )
+    minimum = forms.IntegerField(
+        label="At least", min_value=0, initial=0, required=False, help_text="Desktops that always stand there."
     )
     maximum = forms.IntegerField(
         label="At most",
@@ -157,33 +220,47 @@ class MemberForm(forms.Form):
         required=False,
         help_text="Desktops of this pool there. Empty: no limit of its own.",
     )
+    storage = forms.ChoiceField(
+        label="Storage", required=False, help_text="Where clones go. It must be one that the template can be cloned to."
+    )
+    hosts = forms.MultipleChoiceField(
+        label="Hosts", required=False, widget=forms.CheckboxSelectMultiple, help_text="None chosen: all of them."
+    )
     networks = forms.MultipleChoiceField(
         label="Networks", required=False, widget=forms.CheckboxSelectMultiple,
-        help_text="One a network card. None: as the template has them.",
+        help_text="One a network card. None: the pool’s network, or as the template has them.",
     )  # fmt: skip
     is_enabled = forms.BooleanField(label="Build here", required=False, initial=True)
 
-    def __init__(self, copies: list[TemplateCopy], networks: list[Network] | None, *args: Any, **kwargs: Any) -> None:
-        """`networks` None: the hypervisor is chosen with the copy, so its networks are not known yet."""
+    def __init__(self, copies: list[TemplateCopy], place: Place | None, *args: Any, **kwargs: Any) -> None:
+        """`place` None: the hypervisor is chosen with the copy, so what it has is not known yet."""
         super().__init__(*args, **kwargs)
-        field = self.fields["copy_id"]
-        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - for the type checker
-        field.choices = [(str(copy.pk), f"{copy.version}: {copy.name} on {copy.hypervisor}") for copy in copies]
-        if networks is None:
-            del self.fields["networks"], self.fields["is_enabled"]
+        self._offer("copy_id", [(str(copy.pk), f"{copy.version}: {copy.name} on {copy.hypervisor}") for copy in copies])
+        if place is None:
+            for name in ("storage", "hosts", "networks", "is_enabled"):
+                del self.fields[name]
             return
-        choice = self.fields["networks"]
-        assert isinstance(choice, forms.ChoiceField)  # noqa: S101 - for the type checker
-        choice.choices = [(network.platform_id, network.name) for network in networks]
+        beside = ("", _("Where the template lies"))
+        self._offer("storage", [beside, *((storage.platform_id, storage.name) for storage in place.storages)])
+        self._offer("hosts", [(host.platform_id, host.name) for host in place.hosts])
+        self._offer("networks", [(network.platform_id, network.name) for network in place.networks])
 
-    def add_error(self, field: str | None, error: Any) -> None:
-        super().add_error("copy_id" if field in ("copy", "members") else field, error)
+    def _offer(self, name: str, choices: list[tuple[str, str]]) -> None:
+        field = self.fields[name]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - for the type checker
+        field.choices = choices
+
+    def clean_minimum(self) -> int:
+        return self.cleaned_data["minimum"] or 0
 
 
 def member_initial(member: PoolMember) -> dict[str, Any]:
     return {
         "copy_id": str(member.copy_id),
         "weight": member.weight,
+        "minimum": member.minimum,
+        "storage": member.storage,
+        "hosts": member.hosts,
         "maximum": member.maximum,
         "networks": member.networks,
         "is_enabled": member.is_enabled,

@@ -16,8 +16,8 @@ from django.utils.translation import gettext as _
 
 from broker.console.access import administrator, administrators_only
 from broker.console.answers import Question, act, ask_first, came_from, done, page_of, posted, saved, show
-from broker.console.pool_forms import MemberForm, NewPoolForm, PoolForm, initial_of, member_initial
-from broker.domain import naming, placement
+from broker.console.pool_forms import MemberForm, NewPoolForm, Place, PoolForm, initial_of, member_initial
+from broker.domain import naming, placement, resources
 from broker.models import Entitlement, Pool, PoolMember
 from broker.selectors import audit, desktops, hypervisors, room
 from broker.selectors import pools as selectors
@@ -72,7 +72,9 @@ def _review(form: NewPoolForm) -> dict[str, Any]:
     """Example names, and where the first desktops would be built, by the rules that will build them."""
     pool = Pool(**form.pool_values())
     members = [
-        PoolMember(hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, maximum=wish.maximum)
+        PoolMember(
+            hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, minimum=wish.minimum, maximum=wish.maximum
+        )
         for copy, wish in zip(form.chosen_copies(), form.wishes(), strict=True)
     ]
     first = min(max(pool.minimum, pool.spare), pool.maximum)
@@ -103,10 +105,13 @@ def _entitle_all(actor: User, pool: Pool, form: NewPoolForm) -> None:
 def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(selectors.pools_with_members(), pk=pool_id)
     mine = desktops.labelled(desktops.desktops_with_owner()).filter(pool=pool)
+    members = selectors.member_standings(pool)
     context = {
         "pool": pool,
         "standing": selectors.standings([pool], timezone.now())[0],
-        "members": selectors.member_standings(pool),
+        "members": members,
+        "notes": [note for member in members for note in member.notes],
+        "share_words": resources.words(pool.share),
         "entitlements": selectors.entitlements().filter(pool=pool).order_by("group__name", "user__username"),
         "desktops": desktops.DesktopFilter().apply(mine)[:DESKTOPS_SHOWN],
         "events": audit.events_of(pool),
@@ -136,11 +141,13 @@ def enable(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         verb=_("Enable it") if on else _("Disable it"),
         back=_address(pool_id),
         sentences=[] if on else [_("Nothing new is built and nothing is given out. What is in use stays in use.")],
+        note="" if on else _("What users are told in the portal: why, and until when"),
         is_harmless=True,
     )
 
     def do() -> str:
-        services.enable_pool(actor=administrator(request), pool_id=pool_id, on=on)
+        words = request.POST.get("note", "")
+        services.enable_pool(actor=administrator(request), pool_id=pool_id, on=on, words=words)
         return _("%s is enabled.") % pool if on else _("%s is disabled.") % pool
 
     return ask_first(request, question, do, _address(pool_id))
@@ -185,6 +192,7 @@ def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
                 pool_id=pool_id,
                 copy_id=UUID(data["copy_id"]),
                 weight=data["weight"],
+                minimum=data["minimum"],
                 maximum=data["maximum"],
             ),
         )
@@ -198,8 +206,12 @@ def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
 def edit_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     member = get_object_or_404(PoolMember.objects.select_related("pool", "hypervisor", "copy"), pk=member_id)
     copies = list(template_selectors.copies().filter(hypervisor=member.hypervisor))
-    networks = list(hypervisors.networks_of(member.hypervisor_id))
-    form = MemberForm(copies, networks, posted(request), initial=member_initial(member))
+    place = Place(
+        storages=list(hypervisors.storages_of(member.hypervisor_id)),
+        hosts=list(hypervisors.hosts_of(member.hypervisor_id)),
+        networks=list(hypervisors.networks_of(member.hypervisor_id)),
+    )
+    form = MemberForm(copies, place, posted(request), initial=member_initial(member))
     if request.method == "POST":
         actor = administrator(request)
         changed = saved(

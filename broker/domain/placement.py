@@ -15,6 +15,9 @@ from datetime import datetime
 LINKED_SHARE = 0.1
 """Of the template's disk that must be free for a linked clone: it starts empty and grows."""
 
+FAR = 0.75
+"""What a place is worth whose storage is not the template's: clones read across, or are copied over."""
+
 STATUS_WORDS = {
     "new": "has not been reached yet",
     "down": "is down",
@@ -30,6 +33,10 @@ class Wish:
     vcpus: int | None = None
     memory_mib: int | None = None
     is_linked: bool = True
+    maximum_per_host: int | None = None
+    """At most so many desktops of the pool on one host."""
+    network: str = ""
+    """Name of the logical network that it shall be on; empty: as the template has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +73,23 @@ class Target:
     host_desktops: int = 0
     """Live desktops of this pool on this host, promised ones included."""
     weight: int = 100
+    host_allowed: bool = True
+    """Whether the member's choice of hosts has it."""
+    lacks_network: bool = False
+    """The wished network is nothing here."""
+    copy: str = ""
+    """What the image is called on the platform."""
+    copy_cannot: str = ""
+    """Why nothing can be cloned from it, in words."""
+    copy_storage: str = ""
+    """Where the copy lies, if clones go elsewhere."""
+    copy_storage_up: bool = True
+    storage_missing: bool = False
+    """The storage that was chosen for clones is not (any more) one of the hypervisor's."""
     storage_id: str = ""
     """Empty: unknown to inventory; then its room is not checked."""
     storage: str = ""
+    """Where clones go."""
     storage_up: bool = True
     storage_free_mib: int = 0
 
@@ -133,7 +154,7 @@ class Placement:
 
 def refusals(wish: Wish, target: Target, now: datetime) -> list[str]:
     """Why nothing of this wish may be built there now; empty if it may."""
-    return [*_closed(target, now), *_full(target.needs(wish), target)]
+    return [*_closed(target, now), *_unfit(wish, target), *_full(target.needs(wish), target)]
 
 
 def _closed(target: Target, now: datetime) -> Iterable[str]:
@@ -159,6 +180,24 @@ def _closed(target: Target, now: datetime) -> Iterable[str]:
         )
 
 
+def _unfit(wish: Wish, target: Target) -> Iterable[str]:
+    if not target.host_allowed:
+        yield f"Host {target.host} is not among those chosen for the pool on {target.hypervisor}."
+    if wish.maximum_per_host is not None and target.host_desktops >= wish.maximum_per_host:
+        yield (
+            f"Host {target.host}: the pool may have {wish.maximum_per_host} desktops on one host and has "
+            f"{target.host_desktops} there."
+        )
+    if wish.network and target.lacks_network:
+        yield f"Network {wish.network} has no counterpart on {target.hypervisor}."
+    if target.copy_cannot:
+        yield f"Template {target.copy} on {target.hypervisor} cannot be cloned: {target.copy_cannot}"
+    if not target.copy_storage_up:
+        yield f"Storage {target.copy_storage}, where template {target.copy} lies, is not available."
+    if target.storage_missing:
+        yield f"{target.hypervisor} has no storage {target.storage}: choose another one for the pool's desktops there."
+
+
 def _full(needs: Needs, target: Target) -> Iterable[str]:
     free = target.memory_limit_mib - target.used_memory_mib
     if needs.memory_mib > free:
@@ -182,8 +221,10 @@ def _full(needs: Needs, target: Target) -> Iterable[str]:
 
 
 def score(wish: Wish, target: Target) -> float:
-    """Higher is better: the member's weight, times what would still be free, over how many of the pool are there."""
-    return target.weight * _free_share(target.needs(wish), target) / (1 + target.host_desktops)
+    """Higher is better: the member's weight, times what would still be free, over how many of the pool are there; less
+    where clones do not lie beside their template."""
+    near = 1.0 if not target.copy_storage else FAR
+    return target.weight * _free_share(target.needs(wish), target) * near / (1 + target.host_desktops)
 
 
 def _free_share(needs: Needs, target: Target) -> float:
@@ -216,8 +257,11 @@ def place(wish: Wish, targets: Sequence[Target], now: datetime) -> Placement:
 def _praise(wish: Wish, target: Target, points: float) -> str:
     share = round(100 * _free_share(target.needs(wish), target))
     here = "1 desktop" if target.host_desktops == 1 else f"{target.host_desktops} desktops"
+    far = (
+        f", clones to {target.storage} while its template lies on {target.copy_storage}" if target.copy_storage else ""
+    )
     return (
-        f"Host {target.host}: weight {target.weight}, {share} % free after it, {here} of this pool there: "
+        f"Host {target.host}: weight {target.weight}, {share} % free after it, {here} of this pool there{far}: "
         f"score {points:.1f}."
     )
 

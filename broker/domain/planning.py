@@ -8,6 +8,9 @@ What shall be: `clamp(assigned + waiting + spare, minimum, maximum)` desktops. S
 whether their guest answers at this moment or not; those in maintenance, missing, or for more than a minute on a
 hypervisor that is not up do not count, but everything that is not gone counts against the maximum.
 
+A member may have a minimum of its own. What it lacks is built there and nowhere else, whatever the pool wants in all;
+no surplus is taken below it, and where the pool is full, free desktops elsewhere make room for it, a batch at a time.
+
 What keeps a broken template or host from building for ever:
 - A member with failures in a row is built on one desktop at a time, and not at all while on hold; who records the
   failure puts the hold there, longer each time (`backoff`).
@@ -73,6 +76,10 @@ class MemberFacts:
     hold_until: datetime | None = None
     failures: int = 0
     """Failed builds in a row."""
+    minimum: int = 0
+    """Desktops that shall always stand there."""
+    is_cramped: bool = False
+    """No host or storage there has room for another desktop now."""
     maximum: int | None = None
 
     @property
@@ -114,6 +121,8 @@ class DesktopFacts:
 @dataclass(frozen=True, slots=True)
 class Build:
     count: int
+    member: str = ""
+    """Only there; empty: wherever placement finds the best place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +162,11 @@ def plan(
     view = _View.of(pool, members, desktops, now)
     failing = [Fail(d.id, _overdue(pool, d)) for d in view.live if view.is_overdue(d)]
     recycling = view.recycles()
-    build = view.build_count(len(recycling))
+    builds = view.builds(len(recycling))
+    build = sum(action.count for action in builds)
     retiring, hold = _within_budget(pool, [*view.worn_out(build, recycling), *view.surplus()])
     reviving = [] if recycling or retiring or hold else view.revivals()
-    return [*failing, *recycling, *reviving, *([Build(build)] if build else []), *retiring, *hold]
+    return [*failing, *recycling, *reviving, *builds, *retiring, *hold]
 
 
 def wanted(pool: PoolFacts, assigned: int) -> int:
@@ -276,7 +286,8 @@ class _View:
 
     @property
     def wanted_free(self) -> int:
-        return max(0, self.wanted - self.assigned)
+        """What the pool wants in all, or its members together, whichever is more."""
+        return max(0, self.wanted - self.assigned, sum(self.free_floor(member) for member in self.members.values()))
 
     @property
     def room(self) -> int:
@@ -290,6 +301,42 @@ class _View:
     def batch(self) -> int:
         """How many leaving desktops are replaced at a time."""
         return max(1, self.wanted_free // GRADUAL)
+
+    # Members' minimums.
+
+    def held(self, member: MemberFacts) -> int:
+        """Desktops there that are in use, ready or on their way, as far as they are counted on."""
+        return self.used(member) + sum(d.member_id == member.id for d in (*self.ready, *self.coming))
+
+    def used(self, member: MemberFacts) -> int:
+        return sum(d.member_id == member.id and d.state == State.ASSIGNED for d in self.live)
+
+    def lacks(self, member: MemberFacts) -> int:
+        """How many more shall be built there for its minimum, and may be."""
+        if not self.pool.is_enabled or member.is_cramped:
+            return 0
+        return max(0, min(member.minimum - self.held(member), self.slots(member)))
+
+    def free_floor(self, member: MemberFacts) -> int:
+        """How many free desktops there its minimum asks for, as far as they stand or can be built."""
+        if member.is_draining:
+            return 0
+        return max(0, min(member.minimum, self.held(member) + self.lacks(member)) - self.used(member))
+
+    def spared(self, free: Iterable[DesktopFacts], going: Iterable[DesktopFacts] = ()) -> list[DesktopFacts]:
+        """Those of `free`, in order, that may go (after those `going`) without taking a member below its minimum."""
+        left = {member.id: self.held(member) - member.minimum for member in self.members.values()}
+        for desktop in going:
+            if desktop.member_id in left:
+                left[desktop.member_id] -= 1
+        found = []
+        for desktop in free:
+            if desktop.member_id in left:
+                if left[desktop.member_id] <= 0:
+                    continue
+                left[desktop.member_id] -= 1
+            found.append(desktop)
+        return found
 
     def leaving(self) -> list[DesktopFacts]:
         return [d for d in _oldest_first(self.ready) if self.is_leaving(d) and self.is_deletable(d)]
@@ -336,10 +383,18 @@ class _View:
             and self.now - desktop.state_since >= after
         )
 
-    def build_count(self, recycled: int) -> int:
-        """What is short, and replacements for a batch of those that shall leave, within room and slots."""
+    def builds(self, recycled: int) -> list[Build]:
+        """What members lack, what else is short, and replacements for a batch of those that shall leave, within room
+        and slots."""
+        found, room = [], self.room
+        for member in sorted(self.members.values(), key=lambda m: m.id):
+            if count := min(self.lacks(member), room):
+                found.append(Build(count, member.id))
+                room -= count
+        for_members = self.room - room
         short = self.wanted_free + min(self.batch, len(self.leaving())) - len(self.coming) - len(self.ready) - recycled
-        return max(0, min(short, self.room, self.all_slots()))
+        count = max(0, min(short - for_members, room, self.all_slots() - for_members))
+        return [*found, Build(count)] if count else found
 
     def worn_out(self, build: int, recycling: list[Recycle]) -> list[Retire]:
         """Failed desktops beyond those kept, those kept long enough, and those whose room is needed."""
@@ -376,11 +431,20 @@ class _View:
         count = max(0, len(self.ready) - self.wanted_free)
         staying = [d for d in _newest_first(self.ready) if d.id not in ids and self.is_deletable(d)]
         first = leaving[:count] or leaving[: self.swaps(leaving)]
-        then = staying[: max(0, count - len(first))]
+        spared = self.spared(staying, first)
+        then = spared[: max(0, count - len(first))]
+        makes_room = spared[len(then) : len(then) + self.shifts(len(first) + len(then))]
         return [
             *(Retire(d.id, self.why_leaving(d)) for d in first),
             *(Retire(d.id, "More desktops are ready than the pool wants.") for d in then),
+            *(Retire(d.id, "It makes room for the minimum of another hypervisor.") for d in makes_room),
         ]
+
+    def shifts(self, going: int) -> int:
+        """How many free desktops go so that members below their minimum can be built on in a pool that is full."""
+        lacking = sum(self.lacks(member) for member in self.members.values())
+        in_motion = sum(d.state == State.RETIRING for d in self.live) + going
+        return max(0, min(self.batch, lacking - self.room) - in_motion)
 
     def swaps(self, leaving: list[DesktopFacts]) -> int:
         """How many leaving desktops go before their replacements are built, because there is no other way.

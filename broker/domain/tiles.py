@@ -74,12 +74,18 @@ def wait_steps(now: Wait) -> list[tuple[str, str]]:
     return [(word.value, "done" if i < here else "now" if i == here else "later") for i, word in enumerate(WAITS)]
 
 
+def closed(why: str, pool: str = "") -> str:
+    """What users are told of a pool that is disabled. `why`: the administrator's own words, if there are any."""
+    said = f"{pool} is closed at the moment." if pool else "Closed at the moment."
+    return f"{said} {why or 'Ask your administrator when it opens again.'}"
+
+
 def offer_words(
-    *, is_enabled: bool, has_ready: bool, has_coming: bool, has_host: bool, desktops: int, maximum: int
+    *, is_enabled: bool, why_closed: str, has_ready: bool, has_coming: bool, has_host: bool, desktops: int, maximum: int
 ) -> tuple[str, Tone]:
     """What happens if one asks this pool for a desktop now, and how good that news is."""
     if not is_enabled:
-        return "Closed at the moment. Ask your administrator when it opens again.", Tone.OFF
+        return closed(why_closed), Tone.OFF
     if has_ready:
         return "A desktop is ready for you.", Tone.GOOD
     if has_coming:

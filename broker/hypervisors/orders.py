@@ -18,8 +18,10 @@ from connectors.base import (
     Receipt,
     Reconfigure,
     RecycleMachine,
+    ResourceShare,
     RevertSnapshot,
     SetPower,
+    ShareResources,
     Stamp,
     TakeSnapshot,
 )
@@ -33,6 +35,7 @@ KINDS: dict[str, type[Order]] = {
     Operation.Kind.REVERT: RevertSnapshot,
     Operation.Kind.UNSNAPSHOT: DeleteSnapshot,
     Operation.Kind.RECONFIGURE: Reconfigure,
+    Operation.Kind.SHARE: ShareResources,
     Operation.Kind.SCREEN: OpenScreen,
     Operation.Kind.PROBE: ProbeAcceleration,
 }
@@ -55,6 +58,8 @@ def to_order(operation: Operation, installation: str) -> Order:
         values["seed"] = GuestSeed(**seed)
     if "networks" in given:
         values["networks"] = tuple(given.pop("networks"))
+    if "share" in given:
+        values["share"] = ResourceShare(**given.pop("share"))
     if "action" in given:
         values["action"] = PowerAction(given.pop("action"))
     return KINDS[operation.kind](**values, **given)

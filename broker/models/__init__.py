@@ -6,6 +6,7 @@ from broker.models.desktops import Desktop
 from broker.models.entitlements import Entitlement
 from broker.models.hypervisors import Host, Hypervisor, Lease, Machine, Network, Storage
 from broker.models.installation import Installation
+from broker.models.networks import LogicalNetwork, NetworkMapping
 from broker.models.operations import Operation
 from broker.models.people import ApiToken
 from broker.models.pools import Pool, PoolMember
@@ -24,8 +25,10 @@ __all__ = [
     "Hypervisor",
     "Installation",
     "Lease",
+    "LogicalNetwork",
     "Machine",
     "Network",
+    "NetworkMapping",
     "Operation",
     "Pool",
     "PoolMember",

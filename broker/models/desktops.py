@@ -35,6 +35,8 @@ class Desktop(models.Model):
     """Ids of its own disks: the evidence of the last build or recycle."""
     vcpus = models.PositiveIntegerField()
     memory_mib = models.PositiveIntegerField()
+    applied_share = models.CharField(max_length=30, blank=True, default="", db_default="")
+    """The share of its host that its machine was last given, as `resources.Share.stored`; empty: as it was built."""
     power = models.CharField(max_length=12, default="unknown")
     is_answering = models.BooleanField(default=False)
     """The guest itself answered at the last look."""

@@ -7,6 +7,8 @@ import uuid
 from django.db import models
 from django.db.models import Q
 
+from broker.domain.budgets import Slowdown
+
 
 class Hypervisor(models.Model):
     """A registered endpoint."""
@@ -40,6 +42,10 @@ class Hypervisor(models.Model):
     """Builds, recycles and deletes in flight at once."""
     power_budget = models.PositiveIntegerField(default=20)
     """All other changing operations in flight at once."""
+    halvings = models.PositiveSmallIntegerField(default=0, db_default=0)
+    """How often both budgets were halved since it said that it is busy, as it was at `halved_at`; see
+    `broker/domain/budgets.py`."""
+    halved_at = models.DateTimeField(null=True)
     memory_ratio = models.FloatField(default=1.0)
     """How much memory may be promised for each MiB a host has."""
     vcpu_ratio = models.FloatField(default=8.0)
@@ -66,6 +72,10 @@ class Hypervisor(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def slowdown(self) -> Slowdown:
+        return Slowdown(self.halvings, self.halved_at)
 
     @property
     def is_usable(self) -> bool:
@@ -137,6 +147,8 @@ class Network(models.Model):
     platform_id = models.CharField(max_length=200)
     name = models.CharField(max_length=200)
     kind = models.CharField(max_length=60, blank=True)
+    is_isolated = models.BooleanField(default=False, db_default=False)
+    """The platform itself keeps it apart."""
     seen_at = models.DateTimeField()
 
     class Meta:

@@ -24,6 +24,7 @@ class Operation(models.Model):
         REVERT = "revert", "Revert to snapshot"
         UNSNAPSHOT = "unsnapshot", "Delete snapshot"
         RECONFIGURE = "reconfigure", "Reconfigure"
+        SHARE = "share", "Share resources"
         SCREEN = "screen", "Open screen"
         PROBE = "probe", "Probe acceleration"
 
@@ -53,7 +54,7 @@ class Operation(models.Model):
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="operations")
     """None: the broker itself."""
     rank = models.SmallIntegerField(default=50)
-    """Smaller goes first: what a person waits for, then the pool's priority."""
+    """Smaller goes first: what a person waits for, then the rest, each by the pool's priority."""
     attempt = models.PositiveSmallIntegerField(default=0)
     pump_epoch = models.BigIntegerField(default=0)
     """Which pump sent or adopted it."""

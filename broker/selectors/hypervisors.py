@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.expressions import Combinable
 
+from broker.domain.budgets import effective
 from broker.domain.lifecycle import LIVE
 from broker.models import Desktop, Host, Hypervisor, Installation, Machine, Network, Storage, TemplateCopy
 
@@ -67,6 +69,26 @@ def capacities(hypervisor_ids: Iterable[UUID]) -> dict[UUID, Capacity]:
 def live_desktop_counts(hypervisor_ids: Iterable[UUID]) -> dict[UUID, int]:
     live = Desktop.objects.filter(hypervisor__in=list(hypervisor_ids), state__in=LIVE).order_by()
     return dict(live.values_list("hypervisor").annotate(number=Count("pk")))
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What may be in flight there now."""
+
+    builds: int
+    others: int
+    whole_at: datetime | None
+    """When the whole budgets hold again; None if they do."""
+
+
+def budgets_now(hypervisor: Hypervisor, now: datetime) -> Budgets:
+    """Less than it may have in all while it says that it is busy."""
+    slowdown = hypervisor.slowdown.at(now)
+    return Budgets(
+        effective(hypervisor.build_budget, slowdown, now),
+        effective(hypervisor.power_budget, slowdown, now),
+        slowdown.recovered_at(),
+    )
 
 
 OURS, OTHERS, TEMPLATE, UNSTAMPED = "ours", "others", "template", "unstamped"

@@ -10,9 +10,10 @@ from uuid import UUID
 from django.contrib.auth.models import User
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 
+from broker.domain import resources
 from broker.domain.labels import Label, Tone
 from broker.domain.lifecycle import COMING, LIVE, State
-from broker.models import Desktop, Entitlement, Pool, PoolMember, Request
+from broker.models import Desktop, Entitlement, Pool, PoolMember, Request, Storage
 from broker.selectors import room
 
 
@@ -25,7 +26,7 @@ def pools_entitled(user: User) -> QuerySet[Pool]:
 def pools_with_members() -> QuerySet[Pool]:
     """Every pool with its members: two statements."""
     members = PoolMember.objects.select_related("hypervisor", "copy__version__template")
-    return Pool.objects.prefetch_related(Prefetch("members", members))
+    return Pool.objects.select_related("network").prefetch_related(Prefetch("members", members))
 
 
 def desktop_counts(pool_ids: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
@@ -114,7 +115,7 @@ def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
     queue = Request.objects.filter(pool__in=[p.pk for p in pools], state__in=Request.IN_QUEUE).order_by()
     waiting = dict(queue.values_list("pool").annotate(number=Count("pk")))
     members = {pool.pk: list(pool.members.all()) for pool in pools}
-    known = room.estate([member for some in members.values() for member in some])
+    known = room.estate([member for some in members.values() for member in some], {p.network_id for p in pools})
     return [
         Standing(
             pool,
@@ -130,10 +131,66 @@ def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
 class MemberStanding:
     member: PoolMember
     desktops: int
+    unshared: int = 0
+    """Machines in use or ready that do not have the pool's share of their host yet."""
+    storage: str = ""
+    """Where clones go, by name, if not where the copy lies."""
+    network_warning: str = ""
+    """That the pool's network is nothing there, or is not kept apart as it shall be."""
+
+    @property
+    def knows_no_shares(self) -> bool:
+        """Whether the pool wants a share that this platform has no word for."""
+        takes = self.member.hypervisor.takes
+        return bool(takes) and "ShareResources" not in takes and self.member.pool.share != resources.AS_BUILT
+
+    @property
+    def notes(self) -> list[str]:
+        """What an administrator should know of it, in words."""
+        said = [self.network_warning] if self.network_warning else []
+        if self.knows_no_shares:
+            said.append(f"{self.member.hypervisor} knows no shares of a host: there the class orders the queue only.")
+        elif self.unshared:
+            wait = "machine waits for its share" if self.unshared == 1 else "machines wait for their share"
+            said.append(f"{self.unshared} {wait} of the host on {self.member.hypervisor}.")
+        return said
 
 
 def member_standings(pool: Pool) -> list[MemberStanding]:
-    """The members of a pool (prefetched) with how many live desktops each holds; one statement."""
+    """The members of a pool (prefetched) with how many live desktops each holds; at most three statements."""
     live = Desktop.objects.filter(pool=pool, state__in=LIVE).order_by()
-    numbers = dict(live.values_list("member").annotate(number=Count("pk")))
-    return [MemberStanding(member, numbers.get(member.pk, 0)) for member in pool.members.all()]
+    has_share = Q(applied_share=pool.share.stored())
+    if pool.share == resources.AS_BUILT:
+        has_share |= Q(applied_share="")
+    lacks = Q(state__in=[State.READY, State.ASSIGNED]) & ~has_share
+    counted = live.values_list("member").annotate(number=Count("pk"), unshared=Count("pk", filter=lacks))
+    numbers = {member: (number, unshared) for member, number, unshared in counted}
+    members = list(pool.members.all())
+    chosen = {member.storage for member in members if member.storage}
+    rows = Storage.objects.filter(platform_id__in=chosen).values_list("hypervisor", "platform_id", "name")
+    names = {(hypervisor, storage): name for hypervisor, storage, name in rows} if chosen else {}
+    warnings = _network_warnings(pool, members)
+    return [
+        MemberStanding(
+            member,
+            *numbers.get(member.pk, (0, 0)),
+            storage=names.get((member.hypervisor_id, member.storage), member.storage),
+            network_warning=warnings.get(member.hypervisor_id, "") if not member.networks else "",
+        )
+        for member in members
+    ]
+
+
+def _network_warnings(pool: Pool, members: Sequence[PoolMember]) -> dict[UUID, str]:
+    """Hypervisor -> what is wrong with the pool's logical network there; one statement if it has one."""
+    logical = pool.network
+    if logical is None:
+        return {}
+    is_isolated = dict(logical.mappings.values_list("hypervisor", "network__is_isolated"))
+    said: dict[UUID, str] = {}
+    for member in members:
+        if member.hypervisor_id not in is_isolated:
+            said[member.hypervisor_id] = f"Network {logical} has no counterpart on {member.hypervisor}."
+        elif logical.wants_isolation and not is_isolated[member.hypervisor_id]:
+            said[member.hypervisor_id] = f"{member.hypervisor} does not keep network {logical} apart."
+    return said

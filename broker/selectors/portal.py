@@ -177,6 +177,8 @@ def _problem(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> t
         return "You no longer have access to this pool. Ask your administrator; your files are still there.", ""
     if desktop.hypervisor.status in LOST:
         return "Its host cannot be reached at the moment. We keep trying.", reference(desktop.pk)
+    if desktop.is_in_maintenance:
+        return "Your administrator is at work on it. Save what you have open; it may be restarted.", ""
     if latest and latest.state == Operation.State.FAILED:
         return latest.error or "The last action failed.", reference(latest.pk)
     return "", ""
@@ -255,6 +257,7 @@ def _offers(pools: list[Pool]) -> list[Offer]:
 def _offer(pool: Pool, desktops: int) -> Offer:
     words, tone = tiles.offer_words(
         is_enabled=pool.is_enabled,
+        why_closed=pool.closed_words,
         has_ready=pool.has_ready,  # type: ignore[attr-defined]
         has_coming=pool.has_coming,  # type: ignore[attr-defined]
         has_host=pool.has_host,  # type: ignore[attr-defined]

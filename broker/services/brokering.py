@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import Event as Move
 from broker.domain.lifecycle import State, sources
+from broker.domain.tiles import closed
 from broker.models import Assignment, AuditEntry, Desktop, Event, Operation, Pool, Request
 from broker.models.operations import UNFINISHED
 from broker.services import audit, nudges, operations
@@ -117,7 +118,7 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
     )
     new += [event, entry]
     if not claimed.is_answering and claimed.power == "off":
-        new.append(_start_order(claimed, user=user, now=now))
+        new.append(_start_order(claimed, user=user, now=now, pool_id=request.pool_id))
         nudges.nudge(nudges.PUMP, claimed.hypervisor_id)
     insert_together(new)
     nudges.nudge(nudges.RECONCILE, request.pool_id)
@@ -125,7 +126,8 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
     nudges.announce("requests", user=str(user.pk))
 
 
-def _start_order(claimed: Claimed, *, user: User, now: datetime) -> Operation:
+def _start_order(claimed: Claimed, *, user: User, now: datetime, pool_id: UUID) -> Operation:
+    priority = Pool.objects.values_list("priority", flat=True).get(pk=pool_id)
     return Operation(
         kind=Operation.Kind.POWER,
         hypervisor_id=claimed.hypervisor_id,
@@ -133,7 +135,7 @@ def _start_order(claimed: Claimed, *, user: User, now: datetime) -> Operation:
         epoch=claimed.epoch,
         parameters={"machine": claimed.machine_id, "stamp_key": claimed.stamp_key, "action": "on"},
         requested_by=user,
-        rank=operations.RANK_PERSON,
+        rank=operations.rank_for_person(priority),
         created_at=now,
         deadline_at=now + timedelta(seconds=operations.DEADLINE_S[Operation.Kind.POWER]),
     )
@@ -189,7 +191,7 @@ def _check_may_ask(user: User, pool_id: UUID) -> None:
     if pool is None or not user.is_active or not is_entitled(user, pool_id):
         raise Missing("There is no such pool.")
     if not pool.is_enabled:
-        raise Clash(f"{pool} is closed at the moment. Ask your administrator when it opens again.")
+        raise Clash(closed(pool.closed_words, pool.name))
 
 
 def serve_queue(*, pool_id: UUID) -> int:
@@ -300,7 +302,7 @@ def order_recycle(desktop: Desktop, *, requested_by: User | None = None) -> Oper
         "name": desktop.name,
         "template": desktop.copy.platform_id,
         "linked": desktop.pool.is_linked,
-        "storage": desktop.copy.storage or None,
+        "storage": storage_for(desktop),
         "seed": {"hostname": desktop.name} if desktop.pool.gives_seed else None,
     }
     return operations.order(
@@ -311,6 +313,12 @@ def order_recycle(desktop: Desktop, *, requested_by: User | None = None) -> Oper
         requested_by=requested_by,
         rank=desktop.pool.priority,
     )
+
+
+def storage_for(desktop: Desktop) -> str | None:
+    """Where its disk shall lie: as its member says, else beside its template. Needs `copy` and `member` selected."""
+    chosen = desktop.member.storage if desktop.member else ""
+    return chosen or desktop.copy.storage or None
 
 
 def end_requests_of(*, actor: User | None, user: User, pool_id: UUID, reason: str) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from django.utils import timezone
 
 from broker.domain.backoff import delay_s
+from broker.domain.budgets import effective
 from broker.domain.lifecycle import State
 from broker.hypervisors import gate
 from broker.models import Desktop, Hypervisor
@@ -88,6 +89,23 @@ def doubt(hypervisor: Hypervisor, machine_ids: list[str], reason: str) -> None:
         log.warning("hypervisor.doubted", hypervisor=hypervisor.name, machines=len(machine_ids))
         operations.event("hypervisor.doubted", reason, level="error", hypervisor_id=hypervisor.pk).save()
         _wake_pools(hypervisor)
+
+
+def slow_down(asked: Hypervisor, now: datetime) -> None:
+    """It answered that it is busy: less is in flight there until it has caught up. Said once, when it begins."""
+    hypervisor = Hypervisor.objects.select_for_update(no_key=True).get(pk=asked.pk)
+    before, after = hypervisor.slowdown, hypervisor.slowdown.after_busy(now)
+    if after == before:
+        return
+    hypervisor.halvings, hypervisor.halved_at = after.halvings, after.since
+    hypervisor.save(update_fields=["halvings", "halved_at"])
+    nudges.announce("hypervisors")
+    if before.at(now).halvings:
+        return
+    builds, others = (effective(b, after, now) for b in (hypervisor.build_budget, hypervisor.power_budget))
+    words = f"It is busy. For a while it is asked for at most {builds} builds and {others} other orders at once."
+    log.warning("hypervisor.slowed", hypervisor=hypervisor.name, builds=builds, others=others)
+    operations.event("hypervisor.slowed", words, level="warning", hypervisor_id=hypervisor.pk).save(force_insert=True)
 
 
 def _wake_pools(hypervisor: Hypervisor) -> None:

@@ -275,7 +275,12 @@ class Writer:
     def _networks(self) -> None:
         rows = [
             Network(
-                hypervisor=self.hypervisor, platform_id=n.id, name=n.name, kind=n.kind, seen_at=self.reading.began_at
+                hypervisor=self.hypervisor,
+                platform_id=n.id,
+                name=n.name,
+                kind=n.kind,
+                is_isolated=n.is_isolated,
+                seen_at=self.reading.began_at,
             )
             for n in self.reading.networks
         ]
@@ -284,7 +289,7 @@ class Writer:
                 rows,
                 update_conflicts=True,
                 unique_fields=["hypervisor", "platform_id"],
-                update_fields=["name", "kind", "seen_at"],
+                update_fields=["name", "kind", "is_isolated", "seen_at"],
             )
 
     # -- machines --

@@ -17,9 +17,18 @@ from broker.models.operations import UNFINISHED
 from broker.services import audit, nudges, strays
 from broker.services.errors import Clash, Forbidden, Missing
 
-RANK_SCREEN = -20
-RANK_PERSON = -10
-"""What a person waits for goes before the pool's own priority (1 to 100)."""
+RANK_SCREEN = -300
+RANK_PERSON = -100
+"""What a person waits for goes before the rest, whose rank is the pool's own priority (1 to 100)."""
+RANK_SHARE = 200
+"""Shares of resources come when there is nothing else to do: nobody waits for them."""
+
+
+def rank_for_person(priority: int) -> int:
+    """What a person waits for: among such things too the pool's priority decides."""
+    return RANK_PERSON - 100 + priority
+
+
 
 DEADLINE_S = {
     Operation.Kind.CLONE: 3600,
@@ -186,7 +195,7 @@ def cancel_operation(*, actor: User, operation_id: UUID) -> Operation:
 
 def repeats_itself(operation: Operation) -> bool:
     """Whether the broker orders this anew by itself while it is needed, so that nobody needs to retry it."""
-    builds = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.SCREEN)
+    builds = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.SCREEN, Operation.Kind.SHARE)
     return operation.kind in builds or (operation.kind == Operation.Kind.DELETE and operation.desktop_id is not None)
 
 

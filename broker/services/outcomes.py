@@ -17,11 +17,12 @@ from django.utils import timezone
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import TRANSITIONS, State
 from broker.domain.lifecycle import Event as Move
+from broker.domain.resources import UNKNOWN, Share
 from broker.models import Desktop, Event, Hypervisor, Machine, Operation, Pool, PoolMember
-from broker.services import nudges, operations, reservations
+from broker.services import hypervisor_status, nudges, operations, reservations
 from broker.services.setwise import update_each
 from connectors.base import MachineMade, Outcome, PowerSet, Probed, ScreenOpened, Stage
-from connectors.errors import CapacityExhausted, ConnectorError, Unsupported
+from connectors.errors import Busy, CapacityExhausted, ConnectorError, Unsupported
 
 Kind = Operation.Kind
 
@@ -37,7 +38,7 @@ OPERATION_FIELDS = [
 ]
 DESKTOP_FIELDS = [
     "state", "state_since", "clean_epoch", "machine_id", "stamp_key", "disks", "power", "is_answering", "addresses",
-    "learned_at", "failure", "attempts", "ready_at",
+    "learned_at", "failure", "attempts", "ready_at", "applied_share",
 ]  # fmt: skip
 
 POLL_CAP_S = 15.0
@@ -59,6 +60,8 @@ class Batch:
     screens: list[tuple[Operation, ScreenOpened]] = field(default_factory=list)
     held: dict[UUID, tuple[float | None, str]] = field(default_factory=dict)
     """Pool member -> (seconds, or None for back-off; why)."""
+    is_busy: bool = False
+    """The hypervisor turned something away for now."""
     proven: set[UUID] = field(default_factory=set)
     """Pool members on which a build succeeded."""
 
@@ -185,7 +188,7 @@ def _cloned(batch: Batch, operation: Operation, answer: Outcome) -> None:
 def _remember_machine(batch: Batch, desktop: Desktop, operation: Operation, made: MachineMade) -> None:
     desktop.machine_id, desktop.stamp_key, desktop.disks = made.machine_id, str(operation.pk), list(made.disks)
     desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
-    desktop.failure = ""
+    desktop.failure, desktop.applied_share = "", ""
     batch.machines.append(
         Machine(
             hypervisor=batch.hypervisor,
@@ -229,6 +232,9 @@ def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
     if made.machine_id != desktop.machine_id:
         desktop.machine_id, desktop.stamp_key = made.machine_id, str(operation.pk)
     desktop.disks = list(made.disks)
+    if desktop.applied_share:
+        # The fresh machine, or an order of its share that crossed this one, may have lost it: it is given anew.
+        desktop.applied_share = UNKNOWN
     if _subject(batch, operation, Move.RECYCLED):
         desktop.clean_epoch = desktop.epoch
         desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
@@ -254,6 +260,16 @@ def _powered(batch: Batch, operation: Operation, answer: Outcome) -> None:
     if action in ("off", "shutdown", "reboot", "reset", "suspend"):
         desktop.is_answering = False
     batch.note("desktop.powered", f"Power: {answer.result.power}.", operation)
+
+
+def _shared(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    """A share belongs to the machine, whoever has the desktop by now; a recycle in between may have taken it away."""
+    desktop = batch.desktops.get(operation.desktop_id) if operation.desktop_id else None
+    if desktop is None or desktop.machine_id != operation.parameters["machine"]:
+        return
+    given = Share(**operation.parameters["share"]).stored()
+    desktop.applied_share = given if desktop.epoch == operation.epoch else UNKNOWN
+    batch.note("desktop.shared", "Its machine has the pool's share of its host.", operation)
 
 
 def _screen_opened(batch: Batch, operation: Operation, answer: Outcome) -> None:
@@ -287,6 +303,7 @@ DONE: dict[Operation.Kind, Callable[[Batch, Operation, Outcome], None]] = {
     Kind.REVERT: _noted,
     Kind.UNSNAPSHOT: _noted,
     Kind.RECONFIGURE: _noted,
+    Kind.SHARE: _shared,
 }
 
 
@@ -297,6 +314,7 @@ def _failed(batch: Batch, operation: Operation, error: ConnectorError) -> None:
     """Again later if that may help and there is time; otherwise for good, in words."""
     operation.error_kind, operation.error = error.kind, error.message
     operation.platform_words = error.platform_words
+    batch.is_busy = batch.is_busy or isinstance(error, Busy)
     pause = delay_s(operation.attempt, str(operation.pk), cap_s=60)
     again_at = batch.now + timedelta(seconds=max(pause, error.retry_after_s or 0))
     if error.retry and again_at < operation.deadline_at:
@@ -397,6 +415,8 @@ def _save(batch: Batch) -> None:
         for operation, opened in batch.screens:
             screens.store_target(operation=operation, opened=opened)
     _hold_members(batch)
+    if batch.is_busy:
+        hypervisor_status.slow_down(batch.hypervisor, batch.now)
     pools = {desktop.pool_id for desktop in batch.desktops.values()}
     for pool_id in pools:
         nudges.nudge(nudges.RECONCILE, pool_id)

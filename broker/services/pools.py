@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
@@ -12,9 +13,22 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from broker.domain import naming
+from broker.domain import naming, resources
 from broker.domain.lifecycle import LIVE
-from broker.models import Assignment, Desktop, Hypervisor, Network, Pool, PoolMember, Request, TemplateCopy
+from broker.domain.resources import ResourceClass, Share
+from broker.models import (
+    Assignment,
+    Desktop,
+    Host,
+    Hypervisor,
+    LogicalNetwork,
+    Network,
+    Pool,
+    PoolMember,
+    Request,
+    Storage,
+    TemplateCopy,
+)
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash
 from broker.services.intake import Intake
@@ -23,30 +37,43 @@ from broker.services.rows import alter, locked, refusing_duplicates
 
 NAME_TAKEN = "There is already a pool of that name."
 NAMING_LENGTH = 60
+CLOSED_LENGTH = 300
 POOL_LIMIT = 100_000
 """Desktops of one pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberWish:
-    """Where a pool shall be able to build. `networks`: platform ids, one a NIC; empty: as the template has them."""
+    """Where a pool shall be able to build. Storage, hosts and networks are named by their platform ids.
+
+    `storage`: empty, where the copy lies. `hosts`: empty, all. `networks`: one a NIC; empty, as the template has them.
+    """
 
     copy_id: UUID
     weight: int = 100
     maximum: int | None = None
     networks: tuple[str, ...] = ()
+    minimum: int = 0
+    storage: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 class PoolFields(TypedDict, total=False):
-    """What a pool's page lets people set, all optional. `vcpus` and `memory_mib` None: as the template has them."""
+    """What a pool's page lets people set, all optional. `vcpus` and `memory_mib` None: as the template has them.
+
+    Priority, weight and the percentages follow the resource class. To name one of them without a class makes them the
+    pool's own.
+    """
 
     name: str
     description: str
     naming: str
     kind: str
+    network_id: UUID | None
     minimum: int
     spare: int
     maximum: int
+    maximum_per_host: int | None
     vcpus: int | None
     memory_mib: int | None
     is_linked: bool
@@ -54,8 +81,14 @@ class PoolFields(TypedDict, total=False):
     prepare_timeout_s: int
     gives_seed: bool
     starts_powered_off: bool
+    resource_class: str
     priority: int
+    weight: int
+    cpu_reservation_percent: int
+    cpu_limit_percent: int
+    memory_reservation_percent: int
     is_enabled: bool
+    closed_words: str
     delete_budget_per_hour: int
 
 
@@ -64,7 +97,10 @@ class MemberFields(TypedDict, total=False):
 
     copy_id: UUID
     weight: int
+    minimum: int
     maximum: int | None
+    storage: str
+    hosts: Sequence[str]
     networks: Sequence[str]
     is_enabled: bool
 
@@ -79,13 +115,14 @@ def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Un
     pool = Pool()
     values = _cleaned(intake, pool, {"name": "", "naming": "", **fields})
     copies = _copies(intake, members)
+    _minimums(intake, sum(wish.minimum for wish in members), values.get("maximum", pool.maximum), "member_minimum")
     intake.refuse_faults("The pool was not created.")
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         for field, value in values.items():
             setattr(pool, field, value)
         pool.next_reconcile_at = timezone.now()
         pool.save(force_insert=True)
-        changes = {field: [None, value] for field, value in values.items()}
+        changes = {field: [None, _plain(value)] for field, value in values.items()}
         audit.record(actor=actor, action="pool.create", subject=pool, changes=changes)
         for wish in members:
             _add(actor, pool, copies[wish.copy_id], wish)
@@ -100,16 +137,18 @@ def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> 
         pool = locked(Pool.objects.all(), pool_id, "pool")
         intake = Intake()
         values = _cleaned(intake, pool, fields)
+        _minimums(intake, _promised(pool), values.get("maximum", pool.maximum), "maximum")
         intake.refuse_faults("The pool was not changed.")
         if changes := alter(pool, values):
-            audit.record(actor=actor, action="pool.change", subject=pool, changes=changes)
+            shown = {field: [_plain(before), _plain(after)] for field, (before, after) in changes.items()}
+            audit.record(actor=actor, action="pool.change", subject=pool, changes=shown)
             _reconcile(pool)
     return pool
 
 
-def enable_pool(*, actor: User, pool_id: UUID, on: bool) -> Pool:
-    """Off: nothing new is built and nothing is given out; what is in use stays."""
-    return change_pool(actor=actor, pool_id=pool_id, is_enabled=on)
+def enable_pool(*, actor: User, pool_id: UUID, on: bool, words: str = "") -> Pool:
+    """Off: nothing new is built and nothing is given out; what is in use stays. `words`: what users are told of it."""
+    return change_pool(actor=actor, pool_id=pool_id, is_enabled=on, closed_words="" if on else words)
 
 
 def resume_pool(*, actor: User, pool_id: UUID) -> Pool:
@@ -158,7 +197,10 @@ def add_member(
     pool_id: UUID,
     copy_id: UUID,
     weight: int = 100,
+    minimum: int = 0,
     maximum: int | None = None,
+    storage: str = "",
+    hosts: Sequence[str] = (),
     networks: Sequence[str] = (),
 ) -> PoolMember:
     """Let the pool build on the copy's hypervisor too; one member a hypervisor.
@@ -166,11 +208,12 @@ def add_member(
     Raises `Missing`, `Forbidden`, `Invalid`.
     """
     require_administrator(actor)
-    wish = MemberWish(copy_id, weight, maximum, tuple(networks))
+    wish = MemberWish(copy_id, weight, maximum, tuple(networks), minimum, storage, tuple(hosts))
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
         intake = Intake()
         copies = _copies(intake, [wish], pool=pool)
+        _minimums(intake, _promised(pool) + minimum, pool.maximum, "member_minimum")
         intake.refuse_faults("The member was not added.")
         member = _add(actor, pool, copies[copy_id], wish)
         _reconcile(pool)
@@ -187,14 +230,20 @@ def change_member(*, actor: User, member_id: UUID, **fields: Unpack[MemberFields
             fields.get("weight", member.weight),
             fields.get("maximum", member.maximum),
             tuple(fields.get("networks", member.networks)),
+            fields.get("minimum", member.minimum),
+            fields.get("storage", member.storage),
+            tuple(fields.get("hosts", member.hosts)),
         )
         intake = Intake()
         copy = _copies(intake, [wish]).get(wish.copy_id)
         if copy and copy.hypervisor_id != member.hypervisor_id:
             intake.faults["copy"] = f"This copy does not lie on {member.hypervisor}."
+        promised = _promised(member.pool) - member.minimum + wish.minimum
+        _minimums(intake, promised, member.pool.maximum, "member_minimum")
         intake.refuse_faults("The member was not changed.")
         wanted = {
-            "copy_id": wish.copy_id, "weight": wish.weight, "maximum": wish.maximum, "networks": list(wish.networks),
+            "copy_id": wish.copy_id, "weight": wish.weight, "minimum": wish.minimum, "maximum": wish.maximum,
+            "storage": wish.storage, "hosts": list(wish.hosts), "networks": list(wish.networks),
             "is_enabled": fields.get("is_enabled", member.is_enabled),
         }  # fmt: skip
         if changes := alter(member, wanted):
@@ -225,11 +274,19 @@ def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
         values["naming"] = _naming(intake, pool, values, others)
     if "description" in fields:
         values["description"] = intake.text("description", fields["description"])
+    if fields.get("is_enabled"):
+        values.setdefault("closed_words", "")  # said of a time that is over
+    if "closed_words" in fields:
+        values["closed_words"] = intake.line("closed_words", fields["closed_words"], length=CLOSED_LENGTH)
     if "kind" in fields:
         intake.choice("kind", fields["kind"], Pool.Kind)
+    network_id = fields.get("network_id")
+    if network_id and not LogicalNetwork.objects.filter(pk=network_id).exists():
+        intake.faults["network_id"] = "There is no such network."
     if "preparation" in fields:
         intake.choice("preparation", fields["preparation"], Pool.Preparation)
     _whole_numbers(intake, values)
+    _resources(intake, pool, values)
     _sizes(intake, pool, values)
     return values
 
@@ -250,10 +307,15 @@ LIMITS = {
     "minimum": (0, POOL_LIMIT),
     "spare": (0, POOL_LIMIT),
     "maximum": (0, POOL_LIMIT),
+    "maximum_per_host": (1, POOL_LIMIT),
     "vcpus": (1, 1024),
     "memory_mib": (16, 64 * 1024 * 1024),
     "prepare_timeout_s": (10, 24 * 3600),
     "priority": (1, 100),
+    "weight": (1, 10_000),
+    "cpu_reservation_percent": (0, 100),
+    "cpu_limit_percent": (1, 100),
+    "memory_reservation_percent": (0, 100),
     "delete_budget_per_hour": (0, POOL_LIMIT),
 }
 
@@ -262,6 +324,27 @@ def _whole_numbers(intake: Intake, values: dict[str, Any]) -> None:
     for field, (lowest, highest) in LIMITS.items():
         if values.get(field) is not None:
             intake.whole(field, values[field], lowest=lowest, highest=highest)
+
+
+def _resources(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
+    """The numbers that follow from the class, or the pool's own ones."""
+    named = [field for field in resources.NUMBERS if field in values]
+    if "resource_class" not in values and not named:
+        return
+    chosen = values.setdefault("resource_class", ResourceClass.OWN.value)
+    if chosen not in list(ResourceClass):
+        intake.faults["resource_class"] = f"One of: {', '.join(ResourceClass)}."
+    elif chosen == ResourceClass.OWN:
+        share = Share(**{field.name: values.get(field.name, getattr(pool, field.name)) for field in fields_of(Share)})
+        if fault := resources.fault_of(share):
+            intake.faults.setdefault("cpu_reservation_percent", fault)
+    else:
+        numbers = resources.numbers_of(ResourceClass(chosen))
+        for field in named:
+            if values[field] != numbers[field]:
+                words = f"The class {chosen} has {numbers[field]}. Choose own numbers to differ."
+                intake.faults.setdefault(field, words)
+        values |= numbers
 
 
 def _sizes(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
@@ -287,26 +370,52 @@ def _copies(intake: Intake, wishes: Sequence[MemberWish], *, pool: Pool | None =
             intake.faults["copy"] = f"{copy.hypervisor} is already a member. Change that member instead."
         taken.add(copy.hypervisor_id)
         intake.whole("weight", wish.weight, lowest=1, highest=10_000)
+        intake.whole("member_minimum", wish.minimum, highest=POOL_LIMIT)
         if wish.maximum is not None:
             intake.whole("member_maximum", wish.maximum, highest=POOL_LIMIT)
-        _known_networks(intake, copy.hypervisor, wish.networks)
+            if wish.minimum > wish.maximum:
+                intake.faults.setdefault("member_minimum", f"Not more than its maximum ({wish.maximum}).")
+        _known(intake, "networks", copy.hypervisor, Network, wish.networks)
+        _known(intake, "hosts", copy.hypervisor, Host, wish.hosts)
+        _known(intake, "storage", copy.hypervisor, Storage, [wish.storage] if wish.storage else [])
     return copies
 
 
-def _known_networks(intake: Intake, hypervisor: Hypervisor, networks: Sequence[str]) -> None:
+def _known(
+    intake: Intake,
+    field: str,
+    hypervisor: Hypervisor,
+    listed: type[Network | Host | Storage],
+    named: Sequence[str],
+) -> None:
     # Compared here, not in the database: what was typed may not even be text to it.
-    known = set(Network.objects.filter(hypervisor=hypervisor).values_list("platform_id", flat=True)) if networks else ()
-    if unknown := [network for network in networks if network not in known]:
-        intake.faults["networks"] = f"{hypervisor} has no network {unknown[0][:100]!r}."
+    rows = listed._default_manager.filter(hypervisor=hypervisor)
+    known = set(rows.values_list("platform_id", flat=True)) if named else set()
+    if unknown := [one for one in named if one not in known]:
+        intake.faults[field] = f"{hypervisor} has no {listed._meta.verbose_name} {unknown[0][:100]!r}."
+
+
+def _promised(pool: Pool) -> int:
+    """What the members' minimums make together."""
+    return sum(pool.members.values_list("minimum", flat=True))
+
+
+def _minimums(intake: Intake, promised: int, maximum: int, field: str) -> None:
+    if promised > maximum:
+        words = f"The members' minimums make {promised} together, and the pool's maximum is {maximum}."
+        intake.faults.setdefault(field, words)
 
 
 def _add(actor: User, pool: Pool, copy: TemplateCopy, wish: MemberWish) -> PoolMember:
     with refusing_duplicates("copy", f"{copy.hypervisor} is already a member. Change that member instead."):
         member = PoolMember.objects.create(
-            pool=pool, hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, maximum=wish.maximum,
-            networks=list(wish.networks),
+            pool=pool, hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, minimum=wish.minimum,
+            maximum=wish.maximum, storage=wish.storage, hosts=list(wish.hosts), networks=list(wish.networks),
         )  # fmt: skip
-    changes = {"copy": [None, str(copy)], "weight": [None, wish.weight], "maximum": [None, wish.maximum]}
+    changes = {
+        "copy": [None, str(copy)], "weight": [None, wish.weight], "minimum": [None, wish.minimum],
+        "maximum": [None, wish.maximum],
+    }  # fmt: skip
     audit.record(actor=actor, action="pool.add_member", subject=member, changes=changes)
     return member
 

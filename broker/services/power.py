@@ -45,7 +45,7 @@ def _order(actor: User, desktop: Desktop, action: str) -> Operation:
             desktop=desktop,
             parameters=operations.machine_parameters(desktop) | {"action": action},
             requested_by=actor,
-            rank=operations.RANK_PERSON,
+            rank=operations.rank_for_person(desktop.pool.priority),
         )
         audit.record(actor=actor, action=f"desktop.power_{action}", subject=desktop)
         operations.event(
@@ -67,7 +67,7 @@ def set_power_of_many(
         raise Invalid(f"{action!r} is not a power action.", {"action": f"Choose one of {', '.join(ACTIONS)}."})
     started: list[Operation] = []
     refused: list[tuple[str, str]] = []
-    for desktop in Desktop.objects.filter(pk__in=desktop_ids).order_by("name"):
+    for desktop in Desktop.objects.filter(pk__in=desktop_ids).select_related("pool").order_by("name"):
         try:
             started.append(_order(actor, desktop, action))
         except Refusal as refusal:

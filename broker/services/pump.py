@@ -24,6 +24,7 @@ from django.db import transaction
 from django.db.models import Count, F, Min, Q
 from django.utils import timezone
 
+from broker.domain.budgets import effective
 from broker.hypervisors import gate
 from broker.hypervisors.orders import to_order, to_receipt
 from broker.models import Hypervisor, Operation
@@ -47,6 +48,7 @@ FLIGHT = (Operation.State.SENT, Operation.State.RUNNING)
 BUILDS, SCREENS = Q(kind__in=Operation.BUILDS), Q(kind=Operation.Kind.SCREEN)
 STATUS_FIELDS = ["status", "status_reason", "status_since", "failures", "retry_at"]
 """What others write of a hypervisor while its pump is at work."""
+BUDGET_FIELDS = ["build_budget", "power_budget", "halvings", "halved_at"]
 
 
 class LeaseLost(RuntimeError):
@@ -270,8 +272,8 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
     """Mark the next operations as sent and return them: what a person waits for first, then by rank, then oldest."""
     now = timezone.now()
     with under(lease):
-        hypervisor.refresh_from_db(fields=[*STATUS_FIELDS, "build_budget", "power_budget"])
-        room = _room(hypervisor)
+        hypervisor.refresh_from_db(fields=[*STATUS_FIELDS, *BUDGET_FIELDS])
+        room = _room(hypervisor, now)
         queue = (
             Operation.objects.filter(hypervisor=hypervisor, state=Operation.State.QUEUED)
             .filter(Q(not_before=None) | Q(not_before__lte=now))
@@ -309,14 +311,15 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
     return chosen
 
 
-def _room(hypervisor: Hypervisor) -> dict[str, int]:
-    """How many more builds and other operations may be in flight."""
+def _room(hypervisor: Hypervisor, now: datetime) -> dict[str, int]:
+    """How many more builds and other operations may be in flight; fewer while it says that it is busy."""
+    slowdown = hypervisor.slowdown
     flying = Operation.objects.filter(hypervisor=hypervisor, state__in=FLIGHT).aggregate(
         builds=Count("pk", filter=BUILDS), others=Count("pk", filter=~BUILDS & ~SCREENS)
     )
     return {
-        "build": hypervisor.build_budget - flying["builds"],
-        "other": hypervisor.power_budget - flying["others"],
+        "build": effective(hypervisor.build_budget, slowdown, now) - flying["builds"],
+        "other": effective(hypervisor.power_budget, slowdown, now) - flying["others"],
     }
 
 

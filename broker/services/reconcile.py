@@ -13,7 +13,7 @@ so whoever moves desktops that have machines must not hold a host.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from uuid import UUID
@@ -23,10 +23,11 @@ from django.db import transaction
 from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
-from broker.domain import naming, placement, planning
+from broker.domain import naming, placement, planning, resources
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import NEEDS_ORDER, State, sources
 from broker.domain.lifecycle import Event as Move
+from broker.domain.tiles import closed
 from broker.models import (
     AuditEntry,
     Desktop,
@@ -40,7 +41,7 @@ from broker.models import (
     Request,
 )
 from broker.models.operations import UNFINISHED
-from broker.selectors import room
+from broker.selectors import networks, room
 from broker.services import audit, brokering, desktops, nudges, operations, reservations
 
 log = structlog.get_logger()
@@ -48,6 +49,10 @@ log = structlog.get_logger()
 SOON_S, CALM_S = 2.0, 10.0
 STRANDED_S = 5.0
 """A planned desktop whose order could not be sent for so long because its hypervisor is down is planned anew."""
+SHARES_AT_ONCE = 50
+"""Orders of a pool's share that may be under way: a pool that is changed floods no platform."""
+SHARE_AGAIN = timedelta(hours=1)
+"""A machine that would not take its share is asked again after this."""
 MISSING_KEPT = timedelta(minutes=10)
 """A missing desktop of nobody's is let go after this, if its hypervisor is up."""
 
@@ -97,8 +102,9 @@ class Work:
         self.counts = {d.state for d in rows}
         on_draining, lost = self._on_draining_hosts(rows), self._lost_hypervisors(rows)
         facts = [self._facts(d, d.pk in on_draining, d.hypervisor_id not in lost) for d in rows]
-        members = [self._member_facts(m) for m in self.members]
-        return rows, planning.plan(self._pool_facts(), members, facts, self.now)
+        targets = self._targets()
+        members = [self._member_facts(m, targets) for m in self.members]
+        return rows, planning.plan(self._pool_facts(targets), members, facts, self.now)
 
     def move(self) -> None:
         """What is planned for desktops that there are; builds too if nothing was to be moved."""
@@ -129,11 +135,12 @@ class Work:
         self.is_built = True
         for action in actions:
             if isinstance(action, planning.Build):
-                self._build(action.count)
+                self._build(action.count, action.member)
 
     def settle(self) -> None:
         """Orders for what needs one, words for those who wait, and when to look again."""
         self.fill_orders()
+        self.share_resources()
         self.tell_waiting()
         busy = bool(self.counts & {State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING, State.RETIRING})
         self.pool.next_reconcile_at = timezone.now() + timedelta(seconds=SOON_S if busy else CALM_S)
@@ -151,7 +158,7 @@ class Work:
             .annotate(open_assignments=Count("assignments", filter=Q(assignments__until=None)))
         )  # fmt: skip
 
-    def _pool_facts(self) -> planning.PoolFacts:
+    def _pool_facts(self, targets: Sequence[placement.Target]) -> planning.PoolFacts:
         pool = self.pool
         hour_ago = max(filter(None, [self.now - timedelta(hours=1), pool.resumed_at]))
         return planning.PoolFacts(
@@ -160,7 +167,7 @@ class Work:
             maximum=pool.maximum,
             waiting=Request.objects.filter(pool=pool, state__in=Request.IN_QUEUE).count(),
             is_enabled=pool.is_enabled,
-            is_cramped=self._is_cramped(),
+            is_cramped=self._is_cramped(targets),
             prepare_timeout_s=pool.prepare_timeout_s,
             delete_budget_per_hour=pool.delete_budget_per_hour,
             deletes_last_hour=AuditEntry.objects.filter(
@@ -175,12 +182,12 @@ class Work:
         retired = retired.exclude(machine_id="")  # nothing of theirs is deleted anywhere
         return [str(pk) for pk in retired.values_list("pk", flat=True)]
 
-    def _is_cramped(self) -> bool:
-        targets = self._targets()
+    def _is_cramped(self, targets: Sequence[placement.Target]) -> bool:
         return bool(targets) and placement.place(self._wish(), targets, self.now).target is None
 
-    def _member_facts(self, member: PoolMember) -> planning.MemberFacts:
+    def _member_facts(self, member: PoolMember, targets: Sequence[placement.Target]) -> planning.MemberFacts:
         hypervisor = member.hypervisor
+        there = [t for t in targets if t.member_id == str(member.pk)] if member.minimum else []
         return planning.MemberFacts(
             id=str(member.pk),
             status=hypervisor.status,
@@ -189,6 +196,8 @@ class Work:
             is_enabled=member.is_enabled,
             hold_until=member.hold_until,
             failures=member.failures,
+            minimum=member.minimum,
+            is_cramped=self._is_cramped(there),
             maximum=member.maximum,
         )
 
@@ -241,19 +250,22 @@ class Work:
     # -- build --
 
     def _wish(self) -> placement.Wish:
-        return placement.Wish(vcpus=self.pool.vcpus, memory_mib=self.pool.memory_mib, is_linked=self.pool.is_linked)
+        return room.wish_of(self.pool)
 
-    def _targets(self) -> list[placement.Target]:
-        return room.estate(self.members).targets(self.members)
+    def _targets(self, member_id: str = "") -> list[placement.Target]:
+        """Those of one member, or of all."""
+        members = [m for m in self.members if member_id in ("", str(m.pk))]
+        return room.estate(members, [self.pool.network_id]).targets(members, self.pool.network_id)
 
-    def _build(self, count: int) -> None:
-        """Name, place, reserve and plan up to `count` desktops, with their clone orders."""
+    def _build(self, count: int, member_id: str = "") -> None:
+        """Name, place, reserve and plan up to `count` desktops, with their clone orders; only on the member if one is
+        named."""
         numbered = self._names(count)
         if len(numbered) < count:
             self.reason = f"No name of the pattern {self.pool.naming} is free. Machines of others may have them."
         if not numbered:
             return
-        placements = placement.place_many(self._wish(), len(numbered), self._targets(), self.now)
+        placements = placement.place_many(self._wish(), len(numbered), self._targets(member_id), self.now)
         chosen = [p for p in placements if p.target is not None and p.needs is not None]
         if len(chosen) < len(placements):
             self.reason = placement.explain_none(placements[-1])
@@ -361,8 +373,18 @@ class Work:
 
     def _order_clones(self, planned: Sequence[Desktop]) -> None:
         orders = []
+        counterparts = networks.counterparts([self.pool.network_id]) if self.pool.network_id else {}
         for desktop in planned:
             member = desktop.member
+            on = list(member.networks) if member else []
+            if self.pool.network_id and not on:
+                counterpart = counterparts.get((self.pool.network_id, desktop.hypervisor_id))
+                if counterpart is None:
+                    # The template's own network may be one that it must not be on.
+                    self._fail(desktop, f"Network {self.pool.network} has no counterpart on {desktop.hypervisor}.")
+                    reservations.end([desktop])
+                    continue
+                on = [counterpart]
             orders.append(
                 operations.draft(
                     kind=Operation.Kind.CLONE,
@@ -372,11 +394,11 @@ class Work:
                         "name": desktop.name,
                         "template": desktop.copy.platform_id,
                         "linked": self.pool.is_linked,
-                        "storage": desktop.copy.storage or None,
+                        "storage": brokering.storage_for(desktop),
                         "host": self._host_platform_id(desktop),
                         "vcpus": desktop.vcpus,
                         "memory_mib": desktop.memory_mib,
-                        "networks": list(member.networks) if member else [],
+                        "networks": on,
                         "seed": {"hostname": desktop.name} if self.pool.gives_seed else None,
                     },
                     rank=self.pool.priority,
@@ -431,6 +453,45 @@ class Work:
         for hypervisor_id in {o.hypervisor_id for o in orders}:
             nudges.nudge(nudges.PUMP, hypervisor_id)
         nudges.announce("operations")
+
+    def share_resources(self) -> None:
+        """Order the pool's share of their hosts for machines that have another one, where the hypervisor knows shares.
+
+        Such an order is no change of the desktop: it keeps nobody from getting it, and dies when it changes hands.
+        """
+        takers = [
+            m.hypervisor_id
+            for m in self.members
+            if m.hypervisor.status == Hypervisor.Status.UP and "ShareResources" in m.hypervisor.takes
+        ]
+        if not takers:
+            return
+        wanted = self.pool.share
+        mine = Operation.objects.filter(desktop__pool=self.pool, kind=Operation.Kind.SHARE)
+        under_way = mine.filter(state__in=UNFINISHED)
+        refused = mine.filter(state=Operation.State.FAILED, finished_at__gt=self.now - SHARE_AGAIN)
+        changing = Operation.objects.filter(desktop__pool=self.pool, changes=True, state__in=UNFINISHED)
+        others = (
+            Desktop.objects.filter(pool=self.pool, hypervisor__in=takers, state__in=[State.READY, State.ASSIGNED])
+            .exclude(machine_id="")
+            .exclude(applied_share__in=[wanted.stored(), *([""] if wanted == resources.AS_BUILT else [])])
+            .exclude(pk__in=(under_way | refused | changing).values("desktop"))
+            .order_by("pk")
+        )
+        left = SHARES_AT_ONCE - under_way.count()
+        self._write(
+            [
+                operations.draft(
+                    kind=Operation.Kind.SHARE,
+                    hypervisor_id=d.hypervisor_id,
+                    desktop=d,
+                    parameters=operations.machine_parameters(d) | {"share": asdict(wanted)},
+                    rank=operations.RANK_SHARE,
+                    changes=False,
+                )
+                for d in others[: max(0, left)]
+            ]
+        )
 
     # -- single moves --
 
@@ -503,10 +564,10 @@ class Work:
         coming = Desktop.objects.filter(
             pool=self.pool, state__in=[State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING]
         ).count()
-        if coming:
+        if coming and self.pool.is_enabled:
             state, reason = Request.State.BUILDING, "Your desktop is being built."
         else:
-            state, reason = Request.State.APPROVED, self.reason or self._why_none()
+            state, reason = Request.State.APPROVED, (self.pool.is_enabled and self.reason) or self._why_none()
         if queue.exclude(state=state, reason=reason).update(state=state, reason=reason):
             nudges.announce("requests")
         self._hurry(queue.count())
@@ -521,15 +582,15 @@ class Work:
         if missing > 0:
             behind = builds.exclude(is_ahead).order_by("rank", "created_at").values_list("pk", flat=True)[:missing]
             Operation.objects.filter(pk__in=list(behind), state=Operation.State.QUEUED).update(
-                rank=operations.RANK_PERSON
+                rank=operations.rank_for_person(self.pool.priority)
             )
 
     def _why_none(self) -> str:
+        if not self.pool.is_enabled:
+            return closed(self.pool.closed_words, self.pool.name)
         live = Desktop.objects.filter(pool=self.pool).exclude(state=State.GONE).count()
         if live >= self.pool.maximum:
             return f"All {live} desktops of {self.pool} are in use; that is its maximum. You get the next one released."
-        if not self.pool.is_enabled:
-            return f"{self.pool} is closed at the moment."
         return placement.explain_none(placement.place(self._wish(), self._targets(), self.now)) or (
             "You are in the queue and get the next one."
         )

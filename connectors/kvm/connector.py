@@ -33,12 +33,13 @@ from connectors.base import (
     RevertSnapshot,
     SetPower,
     Settings,
+    ShareResources,
     Stage,
     Surroundings,
     TakeSnapshot,
 )
 from connectors.errors import ConnectorError, Unreachable, Unsupported
-from connectors.kvm import copies, faults, machines, mapping, power, probe, screens, snapshots
+from connectors.kvm import copies, faults, machines, mapping, power, probe, screens, shares, snapshots
 from connectors.kvm.client import Endpoint, Line
 from connectors.kvm.inventory import Agents, Changes, Reading, listen, refresh_pools
 from connectors.kvm.jobs import Crew, Job
@@ -52,6 +53,7 @@ PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
     RecycleMachine: machines.recycle,
     DeleteMachine: machines.delete,
     Reconfigure: machines.reconfigure,
+    ShareResources: shares.share,
     SetPower: power.set_power,
     TakeSnapshot: snapshots.take,
     RevertSnapshot: snapshots.revert,
@@ -112,8 +114,10 @@ class KvmConnector:
         takes = set(self.takes)
         if not self.surroundings.probe_image:
             takes.discard(ProbeAcceleration)
-        if connection.getType() != "QEMU":  # libvirt's other drivers have no VNC passwords and no acceleration
-            takes -= {OpenScreen, ProbeAcceleration}
+        if connection.getType() != "QEMU":  # libvirt's other drivers have no VNC passwords, acceleration or shares
+            takes -= {OpenScreen, ProbeAcceleration, ShareResources}
+        if connection.getURI().endswith("/session"):  # an ordinary user's daemon has no cgroups
+            takes.discard(ShareResources)
         version = f"{_version(connection.getVersion())} (libvirt {_version(connection.getLibVersion())})"
         return Platform(product=connection.getType(), version=version, takes=frozenset(takes), warnings=tuple(warnings))
 

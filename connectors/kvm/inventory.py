@@ -156,9 +156,7 @@ class Reading:
     def complete(self) -> Inventory:
         began_at = datetime.now(UTC)
         hosts = (self._host(),)
-        networks = tuple(
-            Network(id=net.UUIDString(), name=net.name(), kind="libvirt") for net in self.connection.listAllNetworks()
-        )
+        networks = tuple(net for one in self.connection.listAllNetworks() if (net := self._network(one)))
         storages = tuple(storage for pool in self.connection.listAllStoragePools() if (storage := self._storage(pool)))
         domains = self.connection.listAllDomains()
         states = self._states()
@@ -238,6 +236,16 @@ class Reading:
                 return int(told_mib)
             raise
         return max(int(told_mib), int(stats.get("total", 0)) // 1024)
+
+    def _network(self, network: Any) -> Network | None:
+        """libvirt forwards nothing from or to a network without a `<forward>`:
+        https://libvirt.org/formatnetwork.html#connectivity"""
+        try:
+            mode = mapping.forward_mode(network.XMLDesc())
+            return Network(id=network.UUIDString(), name=network.name(), kind=mode or "isolated", is_isolated=not mode)
+        except libvirt.libvirtError as error:
+            self._forgive(error, "a network")
+            return None
 
     def _storage(self, pool: Any) -> Storage | None:
         try:

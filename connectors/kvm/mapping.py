@@ -242,6 +242,12 @@ def host_uuid(capabilities: str) -> str:
     return _text(parse(capabilities), "host/uuid")
 
 
+def forward_mode(xml: str) -> str:
+    """How a network reaches beyond itself: "nat", "bridge", ...; "" if it does not."""
+    forward = parse(xml).find("forward")
+    return "" if forward is None else forward.get("mode", "nat")
+
+
 def pool_path(xml: str) -> str:
     """The folder of a storage pool."""
     return _text(parse(xml), "target/path")
@@ -255,6 +261,11 @@ def volume_backing(xml: str) -> str:
 def has_uefi_variables(xml: str) -> bool:
     """Whether the machine has a store of UEFI variables of its own, which its deletion must take along."""
     return parse(xml).find("os/nvram") is not None
+
+
+def has_shares(xml: str) -> bool:
+    """Whether the machine has been given CPU shares."""
+    return parse(xml).find("cputune/shares") is not None
 
 
 def has_emulated_tpm(xml: str) -> bool:

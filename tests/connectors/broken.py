@@ -29,6 +29,7 @@ from connectors.base import (
     ScreenOpened,
     SetPower,
     Settings,
+    ShareResources,
     SnapshotTaken,
     Stage,
     Stamp,
@@ -65,6 +66,10 @@ FAULTS: Mapping[str, tuple[Callable[[World], None], ...]] = {
     "makes_up_snapshots": (contract.check_a_snapshot_is_taken_gone_back_to_and_deleted,),
     "pretends_to_reconfigure": (contract.check_what_is_reconfigured_is_listed,),
     "repeats_passwords": (contract.check_a_screen_has_a_password_that_is_never_shown,),
+    "pretends_to_share": (
+        contract.check_a_share_of_the_host_is_set_as_asked_and_setting_it_twice_is_success,
+        contract.check_a_share_for_a_missing_machine_is_not_found,
+    ),
     "gives_up_the_batch": (contract.check_one_failing_order_spoils_no_other,),
     "sees_no_changes": (contract.check_an_incremental_reading_tells_what_changed,),
     "takes_any_cursor": (contract.check_a_cursor_of_another_object_gives_a_complete_listing,),
@@ -129,6 +134,8 @@ class BrokenConnector:
     def check(self, deadline: float) -> Platform:
         self._wait_too_long()
         platform = self._inner.check(deadline)
+        if self._fault == "pretends_to_share":
+            return replace(platform, takes=platform.takes | {ShareResources})
         return replace(platform, takes=platform.takes | {Order}) if self._fault == "takes_too_much" else platform
 
     def inventory(self, since: Cursor | None, deadline: float) -> Inventory:
@@ -210,6 +217,8 @@ class BrokenConnector:
             return Outcome(key=order.key, stage=Stage.DONE, result=SnapshotTaken("made up"))
         if self._fault == "pretends_to_reconfigure" and isinstance(order, Reconfigure):
             return Outcome(key=order.key, stage=Stage.DONE)
+        if self._fault == "pretends_to_share" and isinstance(order, ShareResources):
+            return Outcome(key=order.key, stage=Stage.DONE)
         if self._fault == "cannot_copy" and isinstance(order, CloneMachine) and not order.linked:
             return Outcome(key=order.key, stage=Stage.FAILED, error=PlatformFault("It does not work."))
         return None
@@ -229,7 +238,7 @@ class BrokenConnector:
             if self._fault == "overwrites_names":
                 self._remove_namesakes(order)
         if self._fault == "believes_any_stamp" and isinstance(
-            order, (DeleteMachine, RecycleMachine, SetPower, OpenScreen)
+            order, (DeleteMachine, RecycleMachine, SetPower, OpenScreen, ShareResources)
         ):
             found: Stamp | None = self._world.machines().get(order.machine.id)
             return replace(order, machine=MachineRef(order.machine.id, found))

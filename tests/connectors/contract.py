@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, cast
 from uuid import uuid4
 
 from connectors.base import (
@@ -37,9 +37,11 @@ from connectors.base import (
     Receipt,
     Reconfigure,
     RecycleMachine,
+    ResourceShare,
     RevertSnapshot,
     ScreenOpened,
     SetPower,
+    ShareResources,
     SnapshotTaken,
     Stage,
     Stamp,
@@ -105,6 +107,14 @@ class World(Protocol):
 
     def remove(self, machine: str) -> None:
         """Make the machine vanish with its disks."""
+        ...
+
+
+class SharingWorld(World, Protocol):
+    """The platform behind a connector that takes `ShareResources`."""
+
+    def share(self, machine: str) -> ResourceShare:
+        """What the platform shows of the machine's share; what it has no word for as it is by default."""
         ...
 
 
@@ -393,6 +403,7 @@ def check_a_foreign_stamp_is_a_conflict_and_nothing_happens(world: World) -> Non
         SetPower(key=new_key(), machine=before, action=PowerAction.OFF),
         TakeSnapshot(key=new_key(), machine=before, name="mine"),
         OpenScreen(key=new_key(), machine=before),
+        ShareResources(key=new_key(), machine=before, share=ResourceShare(weight=400)),
     ):
         if type(order) in connector.takes:
             assert isinstance(refuse(world, connector, order), Conflict), f"{type(order).__name__} on a foreign machine"
@@ -511,6 +522,50 @@ def check_what_is_reconfigured_is_listed(world: World) -> None:
         do(world, connector, Reconfigure(key=new_key(), machine=machine, **wanted))
     (after,) = [found for found in listing(connector).machines if found.id == machine.id]
     assert {"vcpus": after.vcpus, "memory_mib": after.memory_mib} == wanted
+
+
+# --- shares ----------------------------------------------------------------------------------------------------------
+
+
+def _sharing(world: World) -> SharingWorld:
+    assert hasattr(world, "share"), "what is set is looked at behind the connector's back"
+    return cast(SharingWorld, world)
+
+
+def check_a_share_of_the_host_is_set_as_asked_and_setting_it_twice_is_success(world: World) -> None:
+    connector = world.connector()
+    if not takes(connector, ShareResources):
+        return
+    world = _sharing(world)
+    machine, bystander = (ref(world, made(world, connector, clone(world))) for _ in range(2))
+    plain, litter = world.share(bystander.id), world.litter()
+    wishes = (
+        ResourceShare(weight=400, cpu_reservation_percent=25, memory_reservation_percent=50),
+        ResourceShare(weight=50, cpu_limit_percent=40),
+        ResourceShare(),
+    )
+    for wish in wishes:
+        order = ShareResources(key=new_key(), machine=machine, share=wish)
+        for attempt in (order, replace(order, attempt=2)):
+            do(world, world.connector(), attempt)
+            seen = world.share(machine.id)
+            assert seen.weight == wish.weight
+            assert seen.cpu_limit_percent in (wish.cpu_limit_percent, plain.cpu_limit_percent)
+            for part in ("cpu_reservation_percent", "memory_reservation_percent"):
+                assert getattr(seen, part) in (getattr(wish, part), getattr(plain, part))
+    assert world.share(bystander.id) == plain, "nobody else's share changes"
+    assert world.litter() == litter
+    assert world.machines()[machine.id] == machine.stamp
+
+
+def check_a_share_for_a_missing_machine_is_not_found(world: World) -> None:
+    connector = world.connector()
+    if not takes(connector, ShareResources):
+        return
+    machine = ref(world, made(world, connector, clone(world)))
+    world.remove(machine.id)
+    order = ShareResources(key=new_key(), machine=machine, share=ResourceShare(weight=200))
+    assert isinstance(refuse(world, connector, order), NotFound)
 
 
 # --- batches, inventory, deadlines, secrets --------------------------------------------------------------------------
@@ -647,6 +702,7 @@ JUDGES: Mapping[Callable[[World], None], tuple[type[Order], ...]] = {
     check_a_power_state_already_there_is_success: (SetPower,),
     check_a_snapshot_is_taken_gone_back_to_and_deleted: (TakeSnapshot, RevertSnapshot, DeleteSnapshot),
     check_what_is_reconfigured_is_listed: (Reconfigure,),
+    check_a_share_of_the_host_is_set_as_asked_and_setting_it_twice_is_success: (ShareResources,),
     check_a_screen_has_a_password_that_is_never_shown: (OpenScreen,),
 }
 """Check -> the orders for which it speaks: what they do is looked at on the platform."""

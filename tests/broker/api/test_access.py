@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from broker.models import ApiToken, Operation
+from broker.models import ApiToken, LogicalNetwork, Operation
 from broker.services import brokering, operations
 from tests.broker.api.conftest import Callers
 from tests.broker.portal.cast import Estate
@@ -17,7 +17,7 @@ from tests.broker.portal.cast import Estate
 pytestmark = pytest.mark.django_db
 
 PUBLIC = ("pools", "desktops", "operations", "requests")
-CONSOLE = ("hypervisors", "templates", "entitlements")
+CONSOLE = ("hypervisors", "templates", "networks", "entitlements")
 NOUNS = (*PUBLIC, *CONSOLE)
 
 
@@ -33,6 +33,7 @@ def known(house: Estate) -> dict[str, str]:
         "requests": str(house.desktop.requests.get().pk),
         "hypervisors": str(house.hypervisor.pk),
         "templates": str(house.copy.version.template_id),
+        "networks": str(LogicalNetwork.objects.get_or_create(name="Office")[0].pk),
         "entitlements": str(house.pool.entitlements.filter(group=None).get().pk),
     }
 
@@ -149,6 +150,9 @@ CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/hypervisors/{id}/hosts/{id}/drain", {"on": True}),
     ("GET", "/hypervisors/{id}/networks", None),
     ("GET", "/hypervisors/{id}/machines", None),
+    ("POST", "/networks", {"name": "x"}),
+    ("PATCH", "/networks/{id}", {"name": "x"}),
+    ("DELETE", "/networks/{id}", None),
     ("POST", "/templates", {"name": "x"}),
     ("PATCH", "/templates/{id}", {"name": "x"}),
     ("DELETE", "/templates/{id}", None),

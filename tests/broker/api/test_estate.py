@@ -95,7 +95,15 @@ def test_hosts_and_networks_are_listed(house: Estate, calling: Callers) -> None:
     assert dana.post(f"{path}/hosts/{host.pk}/drain", {"on": True}).body["is_draining"] is True
     assert dana.post(f"/hypervisors/{uuid4()}/hosts/{host.pk}/drain", {"on": True}).status == 404
     assert dana.get(f"{path}/networks").body == {
-        "items": [{"id": str(Network.objects.get().pk), "name": "default", "platform_id": "n", "kind": ""}],
+        "items": [
+            {
+                "id": str(Network.objects.get().pk),
+                "name": "default",
+                "platform_id": "n",
+                "kind": "",
+                "is_isolated": False,
+            }
+        ],
         "total": 1,
     }
     assert dana.get(f"/hypervisors/{uuid4()}/hosts").status == 404
@@ -140,3 +148,45 @@ def test_a_queued_operation_is_cancelled_and_ordered_again(house: Estate, callin
     Operation.objects.filter(pk=again.body["id"]).update(state="running")
     late = dana.post(f"/operations/{again.body['id']}/cancel")
     assert (late.status, late.body["operation"]["state"]) == (409, "running")
+
+
+def test_a_pools_class_decides_its_numbers_unless_they_are_its_own(house: Estate, calling: Callers) -> None:
+    dana = calling(house.dana)
+    path = f"/pools/{house.pool.pk}"
+    high = dana("PATCH", path, {"resource_class": "high"}).body
+    assert (high["priority"], high["weight"], high["members"][0]["takes_shares"]) == (30, 200, False)
+    own = dana("PATCH", path, {"priority": 5}).body
+    assert (own["resource_class"], own["priority"], own["weight"]) == ("own", 5, 200)
+    refused = dana("PATCH", path, {"resource_class": "low", "weight": 5})
+    assert (refused.status, set(refused.body["fields"])) == (422, {"weight"})
+
+
+def test_a_network_is_made_mapped_changed_and_removed(house: Estate, calling: Callers) -> None:
+    dana = calling(house.dana)
+    row = Network.objects.create(
+        hypervisor=house.hypervisor, platform_id="net-1", name="vlan-20", seen_at=timezone.now()
+    )
+    wish = {
+        "name": "Office",
+        "wants_isolation": True,
+        "counterparts": [{"hypervisor": str(house.hypervisor.pk), "network": str(row.pk)}],
+    }
+    made = dana.post("/networks", wish)
+    assert made.status == 201
+    assert made.body["counterparts"] == [
+        {
+            "hypervisor": str(house.hypervisor.pk),
+            "network": str(row.pk),
+            "platform_id": "net-1",
+            "name": "vlan-20",
+            "is_isolated": False,
+        }
+    ]
+    path = f"/networks/{made.body['id']}"
+    assert dana("PATCH", path, {"description": "For all."}).body | {"wants_isolation": True} == dana.get(path).body
+    pool = dana("PATCH", f"/pools/{house.pool.pk}", {"network_id": made.body["id"]}).body
+    assert pool["network_id"] == made.body["id"]
+    assert dana("DELETE", path).status == 409
+    assert dana("PATCH", f"/pools/{house.pool.pk}", {"network_id": None}).status == 200
+    assert dana("DELETE", path).status == 204
+    assert dana.get("/networks").body == {"items": [], "total": 0}

@@ -17,8 +17,10 @@ from broker.models import (
     Host,
     Hypervisor,
     Installation,
+    LogicalNetwork,
     Machine,
     Network,
+    NetworkMapping,
     Operation,
     Pool,
     Request,
@@ -35,6 +37,8 @@ class Furniture:
     """What the tests point at."""
 
     host: Host
+    network: LogicalNetwork
+    """The classroom's: it shall be kept apart, and is not."""
     image: Machine
     """Listed as a template and not yet linked."""
     left_over: Machine
@@ -78,7 +82,9 @@ def furnish(house: Estate) -> Furniture:
     Storage.objects.create(
         hypervisor=kvm, platform_id="default", name="default", capacity_mib=900 * GIB, free_mib=410 * GIB, seen_at=now
     )
-    Network.objects.create(hypervisor=kvm, platform_id="default", name="default", kind="nat", seen_at=now)
+    nat = Network.objects.create(hypervisor=kvm, platform_id="default", name="default", kind="nat", seen_at=now)
+    network = LogicalNetwork.objects.create(name="Exams", description="No way out.", wants_isolation=True)
+    NetworkMapping.objects.create(logical=network, hypervisor=kvm, network=nat)
     doubtful = Hypervisor.objects.create(
         name="esx-cluster", kind="kvm", status="doubt", status_since=now, doubt=["gone-1", "gone-2"],
         status_reason="2 of 9 machines are missing from two listings.", product="libvirt 9.0.0",
@@ -137,7 +143,7 @@ def furnish(house: Estate) -> Furniture:
         object_name="Office", changes={"spare": [2, 4], "description": ["", "Word processing and mail"]},
     )  # fmt: skip
     held_pool = house.open_pool(
-        "Classroom", spare=5, maximum=40, hold_reason="30 desktops were deleted in the last hour."
+        "Classroom", network=network, spare=5, maximum=40, hold_reason="30 desktops were deleted in the last hour."
     )
     house.open_pool("Laboratory", spare=0, is_enabled=False)
     waiting = Request.objects.create(
@@ -149,6 +155,7 @@ def furnish(house: Estate) -> Furniture:
     )  # fmt: skip
     return Furniture(
         host=host,
+        network=network,
         image=image,
         left_over=machine(kvm, "office-099", stamp_installation=ours, stamp_key=str(uuid4()), host=host),
         others=machine(kvm, "theirs-001", stamp_installation=str(uuid4()), stamp_key=str(uuid4())),

@@ -8,9 +8,13 @@ from tests.broker.console.furniture import Furniture
 from tests.broker.portal.cast import Estate
 
 LISTS = (
-    "dashboard", "desktops", "pools", "templates", "hypervisors", "people", "requests", "operations", "drift", "audit",
+    "dashboard", "desktops", "pools", "templates", "networks", "hypervisors", "people", "requests", "operations",
+    "drift", "audit",
 )  # fmt: skip
-PLAIN = (*LISTS, "search", "patterns", "pulse", "hypervisor-kinds", "template-add", "pool-add", "user-add", "group-add")
+PLAIN = (
+    *LISTS, "search", "patterns", "pulse", "hypervisor-kinds", "template-add", "network-add",
+    "pool-add", "user-add", "group-add",
+)  # fmt: skip
 
 
 def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
@@ -22,6 +26,7 @@ def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
         "hypervisor": kvm, "hypervisor-machines": kvm, "hypervisor-edit": kvm, "hypervisor-limits": kvm,
         "hypervisor-drain": kvm, "hypervisor-remove": kvm, "hypervisor-absence": furniture.doubtful.pk,
         "hypervisor-add": "kvm", "template": template, "template-edit": template, "version-add": template,
+        "network-edit": furniture.network.pk, "network-delete": furniture.network.pk,
         "template-delete": template, "copy-link": house.copy.version_id, "version-remove": house.copy.version_id,
         "copy-remove": house.copy.pk, "pool": pool, "pool-edit": pool, "pool-enable": pool, "pool-delete": pool,
         "member-add": pool, "pool-entitle": pool, "member-edit": member, "member-remove": member,

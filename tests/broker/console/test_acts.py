@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from broker.models import (
     ApiToken,
@@ -17,7 +19,9 @@ from broker.models import (
     Desktop,
     Entitlement,
     Hypervisor,
+    LogicalNetwork,
     Machine,
+    Network,
     Operation,
     Pool,
     PoolMember,
@@ -341,6 +345,7 @@ def _pool(house: Estate, **changes: object) -> dict[str, object]:
         "name": "Kiosk", "kind": "floating", "naming": "kiosk-##", "minimum": "0", "spare": "3", "maximum": "20",
         "preparation": "agent", "prepare_timeout_s": "900", "priority": "50", "delete_budget_per_hour": "30",
         "is_linked": "on", "copies": [copy], f"weight_{copy}": "70", "groups": [str(house.staff.pk)], "users": "alice",
+        "resource_class": "normal",
     } | changes  # fmt: skip
 
 
@@ -426,6 +431,72 @@ def test_pools_are_changed_disabled_and_deleted(house: Estate, furniture: Furnit
     empty = house.open_pool("Empty")
     dana.post(at("pool-delete", empty.pk), {"typed_name": "Empty"})
     assert not Pool.objects.filter(pk=empty.pk).exists()
+
+
+def test_a_pool_is_closed_with_a_word_to_its_users(house: Estate, furniture: Furniture, dana: Client) -> None:
+    asked = text_of(dana.get(at("pool-enable", house.pool.pk)))
+    assert "What users are told in the portal" in asked
+    dana.post(at("pool-enable", house.pool.pk), {"note": "New images until 14:00."})
+    assert "Users read: New images until 14:00." in text_of(dana.get(at("pool", house.pool.pk)))
+    refused = dana.post(at("pool-enable", furniture.held_pool.pk), {"note": "x" * 301})
+    assert refused.status_code == 422
+    assert "At most 300 characters" in text_of(refused)
+    assert Pool.objects.get(pk=furniture.held_pool.pk).is_enabled
+
+
+def test_a_network_is_made_mapped_and_deleted(house: Estate, furniture: Furniture, dana: Client) -> None:
+    row, field = Network.objects.get(), f"on_{house.hypervisor.pk}"
+    shown = text_of(dana.get(at("networks")))
+    assert "kvm-01 does not keep it apart" in shown
+    dana.post(at("network-add"), {"name": "Office", field: str(row.pk)})
+    network = LogicalNetwork.objects.get(name="Office")
+    assert network.mappings.get().network == row
+    twice = dana.post(at("network-add"), {"name": "office"})
+    assert (twice.status_code, "There is already a network of that name." in text_of(twice)) == (422, True)
+    dana.post(at("network-edit", network.pk), {"name": "Offices", "wants_isolation": "on", field: ""})
+    network.refresh_from_db()
+    assert (network.name, network.wants_isolation, network.mappings.exists()) == ("Offices", True, False)
+    refused = dana.post(at("network-delete", furniture.network.pk))
+    assert "Exams is the network of Classroom" in text_of(refused)
+    dana.post(at("network-delete", network.pk))
+    assert not LogicalNetwork.objects.filter(pk=network.pk).exists()
+
+
+def test_a_pool_page_says_what_its_members_cannot_do(house: Estate, furniture: Furniture, dana: Client) -> None:
+    page = text_of(dana.get(at("pool", furniture.held_pool.pk)))
+    assert "kvm-01 does not keep network Exams apart." in page
+    assert "knows no shares" not in page
+    Hypervisor.objects.update(takes=["CloneMachine"])
+    Pool.objects.filter(pk=house.pool.pk).update(resource_class="high", weight=200, priority=30)
+    page = text_of(dana.get(at("pool", house.pool.pk)))
+    assert "kvm-01 knows no shares of a host: there the class orders the queue only." in page
+    assert "priority 30, weight 200" in page
+    Hypervisor.objects.update(takes=["CloneMachine", "ShareResources"])
+    assert "wait for their share of the host" in text_of(dana.get(at("pool", house.pool.pk)))
+
+
+def test_a_member_form_offers_hosts_and_storage_and_tells_faults_where_they_are(
+    house: Estate, furniture: Furniture, dana: Client
+) -> None:
+    member = house.pool.members.get()
+    wish = {"copy_id": str(house.copy.pk), "weight": "100", "is_enabled": "on"}
+    dana.post(at("member-edit", member.pk), wish | {"minimum": "2", "storage": "default", "hosts": ["kvm-01"]})
+    member.refresh_from_db()
+    assert (member.minimum, member.storage, member.hosts) == (2, "default", ["kvm-01"])
+    page = text_of(dana.get(at("pool", house.pool.pk)))
+    assert "at least 2" in page
+    assert "on 1 chosen host only" in page
+    refused = dana.post(at("member-edit", member.pk), wish | {"minimum": "5", "maximum": "3"})
+    assert refused.status_code == 422
+    assert "id_minimum-error" in refused.content.decode()
+
+
+def test_a_busy_hypervisor_says_what_it_is_asked_for_now(house: Estate, furniture: Furniture, dana: Client) -> None:
+    Hypervisor.objects.filter(pk=house.hypervisor.pk).update(halvings=2, halved_at=timezone.now())
+    page = text_of(dana.get(at("hypervisor", house.hypervisor.pk)))
+    assert "at most 2 builds at once instead of 8, and 5 other orders instead of 20" in page
+    Hypervisor.objects.update(halved_at=timezone.now() - timedelta(hours=1))
+    assert "says that it is busy" not in text_of(dana.get(at("hypervisor", house.hypervisor.pk)))
 
 
 def test_members_and_entitlements_come_and_go(house: Estate, furniture: Furniture, dana: Client) -> None:

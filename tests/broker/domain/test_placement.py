@@ -77,6 +77,16 @@ def test_a_pools_own_size_goes_before_the_copys() -> None:
             {"storage_id": "s", "storage": "pool", "storage_free_mib": 99, "copy_disk_mib": 1000},
             "Storage pool: 100 MiB wanted for the disk, 99 MiB free.",
         ),
+        ({"host_allowed": False}, "Host kvm-a is not among those chosen for the pool on kvm-a."),
+        (
+            {"copy": "golden", "copy_cannot": "It is switched on."},
+            "Template golden on kvm-a cannot be cloned: It is switched on.",
+        ),
+        (
+            {"copy": "golden", "copy_storage": "slow", "copy_storage_up": False},
+            "Storage slow, where template golden lies, is not available.",
+        ),
+        ({"storage": "fast", "storage_missing": True}, "kvm-a has no storage fast: choose another one"),
     ],
 )
 def test_every_filter_refuses_in_words(facts: dict[str, Any], words: str) -> None:
@@ -108,6 +118,29 @@ def test_desktops_of_a_pool_are_spread() -> None:
     placement = place(WISH, [target("a", host_desktops=2), target("b")], NOW)
     assert placement.target is not None
     assert placement.target.host == "b"
+
+
+def test_a_place_beside_the_template_is_preferred_and_the_other_says_why_it_counts_less() -> None:
+    far = target("a", storage="fast", copy_storage="slow")
+    placement = place(WISH, [far, target("b")], NOW)
+    assert placement.target is not None
+    assert placement.target.host == "b"
+    assert "clones to fast while its template lies on slow" in placement.reasons[1].reasons[0]
+    assert place(WISH, [far], NOW).target
+
+
+def test_a_hypervisor_on_which_the_network_is_nothing_is_refused_in_words() -> None:
+    wish = Wish(network="Office")
+    assert reasons(target("esx-01", lacks_network=True), wish) == "Network Office has no counterpart on esx-01."
+    assert place(wish, [target()], NOW).target
+    assert place(WISH, [target(lacks_network=True)], NOW).target
+
+
+def test_no_more_of_a_pool_stand_on_one_host_than_it_may_have_there() -> None:
+    wish = Wish(maximum_per_host=2)
+    placements = place_many(wish, 9, [target("a", host_desktops=1), target("b")], NOW)
+    assert [p.target.host for p in placements if p.target] == ["b", "a", "b"]
+    assert "host a: the pool may have 2 desktops on one host and has 2 there" in explain_none(placements[-1])
 
 
 def test_a_heavier_member_gets_its_share() -> None:
@@ -166,6 +199,8 @@ targets = st.lists(
         memory_ratio=st.sampled_from([0.8, 1.0, 1.5]),
         weight=st.integers(0, 300),
         host_up=st.booleans(),
+        host_allowed=st.sampled_from([True, True, False]),
+        copy_storage=st.sampled_from(["", "elsewhere"]),
         member_maximum=st.none() | st.integers(0, 5),
         member_desktops=st.integers(0, 5),
         host_desktops=st.integers(0, 5),
@@ -178,15 +213,19 @@ targets = st.lists(
 )
 
 
-@given(targets, st.integers(0, 12), st.integers(128, 2048))
-def test_no_host_is_ever_promised_more_than_it_has(found: list[Target], count: int, memory_mib: int) -> None:
-    wish = Wish(memory_mib=memory_mib)
+@given(targets, st.integers(0, 12), st.integers(128, 2048), st.none() | st.integers(1, 4))
+def test_no_host_is_ever_promised_more_than_it_has(
+    found: list[Target], count: int, memory_mib: int, per_host: int | None
+) -> None:
+    wish = Wish(memory_mib=memory_mib, maximum_per_host=per_host)
     placements = place_many(wish, count, found, NOW)
     chosen = [(p.target, p.needs) for p in placements if p.target and p.needs]
     for facts in found:
         here = [needs for place_, needs in chosen if place_.host_id == facts.host_id]
         if here:
             assert facts.host_up
+            assert facts.host_allowed
+            assert per_host is None or facts.host_desktops + len(here) <= per_host
             assert facts.used_memory_mib + sum(n.memory_mib for n in here) <= facts.memory_limit_mib
             assert facts.used_vcpus + sum(n.vcpus for n in here) <= facts.vcpu_limit
             assert facts.member_maximum is None or facts.member_desktops + len(here) <= facts.member_maximum

@@ -361,6 +361,50 @@ def test_a_pool_on_hold_still_builds() -> None:
     assert planned(pool(spare=2, hold_reason="Check why."), []) == [Build(2)]
 
 
+# --- members' minimums -----------------------------------------------------------------------------------------------
+
+HERE, THERE = MemberFacts(id="kvm", minimum=3), MemberFacts(id="esx")
+
+
+def test_what_a_member_lacks_is_built_there_and_the_rest_anywhere() -> None:
+    assert planned(pool(spare=5), [], HERE, THERE) == [Build(3, "kvm"), Build(2)]
+    assert planned(pool(spare=1), [], HERE, THERE) == [Build(3, "kvm")]
+    assert planned(pool(spare=1), desktops(2, member_id="esx"), HERE, THERE)[:1] == [Build(3, "kvm")]
+
+
+def test_desktops_in_use_count_for_a_members_minimum() -> None:
+    found = [*desktops(2, State.ASSIGNED), *desktops(1, State.BUILDING)]
+    assert planned(pool(spare=0), found, HERE, THERE) == []
+
+
+@pytest.mark.parametrize(
+    "facts", [{"status": "down", "status_since": LONG_AGO}, {"is_draining": True}, {"is_enabled": False}]
+)
+def test_a_member_that_is_closed_lacks_nothing_and_nobody_stands_in_for_its_minimum(facts: dict[str, Any]) -> None:
+    assert planned(pool(spare=1), [], replace(HERE, **facts), THERE) == [Build(1)]
+
+
+def test_a_member_without_room_keeps_nobody_from_building_elsewhere() -> None:
+    assert planned(pool(spare=2), [], replace(HERE, is_cramped=True), THERE) == [Build(2)]
+
+
+def test_a_surplus_is_taken_where_no_minimum_is_hurt() -> None:
+    other = desktop(member_id="esx", state_since=LONG_AGO)
+    actions = planned(pool(spare=1), [*desktops(3, state_since=NOW), other], HERE, THERE)
+    assert retired(actions) == [other.id]
+
+
+def test_a_full_pool_makes_room_for_a_members_minimum() -> None:
+    newest = desktop(member_id="esx", state_since=NOW)
+    found = [*desktops(7, member_id="esx"), newest, *desktops(2)]
+    actions = planned(pool(minimum=0, spare=10, maximum=10), found, HERE, THERE)
+    assert actions == [Retire(newest.id, "It makes room for the minimum of another hypervisor.")]
+
+
+def test_the_pools_maximum_goes_before_a_members_minimum() -> None:
+    assert planned(pool(spare=0, maximum=2), [], HERE, THERE) == [Build(2, "kvm")]
+
+
 # --- a toy world -----------------------------------------------------------------------------------------------------
 
 
@@ -386,8 +430,8 @@ class World:
     def carry_out(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
-                case Build(count):
-                    self.build(count)
+                case Build(count, member):
+                    self.build(count, member)
                 case Retire(key, _):
                     self.assert_may_go(self.desktops[key])
                     self.set(key, state=State.RETIRING)
@@ -400,12 +444,13 @@ class World:
                 case Hold(reason):
                     self.pool = replace(self.pool, hold_reason=reason)
 
-    def build(self, count: int) -> None:
+    def build(self, count: int, member: str = "") -> None:
         for _ in range(count):
             open_ = [
                 m
                 for m in self.members
-                if m.status == "up"
+                if member in ("", m.id)
+                and m.status == "up"
                 and m.is_enabled
                 and not m.is_draining
                 and (
@@ -485,6 +530,8 @@ members_ = st.lists(
         status_since=st.just(LONG_AGO),
         is_draining=st.sampled_from([False, False, True]),
         is_enabled=st.sampled_from([True, True, False]),
+        minimum=st.sampled_from([0, 0, 1, 3]),
+        is_cramped=st.booleans(),
         maximum=st.none() | st.integers(0, 8),
     ),
     max_size=3,
@@ -549,6 +596,28 @@ def test_a_sound_pool_ends_with_what_is_wanted_on_the_current_copy(facts: PoolFa
     assert toy.count(State.READY) == free
     assert toy.count(State.ASSIGNED) == assigned
     assert not [d for d in toy.desktops.values() if d.state == State.READY and not d.copy_current]
+
+
+@given(
+    st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    st.integers(0, 6),
+    st.integers(0, 4),
+    st.lists(st.sampled_from(["a", "b"]), max_size=12),
+    st.integers(0, 4),
+)
+def test_every_member_ends_with_its_minimum_and_the_pool_with_no_more_than_that_and_its_spare(
+    minimums: tuple[int, int], spare: int, more: int, standing: list[str], assigned: int
+) -> None:
+    members = [MemberFacts(id=id, minimum=minimum) for id, minimum in zip(("a", "b"), minimums, strict=True)]
+    facts = pool(spare=spare, maximum=max(sum(minimums) + assigned + more, 1), delete_budget_per_hour=1000)
+    found = [desktop(member_id=member) for member in standing]
+    toy = world(facts, members, [*found, *desktops(assigned, State.ASSIGNED, member_id="b")])
+    toy.settle()
+    live = [d for d in toy.desktops.values() if d.state in {State.READY, State.ASSIGNED}]
+    held = {member.id: sum(d.member_id == member.id for d in live) for member in members}
+    assert all(held[member.id] >= member.minimum for member in members)
+    floors = minimums[0] + max(0, minimums[1] - assigned)
+    assert toy.count(State.READY) == max(floors, wanted(facts, assigned) - assigned)
 
 
 @given(st.integers(1, 6), st.integers(0, 6))

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import State
 from broker.models import Assignment, Entitlement, Hypervisor, Pool, Request
+from broker.services import desktops, pools, reconcile
 from tests.broker.portal.cast import Estate, squeezed
 
 As = Callable[[User], Client]
@@ -107,3 +108,27 @@ def test_the_group_of_a_person_opens_a_pool(house: Estate, as_: As) -> None:
     assert house.pool.name in home(as_(house.charlie))
     Entitlement.objects.filter(group=house.staff).delete()
     assert house.pool.name not in home(as_(house.charlie))
+
+
+def test_a_closed_pool_says_why_and_until_when_to_who_asks_and_who_waits(house: Estate, as_: As) -> None:
+    client = as_(house.bob)
+    client.post(f"/pools/{house.pool.pk}/request/")
+    pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False, words="New images until <14:00>.")
+    reconcile.run(house.pool.pk)
+    assert "Office is closed at the moment. New images until &lt;14:00&gt;." in home(client)
+    Request.objects.all().delete()
+    assert "Closed at the moment. New images until &lt;14:00&gt;." in home(client)
+    refused = client.post(f"/pools/{house.pool.pk}/request/", headers={"HX-Request": "true"})
+    assert "New images until" in refused.headers["HX-Trigger"]
+    assert not Request.objects.exists()
+    pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=True)
+    house.pool.refresh_from_db()
+    assert house.pool.closed_words == ""
+    assert "Closed at the moment" not in home(client)
+
+
+def test_a_desktop_in_maintenance_says_so_to_its_user_and_stays_usable(house: Estate, as_: As) -> None:
+    desktops.set_maintenance(actor=house.dana, desktop_id=house.desktop.pk, on=True)
+    page = home(as_(house.alice))
+    assert "Your administrator is at work on it." in page
+    assert f"open-{house.desktop.pk}" in page

@@ -9,16 +9,20 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
+from broker.domain import resources
 from broker.domain.lifecycle import State
+from broker.domain.resources import ResourceClass
 from broker.models import (
     AuditEntry,
     Desktop,
+    Host,
     Hypervisor,
     Network,
     Operation,
     Pool,
     PoolMember,
     Request,
+    Storage,
     TemplateCopy,
 )
 from broker.services import brokering, nudges, pools
@@ -78,6 +82,11 @@ def test_a_pool_stands_with_its_members_and_the_reconciler_is_told(house: Estate
         ({"vcpus": 0}, {"vcpus"}),
         ({"memory_mib": 1}, {"memory_mib"}),
         ({"priority": 0}, {"priority"}),
+        ({"resource_class": "royal"}, {"resource_class"}),
+        ({"resource_class": "own", "weight": 0}, {"weight"}),
+        ({"resource_class": "own", "cpu_limit_percent": 101}, {"cpu_limit_percent"}),
+        ({"cpu_limit_percent": 40, "cpu_reservation_percent": 50}, {"cpu_reservation_percent"}),
+        ({"resource_class": "high", "weight": 5}, {"weight"}),
         ({"members": [MemberWish(uuid4())]}, {"copy"}),
     ],
 )
@@ -131,11 +140,37 @@ def test_the_maximum_never_falls_below_what_is_kept(house: Estate) -> None:
     assert set(refused.value.fields) == {"minimum"}
 
 
+def test_a_class_decides_priority_and_share_and_own_numbers_do_it_without_one(house: Estate) -> None:
+    pool = create(house, resource_class="high")
+    assert (pool.priority, pool.share) == (30, resources.MEANINGS[ResourceClass.HIGH].share)
+    pool = pools.change_pool(actor=house.dana, pool_id=pool.pk, weight=300)
+    assert (pool.resource_class, pool.priority, pool.weight) == ("own", 30, 300)
+    pool = pools.change_pool(actor=house.dana, pool_id=pool.pk, resource_class="normal")
+    assert (pool.priority, pool.share) == (50, resources.AS_BUILT)
+    entries = AuditEntry.objects.filter(action="pool.change").order_by("pk")
+    assert [entry.changes["resource_class"] for entry in entries] == [["high", "own"], ["own", "normal"]]
+
+
+def test_a_change_of_something_else_leaves_the_class(house: Estate) -> None:
+    pool = create(house, resource_class="low")
+    pool = pools.change_pool(actor=house.dana, pool_id=pool.pk, spare=3)
+    assert (pool.resource_class, pool.priority) == ("low", 70)
+
+
 def test_a_pool_is_opened_and_closed(house: Estate) -> None:
     assert not pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False).is_enabled
     with pytest.raises(Clash, match="closed"):
         brokering.request_desktop(user=house.bob, pool_id=house.pool.pk)
     assert pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=True).is_enabled
+
+
+def test_the_words_of_a_closing_are_over_with_it(house: Estate) -> None:
+    pool = pools.enable_pool(actor=house.dana, pool_id=house.pool.pk, on=False, words="  Until 14:00. ")
+    assert pool.closed_words == "Until 14:00."
+    assert pools.change_pool(actor=house.dana, pool_id=pool.pk, is_enabled=True).closed_words == ""
+    with pytest.raises(Invalid) as refused:
+        pools.enable_pool(actor=house.dana, pool_id=pool.pk, on=False, words="two\nlines")
+    assert set(refused.value.fields) == {"closed_words"}
 
 
 def test_resuming_clears_the_holds_of_pool_and_members(house: Estate) -> None:
@@ -158,6 +193,38 @@ def test_members_come_and_go(house: Estate, hints: Callable[[], Any]) -> None:
         "weight": [10, 20], "is_enabled": [True, False],
     }  # fmt: skip
     assert house.pool.members.count() == 1
+
+
+def test_a_member_has_a_minimum_a_storage_and_hosts_that_the_inventory_knows(house: Estate) -> None:
+    now = timezone.now()
+    Storage.objects.create(
+        hypervisor=house.hypervisor, platform_id="fast", name="Fast", capacity_mib=9, free_mib=9, seen_at=now
+    )
+    Host.objects.create(hypervisor=house.hypervisor, platform_id="h-1", name="h", vcpus=1, memory_mib=9, seen_at=now)
+    member = house.pool.members.get()
+    changed = pools.change_member(actor=house.dana, member_id=member.pk, minimum=2, storage="fast", hosts=["h-1"])
+    assert (changed.minimum, changed.storage, changed.hosts) == (2, "fast", ["h-1"])
+    with pytest.raises(Invalid) as refused:
+        pools.change_member(actor=house.dana, member_id=member.pk, storage="slow", hosts=["h-1", "h-2"], maximum=1)
+    assert refused.value.fields == {
+        "storage": "kvm-01 has no storage 'slow'.",
+        "hosts": "kvm-01 has no host 'h-2'.",
+        "member_minimum": "Not more than its maximum (1).",
+    }
+
+
+def test_members_may_not_ask_for_more_together_than_the_pool_may_have(house: Estate) -> None:
+    member = house.pool.members.get()
+    pools.change_member(actor=house.dana, member_id=member.pk, minimum=7)
+    for verb in (
+        lambda: pools.change_member(actor=house.dana, member_id=member.pk, minimum=11),
+        lambda: pools.add_member(actor=house.dana, pool_id=house.pool.pk, copy_id=second_copy(house).pk, minimum=4),
+        lambda: pools.change_pool(actor=house.dana, pool_id=house.pool.pk, maximum=6),
+        lambda: create(house, maximum=5, members=[MemberWish(house.copy.pk, minimum=6)]),
+    ):
+        with pytest.raises(Invalid) as refused:
+            verb()
+        assert any("The members' minimums make" in words for words in refused.value.fields.values())
 
 
 def test_a_members_copy_stays_on_its_hypervisor(house: Estate) -> None:

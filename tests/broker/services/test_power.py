@@ -16,7 +16,7 @@ def test_an_action_names_machine_stamp_and_epoch(house: Estate, action: str) -> 
     order = power.set_power(actor=house.alice, desktop_id=house.desktop.pk, action=action)
     desktop = Desktop.objects.get(pk=house.desktop.pk)
     assert order.parameters == {"machine": desktop.machine_id, "stamp_key": desktop.stamp_key, "action": action}
-    assert (order.epoch, order.rank, order.requested_by) == (desktop.epoch, operations.RANK_PERSON, house.alice)
+    assert (order.epoch, order.rank, order.requested_by) == (desktop.epoch, operations.rank_for_person(50), house.alice)
 
 
 def test_an_administrator_switches_anybodys(house: Estate) -> None:

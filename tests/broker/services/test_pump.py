@@ -13,10 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from broker.hypervisors import gate
-from broker.models import Hypervisor, Operation
+from broker.models import Event, Hypervisor, Operation
 from broker.services import operations, pump
 from connectors.base import Order, Outcome, Receipt, SetPower, Stage
-from connectors.errors import CredentialsRejected, Unreachable
+from connectors.errors import Busy, CredentialsRejected, Unreachable
 from tests.broker.plant import Plant
 from tests.broker.portal.cast import Estate
 
@@ -214,6 +214,32 @@ def test_no_more_is_in_flight_than_the_budget_allows(house: Estate) -> None:
     assert Operation.objects.filter(state=State.QUEUED).count() == 0
 
 
+class Turned(Recording):
+    """Every order is turned away for now."""
+
+    def _told(self, key: str) -> Outcome:
+        return Outcome(key=key, stage=Stage.FAILED, error=Busy("Come back later."))
+
+
+def test_a_hypervisor_that_is_busy_is_asked_for_half_as_much_until_it_has_caught_up(house: Estate) -> None:
+    Hypervisor.objects.update(build_budget=1, power_budget=8)
+    orders = [_order(house) for _ in range(20)]
+    lease = _lease(house)
+    _round(house, Turned(), lease)
+    house.hypervisor.refresh_from_db()
+    assert house.hypervisor.halvings == 1
+    assert "at most 1 builds and 4 other orders" in Event.objects.get(kind="hypervisor.slowed").message
+    Operation.objects.update(not_before=None)
+    recording = Recording()
+    _round(house, recording, lease)
+    assert len(recording.sent) == 4
+    Hypervisor.objects.update(halved_at=timezone.now() - timedelta(seconds=61))
+    _round(house, recording, lease)
+    assert len(recording.sent) == 8
+    assert _states(*orders).count(State.RUNNING) == 8
+    assert Event.objects.filter(kind="hypervisor.slowed").count() == 1
+
+
 def test_builds_have_a_budget_of_their_own(house: Estate) -> None:
     Hypervisor.objects.update(power_budget=1, build_budget=2)
     chosen = [_order(house, kind) for kind in (Kind.DELETE, Kind.DELETE, Kind.DELETE, Kind.POWER, Kind.POWER)]
@@ -240,6 +266,31 @@ def test_what_a_person_waits_for_goes_first_then_by_priority_then_the_oldest(hou
     person = _order(house, rank=operations.RANK_PERSON, created_at=now)
     chosen = pump._choose(_lease(house), house.hypervisor)
     assert [o.pk for o in chosen] == [person.pk, most_urgent_pool.pk, older.pk, newer.pk]
+
+
+def test_two_people_wait_and_the_more_important_pool_is_served_first(house: Estate) -> None:
+    """So with starts as with builds: both are what a person waits for."""
+    now = timezone.now()
+    for kind in (Kind.POWER, Kind.CLONE):
+        parameters = {} if kind == Kind.POWER else {"parameters": {"name": "x", "template": "golden"}}
+        _order(house, kind, rank=operations.rank_for_person(70), created_at=now - timedelta(hours=1), **parameters)
+        critical = _order(house, kind, rank=operations.rank_for_person(10), created_at=now, **parameters)
+        Hypervisor.objects.update(power_budget=1, build_budget=1)
+        lease = _lease(house)
+        assert [order.pk for order in pump._choose(lease, house.hypervisor)] == [critical.pk]
+        pump.let_go(lease)
+        Operation.objects.all().delete()
+
+
+def test_the_least_important_pools_person_goes_before_any_spare_and_shares_come_last(house: Estate) -> None:
+    ranks = [operations.RANK_SCREEN, operations.rank_for_person(1), operations.rank_for_person(100), 1]
+    assert ranks == sorted(set(ranks))
+    assert operations.rank_for_person(100) <= operations.RANK_PERSON
+    share = _order(house, Kind.SHARE, rank=operations.RANK_SHARE, created_at=timezone.now() - timedelta(hours=1))
+    power = _order(house, rank=100)
+    Hypervisor.objects.update(power_budget=1)
+    assert [order.pk for order in pump._choose(_lease(house), house.hypervisor)] == [power.pk]
+    assert _states(share) == [State.QUEUED]
 
 
 def test_with_little_budget_the_person_is_served(house: Estate) -> None:

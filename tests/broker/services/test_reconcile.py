@@ -26,7 +26,7 @@ from broker.models import (
     PoolMember,
     Request,
 )
-from broker.services import brokering, desktops, hypervisors, operations, pools, reconcile
+from broker.services import brokering, desktops, entitlements, hypervisors, operations, pools, reconcile, templates
 from tests.broker.plant import Plant
 from tests.broker.portal.cast import Estate
 
@@ -98,14 +98,14 @@ def test_a_build_that_somebody_waits_for_goes_before_other_pools_spare(plant: Pl
     plant.add_hypervisor()
     plant.add_pool(spare=3)
     plant.reconcile()
-    assert not Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).exists()
+    assert not Operation.objects.filter(kind=Kind.CLONE, rank=operations.rank_for_person(50)).exists()
     plant.ask(plant.alice)
     plant.reconcile()
     plant.reconcile()
-    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).count() == 1
+    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.rank_for_person(50)).count() == 1
     plant.ask(plant.bob)
     plant.reconcile()
-    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.RANK_PERSON).count() == 2
+    assert Operation.objects.filter(kind=Kind.CLONE, rank=operations.rank_for_person(50)).count() == 2
 
 
 def test_what_was_planned_for_a_hypervisor_that_went_away_is_planned_elsewhere(plant: Plant) -> None:
@@ -426,3 +426,193 @@ def test_a_guest_that_never_answers_is_recycled_thrice_and_then_kept_to_be_looke
     (failed,) = plant.desktops(State.FAILED)
     assert failed.attempts == planning.RECYCLE_TRIES
     assert Operation.objects.filter(kind=Kind.RECYCLE).count() == planning.RECYCLE_TRIES - 1
+
+
+# --- members ---------------------------------------------------------------------------------------------------------
+
+
+def _on(plant: Plant, name: str) -> list[Desktop]:
+    return [d for d in plant.desktops(State.READY, State.ASSIGNED) if d.hypervisor_id == plant.hypervisors[name].pk]
+
+
+def test_a_member_gets_its_minimum_whatever_its_weight(plant: Plant) -> None:
+    plant.add_hypervisor("heavy")
+    plant.add_hypervisor("light")
+    plant.add_pool(spare=2)
+    for member in PoolMember.objects.select_related("hypervisor"):
+        values: dict[str, int] = (
+            {"weight": 10_000} if member.hypervisor.name == "heavy" else {"weight": 1, "minimum": 2}
+        )
+        pools.change_member(actor=plant.dana, member_id=member.pk, **values)  # type: ignore[arg-type]
+    plant.until(lambda: len(_on(plant, "light")) == 2, "the light one has its minimum")
+    plant.step()
+    plant.step()
+    assert plant.count(State.READY) == 2
+
+
+def test_a_members_minimum_that_finds_no_room_holds_up_nothing_else(plant: Plant) -> None:
+    plant.add_hypervisor("tiny", memory_mib=600)
+    plant.add_hypervisor("large")
+    plant.add_pool(spare=3)
+    tiny = PoolMember.objects.get(hypervisor__name="tiny")
+    pools.change_member(actor=plant.dana, member_id=tiny.pk, minimum=3)
+    plant.until(lambda: plant.count(State.READY) == 3, "the spare is full")
+    assert len(_on(plant, "tiny")) == 1
+
+
+def test_only_the_chosen_hosts_and_storage_are_built_on_and_why_says_so(plant: Plant) -> None:
+    plant.add_hypervisor(hosts=2)
+    plant.world().rows("INSERT INTO storage VALUES ('storage-2', 'fast', 1000000, 1)")
+    plant.look()
+    plant.add_pool(spare=2)
+    member = PoolMember.objects.get()
+    pools.change_member(actor=plant.dana, member_id=member.pk, hosts=["host-2"], storage="storage-2")
+    plant.fill()
+    assert {m.host for m in plant.world().machines()} == {"host-2"}
+    assert {row[0] for row in plant.world().rows("SELECT storage FROM disk")} == {"storage-2"}
+    why = plant.desktops()[0].why
+    assert "clones to fast while its template lies on shared" in why[0]["reasons"][0]
+    assert why[1]["reasons"] == ["Host instant-1-1 is not among those chosen for the pool on instant-1."]
+    desktop = plant.ask(plant.alice).desktop
+    assert desktop is not None
+    brokering.release_desktop(actor=plant.alice, desktop_id=desktop.pk)
+    assert Operation.objects.get(kind=Kind.RECYCLE).parameters["storage"] == "storage-2"
+
+
+def test_one_host_has_no_more_of_a_pool_than_it_may_and_those_who_wait_are_told(plant: Plant) -> None:
+    plant.add_hypervisor(hosts=2)
+    plant.add_pool(spare=5, maximum_per_host=1)
+    plant.fill()
+    plant.step()
+    assert plant.count(State.READY) == 2
+    entitlements.entitle(actor=plant.dana, pool_id=plant.pool.pk, user_id=plant.dana.pk)
+    requests = [plant.ask(user) for user in (plant.alice, plant.bob, plant.dana)]
+    plant.step()
+    requests[-1].refresh_from_db()
+    assert "the pool may have 1 desktops on one host and has 1 there" in requests[-1].reason
+
+
+def test_one_pool_holds_different_operating_systems_by_different_copies(plant: Plant) -> None:
+    plant.add_hypervisor("linux")
+    plant.add_hypervisor("windows")
+    plant.add_pool(spare=4)
+    plant.world("windows").add_template("win11", content="windows")
+    plant.look("windows")
+    template = templates.create_template(actor=plant.dana, name="Windows 11", os="Windows")
+    version = templates.add_version(actor=plant.dana, template_id=template.pk)
+    machine = Machine.objects.get(hypervisor__name="windows", platform_id="template-win11")
+    copy = templates.link_copy(actor=plant.dana, version_id=version.pk, machine_id=machine.pk)
+    member = PoolMember.objects.get(hypervisor__name="windows")
+    pools.change_member(actor=plant.dana, member_id=member.pk, copy_id=copy.pk)
+    plant.fill(4)
+    for name, content in (("linux", "golden"), ("windows", "windows")):
+        world = plant.world(name)
+        assert {world.read(machine.id) for machine in world.machines()} == {content}
+        assert {d.copy.version.template.name for d in _on(plant, name)} == {
+            "Debian" if name == "linux" else "Windows 11"
+        }
+
+
+def test_a_template_that_was_switched_on_is_not_cloned_and_that_is_said(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(spare=1)
+    Machine.objects.filter(is_template=True).update(template_cannot="It is switched on.")
+    plant.ask(plant.alice)
+    plant.reconcile()
+    assert plant.count() == 0
+    assert "template golden on instant-1 cannot be cloned: It is switched on" in Request.objects.get().reason
+
+
+# --- shares of resources ---------------------------------------------------------------------------------------------
+
+
+def _shares(plant: Plant) -> list[int]:
+    """Weights, as the platform shows them."""
+    return sorted(plant.world().share(machine.id)[0] for machine in plant.world().machines())
+
+
+def test_a_pool_of_a_higher_class_gives_its_machines_their_share_once(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(resource_class="critical", spare=2)
+    plant.fill()
+    plant.until(lambda: _shares(plant) == [400, 400], "both machines have the share")
+    plant.step()
+    plant.step()
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == 2
+    assert {d.applied_share for d in plant.desktops()} == {"400/25/100/100"}
+
+
+def test_a_normal_pool_orders_no_shares_and_takes_back_what_it_had_given(office: Plant) -> None:
+    office.step()
+    assert not Operation.objects.filter(kind=Kind.SHARE).exists()
+    for resource_class, weight in (("low", 50), ("normal", 100)):
+        pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class=resource_class)
+        office.step()
+        assert _shares(office) == [weight, weight]
+
+
+def test_an_order_of_a_share_keeps_nobody_from_getting_the_desktop(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    orders = Operation.objects.filter(kind=Kind.SHARE, state="queued")
+    assert [order.changes for order in orders] == [False, False]
+    request = office.ask(office.alice)
+    assert request.state == Request.State.READY
+    office.step()
+    office.step()
+    assert set(_shares(office)) == {200}
+
+
+def test_a_desktop_that_got_a_fresh_disk_is_given_its_share_anew(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.step()
+    desktop = office.ask(office.alice).desktop
+    assert desktop is not None
+    brokering.release_desktop(actor=office.alice, desktop_id=desktop.pk)
+    office.pump()
+    desktop.refresh_from_db()
+    assert desktop.applied_share == "?"
+    office.fill()
+    office.until(lambda: {d.applied_share for d in office.desktops()} == {"200/0/100/0"}, "both have it again")
+
+
+def test_an_order_of_a_share_that_crossed_a_hand_over_is_given_again(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    order = Operation.objects.filter(kind=Kind.SHARE).first()
+    assert order is not None
+    Operation.objects.filter(pk=order.pk).update(state="running", next_poll_at=timezone.now())
+    desktop = Desktop.objects.get(operations=order)
+    Desktop.objects.filter(pk=desktop.pk).update(epoch=2, clean_epoch=2)
+    office.pump()
+    desktop.refresh_from_db()
+    assert desktop.applied_share == "?"
+
+
+def test_where_the_platform_knows_no_shares_none_are_ordered(office: Plant) -> None:
+    takes = [name for name in office.hypervisor().takes if name != "ShareResources"]
+    Hypervisor.objects.update(takes=takes)
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    assert not Operation.objects.filter(kind=Kind.SHARE).exists()
+
+
+def test_a_machine_that_refused_its_share_is_left_alone_for_an_hour(office: Plant) -> None:
+    pools.change_pool(actor=office.dana, pool_id=office.pool.pk, resource_class="high")
+    office.reconcile()
+    Operation.objects.filter(kind=Kind.SHARE).update(state="failed", finished_at=timezone.now())
+    office.reconcile()
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == 2
+    Operation.objects.update(finished_at=timezone.now() - timedelta(hours=2))
+    office.reconcile()
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == 4
+
+
+def test_shares_of_a_large_pool_are_ordered_in_batches(house: Estate) -> None:
+    Hypervisor.objects.update(takes=["ShareResources"])
+    Pool.objects.update(weight=300, resource_class="own", maximum=200, spare=120, minimum=0)
+    for number in range(reconcile.SHARES_AT_ONCE + 20):
+        house.make(name=f"many-{number:03d}")
+    _run(house)
+    _run(house)
+    assert Operation.objects.filter(kind=Kind.SHARE).count() == reconcile.SHARES_AT_ONCE

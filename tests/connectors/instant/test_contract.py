@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.base import Connector, Stamp, Surroundings
+from connectors.base import Connector, ResourceShare, Stamp, Surroundings
 from connectors.errors import ConnectorError
 from tests.connectors.broken import FAULTS, BrokenWorld
 from tests.connectors.contract import CHECKS, OURS, World, name_of
@@ -61,6 +61,9 @@ class Instant:
 
     def remove(self, machine: str) -> None:
         self.live.remove_machine(machine)
+
+    def share(self, machine: str) -> ResourceShare:
+        return ResourceShare(*self.live.share(machine))
 
     def close(self) -> None:
         for connector in self.opened:

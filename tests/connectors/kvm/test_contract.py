@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from connectors.base import OpenScreen
+from connectors.base import OpenScreen, ShareResources
 from tests.connectors import contract
 from tests.connectors.broken import FAULTS, BrokenWorld
 from tests.connectors.contract import CHECKS, World, name_of
@@ -14,10 +14,10 @@ from tests.connectors.kvm.worlds import LibvirtWorld
 
 CAUGHT = [(fault, check) for fault, checks in FAULTS.items() for check in checks]
 NEEDS_SCREENS = contract.check_a_screen_has_a_password_that_is_never_shown
-"""libvirt's test driver has no screens."""
+"""libvirt's test driver has no screens (and no shares)."""
 
 
-@pytest.mark.judges("kvm", "libvirt's test driver", but=(OpenScreen,))
+@pytest.mark.judges("kvm", "libvirt's test driver", but=(OpenScreen, ShareResources))
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract_on_libvirts_test_driver(check: Callable[[World], None], world: LibvirtWorld) -> None:
     check(world)

@@ -47,6 +47,15 @@ def is_settled(seen: Machine) -> bool:
     return bool(seen.addresses) and seen.agent is Agent.ANSWERING
 
 
+def test_a_network_without_a_way_out_is_kept_apart(world: LibvirtWorld) -> None:
+    world.conn.networkDefineXML("<network><name>exams</name><bridge name='exams0'/></network>")
+    try:
+        shown_networks = {net.name: (net.kind, net.is_isolated) for net in listing(world.connector()).networks}
+    finally:
+        world.conn.networkLookupByName("exams").undefine()
+    assert shown_networks == {"default": ("nat", False), "exams": ("isolated", True)}
+
+
 def test_a_guest_is_followed_from_silence_to_an_address(real: LibvirtWorld) -> None:
     connector = real.connector()
     machine = ref(real, made(real, connector, clone(real)))

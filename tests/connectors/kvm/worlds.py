@@ -12,7 +12,7 @@ from typing import Any
 import libvirt
 from lxml import etree
 
-from connectors.base import Connector, Stamp, Surroundings
+from connectors.base import Connector, ResourceShare, Stamp, Surroundings
 from connectors.kvm.connector import KvmConnector
 from connectors.kvm.settings import KvmSettings
 from tests.connectors.contract import OURS
@@ -95,6 +95,13 @@ class LibvirtWorld:
     def remove(self, machine: str) -> None:
         self._undefine(self.conn.lookupByUUIDString(machine))
         self._drop_volumes(f"deskyard-{machine}-")
+
+    def share(self, machine: str) -> ResourceShare:
+        """As the definition has it, by the scale of cgroups v2."""
+        tune = etree.fromstring(self.conn.lookupByUUIDString(machine).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        weight = int(tune.findtext("cputune/shares") or 100)
+        quota = int(tune.findtext("cputune/quota") or -1)
+        return ResourceShare(weight=weight, cpu_limit_percent=100 if quota < 0 else quota // 1000)
 
     def wipe(self) -> None:
         for domain in self._domains():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from connectors.base import ShareResources
 from tests.connectors.broken import FAULTS, BrokenWorld
 from tests.connectors.contract import CHECKS, World, check_a_screen_has_a_password_that_is_never_shown, name_of
 from tests.connectors.nutanix.worlds import PrismWorld
@@ -19,7 +20,7 @@ CAUGHT = [
 """Screens here have no password of their own that could be told twice: a fault of that kind is another connector's."""
 
 
-@pytest.mark.judges("nutanix", "the lab")
+@pytest.mark.judges("nutanix", "the lab", but=(ShareResources,))
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract(check: Callable[[World], None], world: PrismWorld) -> None:
     check(world)

@@ -6,6 +6,7 @@ libvirt; ids are not derived from keys, so that an order carried out twice leave
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ from connectors.base import (
     ScreenOpened,
     SetPower,
     Settings,
+    ShareResources,
     SnapshotTaken,
     Stage,
     Stamp,
@@ -90,6 +92,7 @@ class InstantConnector:
             RevertSnapshot,
             DeleteSnapshot,
             Reconfigure,
+            ShareResources,
             OpenScreen,
             ProbeAcceleration,
         }
@@ -113,6 +116,7 @@ class InstantConnector:
             RevertSnapshot: self._revert,
             DeleteSnapshot: self._delete_snapshot,
             Reconfigure: self._reconfigure,
+            ShareResources: self._share,
             OpenScreen: self._open_screen,
             ProbeAcceleration: self._probe,
         }
@@ -150,7 +154,8 @@ class InstantConnector:
                 for i, n, c, u in world.rows("SELECT * FROM storage")
             ),
             networks=tuple(
-                base.Network(id=str(i), name=str(n), kind="instant") for i, n in world.rows("SELECT * FROM network")
+                base.Network(id=str(i), name=str(n), kind="instant", is_isolated=bool(apart))
+                for i, n, apart in world.rows("SELECT * FROM network")
             ),
             templates=tuple(
                 base.Template(
@@ -488,6 +493,14 @@ class InstantConnector:
                 raise Unsupported(f"{machine.name} must be off to change its vCPUs or memory.")
             with self.world.change() as db:
                 db.execute("UPDATE machine SET vcpus = ?, memory_mib = ? WHERE id = ?", [vcpus, memory_mib, machine.id])
+        return Outcome(key=order.key, stage=Stage.DONE)
+
+    def _share(self, order: ShareResources) -> Outcome:
+        machine = self._same(order.machine)
+        with self.world.change() as db:
+            values = [machine.id, *dataclasses.astuple(order.share)]
+            db.execute("INSERT OR REPLACE INTO share VALUES (?, ?, ?, ?, ?)", values)
+            self._note(order, f"share {order.share.weight}", db)
         return Outcome(key=order.key, stage=Stage.DONE)
 
     def _open_screen(self, order: OpenScreen) -> Outcome:

@@ -20,13 +20,16 @@ SCHEMA = """
 PRAGMA journal_mode=WAL;
 CREATE TABLE host (id TEXT PRIMARY KEY, name TEXT, vcpus INT, memory_mib INT, is_up INT);
 CREATE TABLE storage (id TEXT PRIMARY KEY, name TEXT, capacity_mib INT, is_up INT);
-CREATE TABLE network (id TEXT PRIMARY KEY, name TEXT);
+CREATE TABLE network (id TEXT PRIMARY KEY, name TEXT, is_isolated INT);
 CREATE TABLE template (
     id TEXT PRIMARY KEY, name TEXT UNIQUE, storage TEXT, vcpus INT, memory_mib INT, disk_mib INT, content TEXT
 );
 CREATE TABLE machine (
     id TEXT PRIMARY KEY, name TEXT UNIQUE, power TEXT, vcpus INT, memory_mib INT, host TEXT,
     installation TEXT, key TEXT, stands_at REAL, answers_at REAL, seed TEXT
+);
+CREATE TABLE share (
+    machine TEXT PRIMARY KEY, weight INT, cpu_reservation INT, cpu_limit INT, memory_reservation INT
 );
 CREATE TABLE disk (id TEXT PRIMARY KEY, machine TEXT, storage TEXT, size_mib INT, content TEXT, of_order TEXT);
 CREATE INDEX disk_of_machine ON disk (machine);
@@ -98,7 +101,7 @@ class World:
             rows = [(f"host-{n}", f"{place.name}-{n}", vcpus, memory_mib, 1) for n in range(1, hosts + 1)]
             db.executemany("INSERT INTO host VALUES (?, ?, ?, ?, ?)", rows)
             db.execute("INSERT INTO storage VALUES ('storage-1', 'shared', ?, 1)", [disk_mib])
-            db.execute("INSERT INTO network VALUES ('network-1', 'office')")
+            db.execute("INSERT INTO network VALUES ('network-1', 'office', 0)")
         db.close()
         world = cls(place)
         world.add_template("golden")
@@ -166,6 +169,11 @@ class World:
                    FROM storage WHERE id = ?"""
         return int(self._db.execute(query, [storage]).fetchone()[0])
 
+    def share(self, machine_id: str) -> tuple[int, int, int, int]:
+        """Weight, CPU reservation, CPU limit, memory reservation (the last three in per cent)."""
+        found = self._db.execute("SELECT * FROM share WHERE machine = ?", [machine_id]).fetchone()
+        return found[1:] if found else (100, 0, 100, 0)
+
     def acts(self, what: str = "%") -> list[tuple[str, str, int, str]]:
         """(key, kind of order, attempt, what was done), oldest first."""
         return self._db.execute(
@@ -193,8 +201,9 @@ class World:
     def remove_machine(self, machine_id: str) -> None:
         """Somebody deletes a machine past the broker."""
         with self.change() as db:
-            for table, column in (("machine", "id"), ("disk", "machine"), ("snapshot", "machine")):
-                db.execute(f"DELETE FROM {table} WHERE {column} = ?", [machine_id])
+            db.execute("DELETE FROM machine WHERE id = ?", [machine_id])
+            for table in ("disk", "snapshot", "share"):
+                db.execute(f"DELETE FROM {table} WHERE machine = ?", [machine_id])
 
     def set_host_up(self, host: str, is_up: bool) -> None:
         self._db.execute("UPDATE host SET is_up = ? WHERE id = ?", [is_up, host])
