@@ -10,16 +10,19 @@ from tests.connectors.contract import CHECKS, World, name_of
 from tests.connectors.hyperv.worlds import HypervWorld
 
 
+@pytest.mark.judges("hyperv", "the lab")
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract_over_https(check: Callable[[World], None], world: HypervWorld) -> None:
     check(world)
 
 
+@pytest.mark.judges("hyperv", "the lab")
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract_with_sealed_messages(check: Callable[[World], None], sealed: HypervWorld) -> None:
     check(sealed)
 
 
+@pytest.mark.judges("hyperv", "the lab")
 @pytest.mark.parametrize("check", CHECKS, ids=name_of)
 def test_it_keeps_the_contract_on_a_cluster(check: Callable[[World], None], cluster: HypervWorld) -> None:
     check(cluster)
