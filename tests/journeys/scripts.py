@@ -205,8 +205,11 @@ def open_office(installation: Stack, hosts: Sequence[KvmHost], people: Sequence[
     return Office(installation, dana, list(hosts), hypervisors, made)
 
 
-def link_copy(dana: Script, version: str, hypervisor: str, *, is_probed: bool = True) -> str:
-    """Link the template that inventory finds, where it matters once it is known how the host boots guests; its id."""
+def link_copy(dana: Script, version: str, hypervisor: str, *, image: str = "", is_probed: bool = True) -> str:
+    """Link the template with this platform id, or the only one; the copy's id.
+
+    Where it matters, not before it is known how the host boots guests.
+    """
     dana.wait_for(f"/hypervisors/{hypervisor}", lambda found: bool(found["status"] == "up"), REACHED_S)
     if is_probed:
         dana.wait_for(
@@ -215,7 +218,8 @@ def link_copy(dana: Script, version: str, hypervisor: str, *, is_probed: bool = 
             REACHED_S,
         )
     machines = dana.wait_for(
-        f"/hypervisors/{hypervisor}/machines?is_template=true", lambda found: bool(found["total"]), REACHED_S
+        f"/hypervisors/{hypervisor}/machines?is_template=true&limit=500", lambda found: bool(found["total"]), REACHED_S
     )
-    copy: str = dana.post("/copies", {"version": version, "machine": machines["items"][0]["id"]})["id"]
+    found = [one["id"] for one in machines["items"] if image in ("", one["platform_id"])]
+    copy: str = dana.post("/copies", {"version": version, "machine": found[0]})["id"]
     return copy

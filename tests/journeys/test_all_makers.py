@@ -119,8 +119,9 @@ def house(installation: Stack, hosts: list[KvmHost], platforms: dict[str, Platfo
     installation.manage("shell", "-c", scripts.MAKE_PEOPLE.format(group=scripts.GROUP, names=names, password=PASSWORD))
     template = dana.post("/templates", {"name": "Everywhere", "os": "Linux"})["id"]
     version = dana.post("/versions", {"template": template})["id"]
+    images = {kind: platform.registration.template for kind, platform in platforms.items()}
     copies = [
-        scripts.link_copy(dana, version, hypervisor, is_probed=kind == "kvm")
+        scripts.link_copy(dana, version, hypervisor, image=images.get(kind, ""), is_probed=kind == "kvm")
         for kind, hypervisor in hypervisors.items()
     ]
     members = [{"copy_id": copy} for copy in copies]
