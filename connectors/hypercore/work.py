@@ -25,7 +25,7 @@ from connectors.hypercore.settings import HyperCoreSettings
 O = TypeVar("O", bound=Order)  # noqa: E741
 T = TypeVar("T")
 
-TASK_S = 0.4
+TASK_S = 0.3
 """When to ask after a task again."""
 WAIT_S = 0.6
 """When one who waits for their turn is to come again, a little later the more are before them."""
