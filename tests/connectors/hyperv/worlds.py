@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from connectors.base import Stamp, Surroundings
+from connectors.base import ResourceShare, Stamp, Surroundings
 from connectors.hyperv.connector import HypervConnector
 from connectors.hyperv.settings import HypervSettings
 from lab.clock import Clock
@@ -91,6 +91,11 @@ class HypervWorld:
     def names(self) -> Mapping[str, str]:
         with self.world:
             return {machine.id: machine.name for machine in self._all()}
+
+    def share(self, machine: str) -> ResourceShare:
+        """Hyper-V has no reservation of memory, only a priority."""
+        marks = self.machine(machine).marks
+        return ResourceShare(marks.get("weight", 100), marks.get("reserve", 0), marks.get("maximum", 100))
 
     def litter(self) -> set[str]:
         with self.world:
