@@ -66,7 +66,9 @@ def _deliver(hints: Hints) -> None:
         for (task, argument), length in zip(wanted, lengths, strict=True):
             if length == 1:
                 current_app.send_task(task, args=[argument], expires=30, retry=False, producer=None, ignore_result=True)
-    except (redis.RedisError, OSError, OperationalError) as error:
+    except (redis.RedisError, OSError, OperationalError, ValueError) as error:
+        # ValueError: redis-py reads on from a buffer that another thread has closed with its broken connection. The
+        # rows are committed, so whoever asked must not be told that it failed.
         if wanted:
             log.warning("nudge.dropped", tasks=sorted({task for task, _ in wanted}), reason=type(error).__name__)
 

@@ -112,6 +112,19 @@ def test_a_redis_that_does_not_answer_costs_a_moment_however_much_is_to_be_said(
     assert 0.15 < took_s < 5, "one wait, not a hundred"
 
 
+@pytest.mark.parametrize("error", [ValueError("I/O operation on closed file."), OSError(), redis.TimeoutError()])
+def test_a_hint_whose_connection_breaks_is_dropped(
+    error: Exception, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is about is committed by then: whoever asked is not told that it failed."""
+
+    def breaks(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(nudges.current_app, "send_task", breaks)
+    nudges.nudge(nudges.PUMP, "one")
+
+
 def test_a_hint_that_was_lost_is_given_again_however_many_follow_it(server: redis.Redis) -> None:
     nudges.nudge(nudges.INVENTORY, "one")
     server.delete("deskyard")  # the task is lost on its way to a worker
