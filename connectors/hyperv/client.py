@@ -117,11 +117,24 @@ class Line:
         self._has_answered = False
         self._is_fair = True
         """Whether the host may be expected to say something, if only "timed out", before we hang up."""
+        self._heard_at = 0.0
+        self._operation_s = 0
         self.has_signed_in = threading.Event()
         """Set once this host has taken a message of ours."""
 
     def __repr__(self) -> str:
         return f"<Line {self.address}>"
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the host has not even said "timed out" when it was time to."""
+        return time.monotonic() > self._heard_at + self._operation_s + 1
+
+    def late(self) -> ConnectorError:
+        """What to say of a call that is not back by its deadline: the host is slow, or is not there."""
+        if self._has_answered and not self.is_silent:
+            return self._is_late()
+        return Unreachable(f"Host {self.address} did not answer in time. {faults.ADVICE[Unreachable]}")
 
     def run(self, name: str, parameters: Mapping[str, object], deadline: float) -> Mapping[str, Any]:
         """What the script returned. Raises ConnectorError; Busy if the host answers but did not finish in time."""
@@ -276,12 +289,22 @@ class Line:
         A password that no host has taken yet is never tried twice.
         """
         try:
-            return call()
+            return self._heard(call)
         except InvalidCredentialsError:
             if not self._has_answered:
                 raise
         self._reset_transport()
-        return call()
+        return self._heard(call)
+
+    def _heard(self, call: Callable[[], T]) -> T:
+        """The call, with a note of when the host has last said anything, a fault included."""
+        try:
+            result = call()
+        except (WinRMOperationTimeoutError, WSManFaultError):
+            self._heard_at = time.monotonic()
+            raise
+        self._heard_at = time.monotonic()
+        return result
 
     def _drop_shell(self) -> None:
         if self._shell and self._protocol is not None:
@@ -300,7 +323,7 @@ class Line:
         operation_s = max(1, min(OPERATION_S, int(left - 1)))
         protocol.operation_timeout_sec = operation_s
         read_s = max(0.2, min(left, operation_s + 5))
-        self._is_fair = read_s > operation_s
+        self._is_fair, self._operation_s = read_s > operation_s, operation_s
         # requests takes the pair (connect, read), pywinrm only hands it on.
         protocol.transport.read_timeout_sec = (max(0.2, min(CONNECT_S, left)), read_s)  # type: ignore[assignment]
         return protocol

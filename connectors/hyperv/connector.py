@@ -120,8 +120,7 @@ class HypervConnector:
                 for machine in look.seen.machines:
                     self._rounds.last_host[machine.id] = address
             else:
-                words = f"Host {address} did not answer in time. {faults.ADVICE[Unreachable]}"
-                silent[address] = look.error or Unreachable(words)
+                silent[address] = look.error or look.desk.line.late()
         for error in silent.values():
             if isinstance(error, CredentialsRejected) or not seen:
                 raise error

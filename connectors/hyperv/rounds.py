@@ -130,6 +130,8 @@ class Going:
     masters: Masters
     data: dict[str, object]
     """The receipt."""
+    plain: Request | None = None
+    """What the script is told in any case; made once, for a seed takes a moment."""
     hint: str = ""
     """The host that showed its machine last."""
     asking: set[str] = field(default_factory=set)
@@ -171,7 +173,9 @@ class Going:
     # --- whom to ask what ---
 
     def request(self) -> Request:
-        request = mapping.request_of(self.order, self.settings)
+        if self.plain is None:
+            self.plain = mapping.request_of(self.order, self.settings)
+        request = dict(self.plain)
         if isinstance(self.order, CloneMachine | RecycleMachine):
             self.master = request["master"] = self.data.get("master") or self.masters.fresh(self.order.template)
         if isinstance(self.order, SetPower) and self.order.action is PowerAction.SHUTDOWN:
@@ -365,7 +369,7 @@ class Rounds:
             going = self.going.get(receipt.order.key)
             if going is None:
                 hint = self.last_host.get(machine, "")
-                going = Going(receipt.order, self.settings, self.masters, dict(receipt.data), hint)
+                going = Going(receipt.order, self.settings, self.masters, dict(receipt.data), hint=hint)
                 self.going[going.key] = going
             going.order = receipt.order
             try:

@@ -594,7 +594,7 @@ def test_one_powershell_serves_a_round_however_many_orders_there_are(world: Hype
     orders: list[CloneMachine] = [clone(world) for _ in range(50)]
     before = world.starts
     outcomes = submit(connector, orders)
-    assert world.starts == before + 1
+    assert world.starts <= before + 1
     waiting = [Receipt(order, outcomes[order.key].receipt or {}) for order in orders]
     poll(connector, [receipt for receipt in waiting if outcomes[receipt.order.key].stage is Stage.RUNNING])
     assert world.starts <= before + 2

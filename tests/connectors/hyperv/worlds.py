@@ -106,6 +106,16 @@ class HypervWorld:
         with self.world:
             self.world.machine(machine).marks["notes"] = json.dumps(mark, separators=(",", ":"))
 
+    def share(self, machine: str) -> ResourceShare:
+        """Set-VMProcessor's words; memory is static, so there is nothing to reserve."""
+        with self.world:
+            marks = self.world.machine(machine).marks
+            return ResourceShare(
+                weight=marks.get("weight", 100),
+                cpu_reservation_percent=marks.get("reserve", 0),
+                cpu_limit_percent=marks.get("maximum", 100),
+            )
+
     def remove(self, machine: str) -> None:
         with self.world:
             found = self.world.machine(machine)
