@@ -37,7 +37,7 @@ class _Known:
 
     id: str
     machine: Machine | None
-    template: Template | None = None
+    """None: a template."""
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ class Watch:
             rows.machines.append(seen)
         elif kind == "HostSystem":
             rows.hosts.append(mapping.host(seen))
-        elif kind in ("Datastore", "StoragePod"):
+        elif kind == "Datastore":
             rows.storages.append(mapping.storage(seen))
         elif kind in ("Network", "DistributedVirtualPortgroup", "OpaqueNetwork"):
             if network := mapping.network(seen):
@@ -227,9 +227,7 @@ class Watch:
                 problems.append("the templates could not be read in time")
                 candidates = []
             for one in candidates:
-                template = mapping.template(one, details.get(one.id))
-                known[one.id].template = template
-                templates.append(template)
+                templates.append(mapping.template(one, details.get(one.id)))
         return machines, templates, known
 
     # --- incremental ---

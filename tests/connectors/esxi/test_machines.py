@@ -202,6 +202,8 @@ def test_a_machine_to_which_vcenter_gave_another_uuid_is_found_by_its_stamp(vcen
     machine = made(vcenter, vcenter.connector(), again(order))
     assert machine.machine_id != squatter.id
     assert machine.stamp == Stamp(OURS, order.key)
+    with vcenter.world:
+        vcenter.world.machines[machine.machine_id].name = "renamed by somebody"
     assert made(vcenter, vcenter.connector(), again(order)).machine_id == machine.machine_id
     rest = MachineRef("", Stamp(OURS, order.key))
     do(vcenter, vcenter.connector(), DeleteMachine(key=new_key(), machine=rest))
