@@ -210,6 +210,14 @@ def test_a_machine_to_which_vcenter_gave_another_uuid_is_found_by_its_stamp(vcen
     assert set(vcenter.machines()) == {squatter.id}
 
 
+def test_a_session_that_ends_while_a_stamp_is_looked_for_costs_nothing(vcenter: EsxiWorld) -> None:
+    connector = vcenter.connector()
+    connector.check(soon())
+    vcenter.faults.add("session_expires", "^RetrievePropertiesEx$")
+    machine = made(vcenter, connector, again(clone(vcenter)))
+    assert list(vcenter.machines()) == [machine.machine_id]
+
+
 def test_a_machine_of_somebody_else_with_our_uuid_is_let_be(vcenter: EsxiWorld) -> None:
     order = clone(vcenter)
     with vcenter.world:
