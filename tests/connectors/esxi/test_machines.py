@@ -418,7 +418,6 @@ def test_a_machine_that_is_on_grows_only_where_it_may(vcenter: EsxiWorld) -> Non
     assert isinstance(refuse(vcenter, connector, smaller), Unsupported)
 
 
-@pytest.mark.judges("esxi", "the lab's vCenter and ESXi", ShareResources)
 def test_shares_are_set_once_and_a_share_that_is_set_is_let_be(world: EsxiWorld) -> None:
     connector = world.connector()
     machine = ref(world, made(world, connector, clone(world)))
