@@ -26,6 +26,7 @@ effort.load_profile()
 
 LONGEST = (
     "crash/test_real.py", "deploy/test_run.py", "journeys/", "bench/", "crash/", "connectors/kvm/",
+    "connectors/esxi/",
 )  # fmt: skip
 """Files that take minutes, longest first: begun last, one would go on long after all others have ended."""
 

@@ -27,6 +27,7 @@ VIEWED = (
     vim.VirtualMachine, vim.HostSystem, vim.Datastore, vim.Network, vim.Datacenter, vim.Folder, vim.ComputeResource,
 )  # fmt: skip
 NOT_SEEN = ("NoPermission", "NotAuthenticated", "SecurityError")
+STALE = ("ManagedObjectNotFound", "InvalidCollectorVersion")
 UPDATES = 500
 """Changed objects in an answer."""
 
@@ -37,7 +38,7 @@ class _Known:
 
     id: str
     machine: Machine | None
-    template: Template | None = None
+    """None: a template."""
 
 
 @dataclass(slots=True)
@@ -82,13 +83,12 @@ class Watch:
         try:
             return self._complete(stop_at) if counted is None else self._increment(counted, stop_at)
         except VimFault as fault:
-            if self._shared.learns_from(fault):
-                self._start_anew()
-                return self._complete(stop_at)
-            if counted is not None and fault.is_a("ManagedObjectNotFound", "InvalidCollectorVersion"):
-                self._start_anew()
-                return self._complete(stop_at)
-            raise
+            # The session may have ended meanwhile, and with it view, pages and collector.
+            is_stale = self._generation != self._client.generation
+            if not (is_stale or self._shared.learns_from(fault) or fault.is_a(*STALE)):
+                raise
+            self._start_anew()
+            return self._complete(stop_at)
 
     def _start_anew(self) -> None:
         """Views, collectors and cursors belonged to a session that has ended."""
@@ -174,7 +174,7 @@ class Watch:
             rows.machines.append(seen)
         elif kind == "HostSystem":
             rows.hosts.append(mapping.host(seen))
-        elif kind in ("Datastore", "StoragePod"):
+        elif kind == "Datastore":
             rows.storages.append(mapping.storage(seen))
         elif kind in ("Network", "DistributedVirtualPortgroup", "OpaqueNetwork"):
             if network := mapping.network(seen):
@@ -227,9 +227,7 @@ class Watch:
                 problems.append("the templates could not be read in time")
                 candidates = []
             for one in candidates:
-                template = mapping.template(one, details.get(one.id))
-                known[one.id].template = template
-                templates.append(template)
+                templates.append(mapping.template(one, details.get(one.id)))
         return machines, templates, known
 
     # --- incremental ---

@@ -15,7 +15,7 @@ from lxml import etree
 NAMESPACE = "urn:vim25"
 VERSION = "6.5"
 """The API version that is spoken: newer servers answer in it, without types it does not have."""
-ACTION = f"urn:vim25/{VERSION}"
+ACTION = f'"urn:vim25/{VERSION}"'
 
 _OPEN = (
     '<?xml version="1.0" encoding="UTF-8"?>'

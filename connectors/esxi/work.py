@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -208,6 +209,19 @@ class Work(Generic[O]):
 
     def find_stamped(self, stamp: Stamp) -> Vm | None:
         """The machine that bears this stamp, whatever its uuid is: vCenter changes uuids that it thinks are double."""
+        for is_last in (False, True):
+            self.client.service(self.deadline)
+            generation = self.client.generation
+            try:
+                return self._find_stamped(stamp)
+            except VimFault as fault:
+                # A view ends with its session; and a server may not know the properties by which stamps are read.
+                has_ended = generation != self.client.generation
+                if not (self.shared.learns_from(fault) or (has_ended and not is_last)):
+                    raise
+        return self._find_stamped(stamp)
+
+    def _find_stamped(self, stamp: Stamp) -> Vm | None:
         view = self.manager(vim.view.ViewManager, "viewManager").CreateContainerView(
             container=vim.Folder(self.service.id("rootFolder")), type=[vim.VirtualMachine], recursive=True
         )
@@ -215,16 +229,13 @@ class Work(Generic[O]):
             for page in self.client.read([(VM, self.shared.stamp_paths)], self.deadline, view=view._moId):
                 for seen in page:
                     if self.shared.learns_from(seen):
-                        return self.find_stamped(stamp)
+                        return self._find_stamped(stamp)
                     if mapping.stamp(seen) == stamp:
                         return self.look(seen.id)
             return None
-        except VimFault as fault:
-            if self.shared.learns_from(fault):
-                return self.find_stamped(stamp)
-            raise
         finally:
-            self.object(vim.view.ContainerView, view._moId).DestroyView()
+            with suppress(VimFault):
+                self.object(vim.view.ContainerView, view._moId).DestroyView()
 
     def find_ours(self, ref: MachineRef, more: Iterable[str] = ()) -> Vm | None:
         """The machine once its stamp has been compared; None if it is gone. Raises `Conflict`."""

@@ -198,6 +198,28 @@ def test_a_session_that_ended_gives_a_complete_listing(vcenter: EsxiWorld) -> No
     assert told.complete
 
 
+def test_a_session_that_ends_between_two_pages_costs_nothing(vcenter: EsxiWorld) -> None:
+    """The view and the pages not fetched end with it."""
+    with vcenter.world:
+        for number in range(13):
+            vcenter.world.create(f"m{number}")
+    connector = vcenter.connector()
+    listing(connector)
+    vcenter.server.page = 5
+    vcenter.faults.add("session_expires", "ContinueRetrievePropertiesEx")
+    assert len(listing(connector).machines) == 13
+
+
+def test_a_collector_that_the_server_forgot_gives_a_complete_listing(vcenter: EsxiWorld) -> None:
+    connector = vcenter.connector()
+    seen = increment(connector, listing(connector))
+    for session in vcenter.server._sessions.values():
+        session.watchers.clear()
+    told = connector.inventory(seen.cursor, soon())
+    assert told.complete
+    assert increment(connector, told).gone == ()
+
+
 def test_an_address_that_appears_is_told(vcenter: EsxiWorld) -> None:
     connector = vcenter.connector()
     machine = made(vcenter, vcenter.connector(), clone(vcenter, power_on=True))

@@ -202,10 +202,20 @@ def test_a_machine_to_which_vcenter_gave_another_uuid_is_found_by_its_stamp(vcen
     machine = made(vcenter, vcenter.connector(), again(order))
     assert machine.machine_id != squatter.id
     assert machine.stamp == Stamp(OURS, order.key)
+    with vcenter.world:
+        vcenter.world.machines[machine.machine_id].name = "renamed by somebody"
     assert made(vcenter, vcenter.connector(), again(order)).machine_id == machine.machine_id
     rest = MachineRef("", Stamp(OURS, order.key))
     do(vcenter, vcenter.connector(), DeleteMachine(key=new_key(), machine=rest))
     assert set(vcenter.machines()) == {squatter.id}
+
+
+def test_a_session_that_ends_while_a_stamp_is_looked_for_costs_nothing(vcenter: EsxiWorld) -> None:
+    connector = vcenter.connector()
+    connector.check(soon())
+    vcenter.faults.add("session_expires", "^RetrievePropertiesEx$")
+    machine = made(vcenter, connector, again(clone(vcenter)))
+    assert list(vcenter.machines()) == [machine.machine_id]
 
 
 def test_a_machine_of_somebody_else_with_our_uuid_is_let_be(vcenter: EsxiWorld) -> None:
@@ -408,7 +418,6 @@ def test_a_machine_that_is_on_grows_only_where_it_may(vcenter: EsxiWorld) -> Non
     assert isinstance(refuse(vcenter, connector, smaller), Unsupported)
 
 
-@pytest.mark.judges("esxi", "the lab's vCenter and ESXi", ShareResources)
 def test_shares_are_set_once_and_a_share_that_is_set_is_let_be(world: EsxiWorld) -> None:
     connector = world.connector()
     machine = ref(world, made(world, connector, clone(world)))

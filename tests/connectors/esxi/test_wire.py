@@ -27,6 +27,11 @@ def test_a_clone_survives_one_fault_after_another(first: Fault, second: Fault, v
     check_changing(vcenter, first, second)
 
 
+@pytest.mark.parametrize(("first", "second"), SOME_PAIRS, ids=named)
+def test_a_listing_survives_one_fault_after_another(first: Fault, second: Fault, vcenter: EsxiWorld) -> None:
+    check_reading(vcenter, first, second)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=named)
 def test_listings_and_clones_survive_any_two_faults(first: Fault, second: Fault, world: EsxiWorld) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from connectors.base import ResourceShare, Stamp, Surroundings
 from connectors.esxi.connector import EsxiConnector
@@ -150,6 +151,21 @@ class EsxiWorld:
             self.server.things.folders.discard(self.server.things.home(there))
             self.world.delete(machine)
 
+    def share(self, machine: str) -> ResourceShare:
+        """What vSphere would give it, in percents of its own size. CPU and memory must agree on the weight."""
+        with self.world:
+            there = self.world.machines[machine]
+            cpu, memory = there.marks.get("cpu", UNSHARED), there.marks.get("memory", UNSHARED)
+            mhz = there.vcpus * CORE_MHZ
+        weights = {_weight(cpu, 1000 * there.vcpus), _weight(memory, 10 * there.memory_mib)}
+        assert len(weights) == 1, weights
+        return ResourceShare(
+            weight=weights.pop(),
+            cpu_reservation_percent=round(100 * cpu["reservation"] / mhz),
+            cpu_limit_percent=100 if cpu["limit"] < 0 else round(100 * cpu["limit"] / mhz),
+            memory_reservation_percent=round(100 * memory["reservation"] / there.memory_mib),
+        )
+
     def sent(self, method: str) -> list[bytes]:
         """The bodies of all requests of that method so far."""
         return [seen.body for seen in self.server.requests if seen.label == method]
@@ -162,6 +178,15 @@ class EsxiWorld:
             connector.close()
         self._mute.close()
         self.server.stop()
+
+
+UNSHARED = {"level": "normal", "shares": 0, "reservation": 0, "limit": -1}
+CORE_MHZ = 2_600
+
+
+def _weight(allocation: dict[str, Any], normal: int) -> int:
+    levels = {"low": 50, "normal": 100, "high": 200}
+    return levels.get(allocation["level"]) or round(100 * allocation["shares"] / normal)
 
 
 def stamp_of(machine: Machine) -> Stamp | None:
