@@ -121,7 +121,7 @@ def test_a_hint_whose_connection_breaks_is_dropped(
     def breaks(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(nudges.current_app, "send_task", breaks)
+    monkeypatch.setattr("broker.services.nudges.current_app.send_task", breaks)
     nudges.nudge(nudges.PUMP, "one")
 
 

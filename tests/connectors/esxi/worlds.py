@@ -12,7 +12,6 @@ from connectors.esxi.connector import EsxiConnector
 from connectors.esxi.settings import EsxiSettings
 from lab.clock import Clock
 from lab.esxi.server import EsxiServer
-from lab.esxi.things import CORE_MHZ
 from lab.faults import Faults
 from lab.nouns import Machine, Power
 from lab.world import World
@@ -24,9 +23,6 @@ INSTALLATION, KEY = "deskyard.installation", "deskyard.key"
 
 FAST = 60.0
 """Virtual seconds a second."""
-
-LEVELS = {"low": 50, "normal": 100, "high": 200}
-"""What vSphere's levels of shares weigh, where normal is 100."""
 
 
 class EsxiWorld:
@@ -108,20 +104,6 @@ class EsxiWorld:
     def names(self) -> Mapping[str, str]:
         with self.world:
             return {machine.id: machine.name for machine in self._others()}
-
-    def share(self, machine: str) -> ResourceShare:
-        """By vSphere's own scale: 1,000 shares a vCPU are normal."""
-        there = self.machine(machine)
-        cpu, memory = there.marks.get("cpu"), there.marks.get("memory")
-        if cpu is None or memory is None:
-            return ResourceShare()
-        whole_mhz = there.vcpus * CORE_MHZ
-        return ResourceShare(
-            weight=LEVELS.get(cpu["level"]) or cpu["shares"] * 100 // (1000 * there.vcpus),
-            cpu_reservation_percent=cpu["reservation"] * 100 // whole_mhz,
-            cpu_limit_percent=100 if cpu["limit"] < 0 else cpu["limit"] * 100 // whole_mhz,
-            memory_reservation_percent=memory["reservation"] * 100 // there.memory_mib,
-        )
 
     def litter(self) -> set[str]:
         """Files of disks that are not the golden image's, and folders made by hand."""

@@ -92,11 +92,6 @@ class HypervWorld:
         with self.world:
             return {machine.id: machine.name for machine in self._all()}
 
-    def share(self, machine: str) -> ResourceShare:
-        """Hyper-V has no reservation of memory, only a priority."""
-        marks = self.machine(machine).marks
-        return ResourceShare(marks.get("weight", 100), marks.get("reserve", 0), marks.get("maximum", 100))
-
     def litter(self) -> set[str]:
         with self.world:
             return self.estate.litter()
