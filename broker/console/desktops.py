@@ -22,6 +22,8 @@ from broker.services import desktops as services
 from broker.services.errors import Clash, Invalid
 
 OPERATIONS_SHOWN = 10
+NAMED = 5
+"""Desktops named one by one where something was not ordered."""
 STATES = {
     "ready": "Ready",
     "assigned": "Assigned",
@@ -96,17 +98,23 @@ def power_of_many(request: HttpRequest) -> HttpResponse:
     def do() -> str:
         if not verb or not ids:
             raise Invalid(_("Choose desktops and an action first."))
-        started, refused = power.set_power_of_many(actor=actor, desktop_ids=ids, action=action)
-        # Most refusals begin with the desktop's name themselves.
-        why = " ".join(words if words.startswith(name) else f"{name}: {words}" for name, words in refused[:5])
-        if not started:
-            raise Clash(_("Nothing was ordered. %s") % why)
-        message = ngettext("Ordered for %d desktop.", "Ordered for %d desktops.", len(started)) % len(started)
-        if refused:
-            message += " " + _("Not for %(n)d: %(why)s") % {"n": len(refused), "why": why}
-        return message
+        wanted = Desktop.objects.filter(pk__in=ids)
+        return _said(power.set_power_of_many(actor=actor, wanted=wanted, action=action))
 
     return ask_first(request, question, do, came_from(request, reverse("console:desktops")))
+
+
+def _said(ordered: power.Ordered) -> str:
+    """What was ordered, and for which not and why. Raises `Clash` if that is for all of them."""
+    why = ", ".join(f"{desktop.name} is {words}" for desktop, words in ordered.skipped[:NAMED])
+    if not ordered.operations:
+        raise Clash(_("Nothing was ordered. %s.") % why)
+    count = len(ordered.operations)
+    message = ngettext("Ordered for %d desktop.", "Ordered for %d desktops.", count) % count
+    if ordered.skipped:
+        more = " …" if len(ordered.skipped) > NAMED else "."
+        message += " " + _("Not for %(n)d: %(why)s") % {"n": len(ordered.skipped), "why": why + more}
+    return message
 
 
 @administrators_only

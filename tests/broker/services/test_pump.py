@@ -303,6 +303,47 @@ def test_with_little_budget_the_person_is_served(house: Estate) -> None:
     assert [o.pk for o in pump._choose(_lease(house), house.hypervisor)] == [person.pk]
 
 
+def test_a_thousand_power_orders_never_exceed_the_budget_and_starve_nobody(house: Estate) -> None:
+    """All of them slow: who waits for one desktop finds a place at once, round after round, and the rest gets done."""
+    Hypervisor.objects.update(power_budget=10)
+    now = timezone.now()
+    queued = _running(house.hypervisor.pk, 0, 1000)
+    for operation in queued:
+        operation.state, operation.rank, operation.cause = State.QUEUED, 50, "by the schedule Evenings"
+    Operation.objects.bulk_create(queued)
+    lease = _lease(house)
+    connector = Recording()
+    flying = Operation.objects.filter(state=State.RUNNING)
+    _round(house, connector, lease)
+    assert flying.count() == 8, "two places are kept"
+    for _ in range(2):
+        person = _order(house, rank=operations.RANK_PERSON, created_at=now)
+        _round(house, connector, lease)
+        assert _states(person) == [State.RUNNING]
+    assert flying.count() == 10
+    last = _order(house, rank=operations.RANK_PERSON)
+    _round(house, connector, lease)
+    assert _states(last) == [State.QUEUED]
+    assert flying.count() == 10, "the budget holds for everybody"
+    flying.filter(pk__in=[operation.pk for operation in queued]).update(state=State.DONE)
+    _round(house, connector, lease)
+    assert _states(last) == [State.RUNNING]
+    assert flying.count() == 8
+    for _ in range(130):
+        flying.update(state=State.DONE)
+        _round(house, connector, lease)
+        assert flying.count() <= 8
+    assert not Operation.objects.filter(state=State.QUEUED).exists()
+
+
+def test_one_of_many_may_stand_in_the_queue_for_long_and_its_time_begins_when_it_is_sent(house: Estate) -> None:
+    soon = timezone.now() + timedelta(seconds=operations.STAGGERED_S)
+    order = _order(house, cause="by the schedule Evenings", deadline_at=soon)
+    pump._choose(_lease(house), house.hypervisor)
+    order.refresh_from_db()
+    assert order.deadline_at < timezone.now() + timedelta(seconds=operations.DEADLINE_S[Kind.POWER] + 1)
+
+
 def test_nothing_is_sent_before_its_time(house: Estate) -> None:
     _order(house, not_before=timezone.now() + timedelta(seconds=30))
     assert pump._choose(_lease(house), house.hypervisor) == []
