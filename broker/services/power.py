@@ -98,9 +98,7 @@ def set_power_of_many(*, actor: User, wanted: QuerySet[Desktop], action: str, at
     with transaction.atomic():
         rows = locked(wanted)
         if at_most is not None and len(rows) > at_most:
-            raise Clash(
-                f"{len(rows)} desktops fit by now, and you were shown {at_most}. Look again first."
-            )
+            raise Clash(f"{len(rows)} desktops fit by now, and you were shown {at_most}. Look again first.")
         found = select(action, [facts_of(desktop) for desktop in rows.values()])
         others = len(found.chosen) - 1
         cause = f"together with {others} other{'s' if others > 1 else ''}" if others > 0 else ""

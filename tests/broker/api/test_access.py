@@ -169,6 +169,7 @@ CHANGES: list[tuple[str, str, object]] = [
     ("DELETE", "/pools/{id}/members/{id}", None),
     ("POST", "/entitlements", {"pool": "{id}", "user": "charlie"}),
     ("DELETE", "/entitlements/{id}", None),
+    ("POST", "/desktops/power", {"filter": {"state": "ready"}, "action": "on"}),
     ("POST", "/desktops/{id}/retire", None),
     ("POST", "/desktops/{id}/forget", None),
     ("POST", "/desktops/{id}/recycle", None),
