@@ -164,6 +164,7 @@ CHANGES: list[tuple[str, str, object]] = [
     ("PATCH", "/pools/{id}", {"spare": 1}),
     ("DELETE", "/pools/{id}", None),
     ("POST", "/pools/{id}/resume", None),
+    ("GET", "/pools/{id}/schedules", None),
     ("POST", "/pools/{id}/members", {"copy_id": "{id}"}),
     ("PATCH", "/pools/{id}/members/{id}", {"weight": 1}),
     ("DELETE", "/pools/{id}/members/{id}", None),
