@@ -36,6 +36,9 @@ def zone_choices() -> list[tuple[str, Any]]:
 
 
 class ScheduleForm(forms.Form):
+    hides_optional = True
+    """How many is asked only where it is needed, and the choice of a calendar says what none means."""
+
     name = forms.CharField(label="Name", max_length=100, help_text="Such as Weekday mornings; operations name it.")
     does = forms.ChoiceField(label="What it does", choices=DOES, widget=forms.RadioSelect, initial=Reach.ALL)
     amount = forms.IntegerField(

@@ -3,7 +3,7 @@
 function show(form) {
   const boxes = [...form.querySelectorAll("tbody input[type=checkbox]")];
   const everywhere = form.querySelector("[data-choose-all]:checked");
-  boxes.forEach((box) => (box.disabled = Boolean(everywhere)));
+  [...boxes, form.querySelector("[data-check-all]")].forEach((box) => box && (box.disabled = Boolean(everywhere)));
   const chosen = boxes.filter((box) => box.checked).length;
   const count = everywhere ? everywhere.dataset.chooseAll : chosen;
   form.querySelectorAll("[data-chosen-count]").forEach((place) => (place.textContent = count));
