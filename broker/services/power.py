@@ -116,8 +116,10 @@ def set_power_of_many(*, actor: User, wanted: QuerySet[Desktop], action: str, at
 
 def locked(wanted: QuerySet[Desktop]) -> dict[UUID, Desktop]:
     """The desktops with their facts, in the order of their ids, as everybody locks them. Call inside a transaction."""
-    rows = with_facts(wanted.order_by("pk")).select_for_update(no_key=True, of=("self",))
-    return {desktop.pk: desktop for desktop in rows}
+    rows = wanted.order_by("pk").select_for_update(no_key=True, of=("self",))
+    ids = list(rows.values_list("pk", flat=True))
+    # Looked at once they are locked: a statement that waited for a lock does not see to whom they were given meanwhile.
+    return {desktop.pk: desktop for desktop in with_facts(Desktop.objects.filter(pk__in=ids)).order_by("pk")}
 
 
 def order_together(
