@@ -359,8 +359,8 @@ def schedule(people: int, desktops: int) -> dict[str, Any]:
         )
         for name in ("Evenings", "Nights")
     ]  # fmt: skip
-    clocks = [lambda pk=row.pk: schedules.run(pk) for row in due * 8]  # type: ignore[misc]
-    asking = [lambda user=user: ground.ask(user) for user in ground.people]  # type: ignore[misc]
+    clocks = [lambda pk=row.pk: schedules.run(pk) for row in due * 8]
+    asking = [lambda user=user: ground.ask(user) for user in ground.people]
     # Both at once from the first thread on.
     results = at_once([call for pair in zip_longest(clocks, asking) for call in pair if call])
     unfinished = Operation.objects.filter(desktop__pool=ground.pool, state="queued").exclude(cause="")
