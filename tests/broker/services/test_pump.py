@@ -223,7 +223,7 @@ class Turned(Recording):
 
 def test_a_hypervisor_that_is_busy_is_asked_for_half_as_much_until_it_has_caught_up(house: Estate) -> None:
     Hypervisor.objects.update(build_budget=1, power_budget=8)
-    orders = [_order(house) for _ in range(20)]
+    orders = [_order(house, rank=operations.RANK_PERSON) for _ in range(20)]
     lease = _lease(house)
     _round(house, Turned(), lease)
     house.hypervisor.refresh_from_db()
@@ -334,6 +334,13 @@ def test_a_thousand_power_orders_never_exceed_the_budget_and_starve_nobody(house
         _round(house, connector, lease)
         assert flying.count() <= 8
     assert not Operation.objects.filter(state=State.QUEUED).exists()
+
+
+def test_what_is_kept_for_people_is_a_share_of_what_a_busy_hypervisor_is_asked_for_now(house: Estate) -> None:
+    Hypervisor.objects.update(power_budget=20, halvings=5, halved_at=timezone.now())
+    order = _order(house, cause="by the schedule Evenings")
+    _round(house, Recording())
+    assert _states(order) == [State.RUNNING]
 
 
 def test_one_of_many_may_stand_in_the_queue_for_long_and_its_time_begins_when_it_is_sent(house: Estate) -> None:

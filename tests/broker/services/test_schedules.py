@@ -359,7 +359,7 @@ def test_a_desktop_whose_start_was_not_sent_is_given_out_and_started_first(house
     morning.refresh_from_db()
     start = Operation.objects.get(desktop=free, state="queued")
     assert (request.desktop_id, morning.state) == (free.pk, Operation.State.CANCELLED)
-    assert (start.rank, start.requested_by) == (operations.RANK_PERSON, house.bob)
+    assert (start.rank, start.requested_by) == (operations.rank_for_person(house.pool.priority), house.bob)
 
 
 @pytest.mark.parametrize("fields", [{"state": "sent"}, {"state": "running"}, {"attempt": 1}])
