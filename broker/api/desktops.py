@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import HttpRequest
-from ninja import Query, Router
+from ninja import Field, Query, Router, Status
 
 from broker.api.access import administrator, caller, person
 from broker.api.operations import OperationOut, show_operation
 from broker.api.pages import Page, Window, one, page
 from broker.api.shapes import In, Out, Switch
 from broker.domain.lifecycle import State
+from broker.domain.power import DesktopFacts
 from broker.models import Desktop
 from broker.selectors import desktops as selectors
+from broker.selectors import power as power_selectors
 from broker.services import brokering, power, screens
 from broker.services import desktops as services
+from broker.services.errors import Invalid
 
 router = Router(tags=["desktops"])
+MANY = 500
+"""Ids in one order; more are named by a filter."""
 
 
 class DesktopOut(Out):
@@ -85,8 +92,48 @@ class ConnectOut(Out):
     operation: OperationOut
 
 
+PowerWord = Literal["on", "off", "shutdown", "reboot", "reset", "suspend", "resume"]
+
+
 class PowerIn(In):
-    action: Literal["on", "off", "shutdown", "reboot", "reset", "suspend", "resume"]
+    action: PowerWord
+
+
+class PowerFilter(In):
+    """Which desktops: those that fit everything named, as `GET /desktops` lists them. Name at least one."""
+
+    state: State | None = None
+    pool: UUID | None = None
+    hypervisor: UUID | None = None
+
+
+class PowerOfManyIn(In):
+    action: PowerWord
+    ids: Annotated[list[UUID], Field(max_length=MANY)] | None = None
+    """Either these desktops, at most 500 …"""
+    filter: PowerFilter | None = None
+    """… or all that fit."""
+    dry_run: bool = False
+    """Only say what it would touch; 200 then, with no operations."""
+
+
+class SkippedOut(Out):
+    desktop: UUID
+    name: str
+    reason: str
+    """In words, as in "it is off already"."""
+
+
+class PowerOfManyOut(Out):
+    ordered: int
+    """Desktops for which it is ordered."""
+    in_use: int
+    """Of those, at whose screen somebody looks right now."""
+    skipped: list[SkippedOut]
+    """Those left out, and why."""
+    unknown: list[UUID]
+    """Ids of which there is no desktop."""
+    operations: list[UUID]
 
 
 def show(row: Any) -> DesktopOut:
@@ -141,6 +188,48 @@ def list_desktops(request: HttpRequest, wanted: Query[DesktopFilter]) -> Page[De
     if wanted.hypervisor and is_told_all:
         rows = rows.filter(hypervisor=wanted.hypervisor)
     return page(rows, wanted, show_detail) if is_told_all else page(rows, wanted, show)
+
+
+@router.post("/power", response={200: PowerOfManyOut, 202: PowerOfManyOut})
+def set_power_of_many(request: HttpRequest, wish: PowerOfManyIn) -> Status[PowerOfManyOut]:
+    """Switch many desktops at once; those that cannot be switched are left out, and said. Administrators only."""
+    actor = administrator(request)
+    wanted = _wanted(wish)
+    if wish.dry_run:
+        found = power_selectors.review(wanted, wish.action)
+        return Status(200, _touched(wish, found.skipped, [d.id for d in found.chosen], found.in_use))
+    done = power.set_power_of_many(actor=actor, wanted=wanted, action=wish.action)
+    desktops = [operation.desktop_id for operation in done.operations if operation.desktop_id]
+    return Status(202, _touched(wish, done.skipped, desktops, done.in_use, [o.pk for o in done.operations]))
+
+
+def _wanted(wish: PowerOfManyIn) -> QuerySet[Desktop]:
+    if (wish.ids is None) == (wish.filter is None):
+        words = "Name either ids or a filter."
+        raise Invalid("Nothing was ordered.", {"ids": words, "filter": words})
+    if wish.ids is not None:
+        return Desktop.objects.filter(pk__in=wish.ids)
+    named = wish.filter.model_dump(exclude_none=True) if wish.filter else {}
+    if not named:
+        raise Invalid("Nothing was ordered.", {"filter": "Name at least one of: state, pool, hypervisor."})
+    return Desktop.objects.exclude(state=State.GONE).filter(**named)
+
+
+def _touched(
+    wish: PowerOfManyIn,
+    skipped: Sequence[tuple[DesktopFacts, str]],
+    desktops: Sequence[UUID],
+    in_use: int,
+    operations: Sequence[UUID] = (),
+) -> PowerOfManyOut:
+    known = {*desktops, *(facts.id for facts, _ in skipped)}
+    return PowerOfManyOut(
+        ordered=len(desktops),
+        in_use=in_use,
+        skipped=[SkippedOut(desktop=facts.id, name=facts.name, reason=why) for facts, why in skipped],
+        unknown=[pk for pk in dict.fromkeys(wish.ids or ()) if pk not in known],
+        operations=list(operations),
+    )
 
 
 @router.get("/{id}", response=DesktopDetailOut | DesktopOut)

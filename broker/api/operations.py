@@ -39,6 +39,8 @@ class OperationOut(Out):
     """This and what follows: administrators only, else null."""
     requested_by: str | None
     """Null also if the broker asked itself."""
+    cause: str | None
+    """What it was ordered by or with, such as "by the schedule Evenings"; empty: for itself."""
     attempt: int | None
     error_kind: str | None
     platform_words: str | None
@@ -68,6 +70,7 @@ def show_operation(request: HttpRequest, operation: Operation) -> OperationOut:
         finished_at=operation.finished_at,
         hypervisor=operation.hypervisor_id if is_told_all else None,
         requested_by=asker.get_username() if is_told_all and asker else None,
+        cause=operation.cause if is_told_all else None,
         attempt=operation.attempt if is_told_all else None,
         error_kind=operation.error_kind if is_told_all else None,
         platform_words=operation.platform_words if is_told_all else None,

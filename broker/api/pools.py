@@ -13,8 +13,9 @@ from broker.api.access import administrator, caller
 from broker.api.pages import Page, Window, one, page, page_of
 from broker.api.shapes import In, Out
 from broker.domain.resources import ResourceClass
-from broker.models import Pool, PoolMember
+from broker.models import Pool, PoolMember, PowerSchedule
 from broker.selectors import pools as selectors
+from broker.selectors import schedules
 from broker.services import pools as services
 
 router = Router(tags=["pools"])
@@ -86,6 +87,31 @@ class PoolDetailOut(PoolOut):
     members: list[MemberOut]
     desktops: dict[str, int]
     """State -> how many live desktops are in it."""
+
+
+class ScheduleOut(Out):
+    """When the pool is switched on, or shut down where nobody uses it."""
+
+    id: UUID
+    name: str
+    action: str
+    """on, off"""
+    reach: str
+    """all, number, share (per cent): how many shall be on; with off always all that nobody uses."""
+    amount: int | None
+    at: str
+    """HH:MM on the clock of `zone`."""
+    zone: str
+    """IANA name."""
+    weekdays: list[int]
+    """ISO: 1 is Monday."""
+    calendar: str | None
+    """Name of the calendar on whose days it does not run."""
+    is_enabled: bool
+    next_run_at: datetime | None
+    """Null while it is paused."""
+    last_run_at: datetime | None
+    created_at: datetime
 
 
 class MemberIn(In):
@@ -213,6 +239,24 @@ def show_member(row: PoolMember) -> MemberOut:
     )
 
 
+def show_schedule(row: PowerSchedule) -> ScheduleOut:
+    return ScheduleOut(
+        id=row.pk,
+        name=row.name,
+        action=row.action,
+        reach=row.reach,
+        amount=row.amount,
+        at=f"{row.at:%H:%M}",
+        zone=row.zone,
+        weekdays=[int(day) for day in row.weekdays],
+        calendar=row.calendar.name if row.calendar else None,
+        is_enabled=row.is_enabled,
+        next_run_at=row.next_run_at,
+        last_run_at=row.last_run_at,
+        created_at=row.created_at,
+    )
+
+
 def show_details(rows: list[Pool]) -> list[PoolDetailOut]:
     counts = selectors.desktop_counts(row.pk for row in rows)
     return [show_detail(row, counts.get(row.pk, {})) for row in rows]
@@ -269,6 +313,14 @@ def resume_pool(request: HttpRequest, id: UUID) -> PoolDetailOut:
     """Let the broker go on after it stopped and asked."""
     services.resume_pool(actor=administrator(request), pool_id=id)
     return _detail(id)
+
+
+@router.get("/{id}/schedules", response=Page[ScheduleOut])
+def list_schedules(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[ScheduleOut]:
+    """Administrators only."""
+    administrator(request)
+    pool = one(Pool.objects.all(), id, "pool")
+    return page(schedules.schedules_of(pool.pk), window, show_schedule)
 
 
 @router.post("/{id}/members", response={201: MemberOut})

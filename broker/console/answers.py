@@ -51,8 +51,13 @@ def show(request: HttpRequest, template: str, context: Mapping[str, Any], *, sta
 
 
 def typed(request: HttpRequest, name: str, *, length: int = 100) -> str:
-    """A word of the address, trimmed and cut; without NUL, which PostgreSQL refuses even in a comparison."""
-    return request.GET.get(name, "").replace("\0", "").strip()[:length]
+    """A word of the address."""
+    return word(request.GET, name, length=length)
+
+
+def word(given: QueryDict, name: str, *, length: int = 100) -> str:
+    """A word that was sent, trimmed and cut; without NUL, which PostgreSQL refuses even in a comparison."""
+    return given.get(name, "").replace("\0", "").strip()[:length]
 
 
 def typed_uuid(request: HttpRequest, name: str) -> UUID | None:

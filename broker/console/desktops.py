@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import urlencode
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, act, ask_first, came_from, done, page_of, show, typed, typed_uuid
+from broker.console.answers import Question, act, ask_first, came_from, done, page_of, show, typed, word
 from broker.domain.lifecycle import Event, State, sources
+from broker.domain.power import Selection
 from broker.models import Desktop, Hypervisor, Machine, Pool
 from broker.selectors import audit, operations
 from broker.selectors import desktops as selectors
+from broker.selectors import power as power_selectors
 from broker.services import brokering, power
 from broker.services import desktops as services
 from broker.services.errors import Clash, Invalid
 
 OPERATIONS_SHOWN = 10
+NAMED = 5
+"""Desktops named one by one where something was not ordered."""
 STATES = {
     "ready": "Ready",
     "assigned": "Assigned",
@@ -35,6 +40,7 @@ STATES = {
     "gone": "Deleted",
 }
 """The filter's states with their words."""
+FILTERS = ("q", "state", "pool", "hypervisor")
 SWITCHABLE = (State.PREPARING, State.READY, State.ASSIGNED, State.FAILED)
 HARD = {"off": "Power is cut: unsaved work is lost.", "reset": "Like the reset button: unsaved work is lost."}
 
@@ -50,14 +56,17 @@ def _address(desktop_id: UUID) -> str:
     return reverse("console:desktop", args=[desktop_id])
 
 
+def _filter(given: QueryDict) -> selectors.DesktopFilter:
+    """What is looked for, from the address of the list or from the form below it."""
+    return selectors.DesktopFilter(
+        state=word(given, "state"), pool=_uuid(given.get("pool", "")), hypervisor=_uuid(given.get("hypervisor", "")),
+        text=word(given, "q"),
+    )  # fmt: skip
+
+
 @administrators_only
 def list_(request: HttpRequest) -> HttpResponse:
-    wanted = selectors.DesktopFilter(
-        state=typed(request, "state"),
-        pool=typed_uuid(request, "pool"),
-        hypervisor=typed_uuid(request, "hypervisor"),
-        text=typed(request, "q"),
-    )
+    wanted = _filter(request.GET)
     rows = selectors.labelled(wanted.apply(selectors.desktops_with_owner()))
     context = {
         "page": page_of(request, rows),
@@ -72,41 +81,77 @@ def list_(request: HttpRequest) -> HttpResponse:
 
 @administrators_only
 def power_of_many(request: HttpRequest) -> HttpResponse:
-    """First says how many are meant and how many of them are in use, then orders it."""
+    """Of the chosen rows, or of all that fit the filter: says first what it would touch and what not."""
     actor = administrator(request)
     action = request.POST.get("action", "")
-    ids = [pk for text in request.POST.getlist("desktop") if (pk := _uuid(text))]
     verb = power.ACTIONS.get(action, "")
-    in_use = selectors.in_use(ids) if ids else 0
-    sentences = [
-        ngettext("%d of them is in use right now.", "%d of them are in use right now.", in_use) % in_use
-        if in_use
-        else _("None of them is in use right now."),
-        *([HARD[action]] if action in HARD else []),
-    ]
+    ids = [pk for text in request.POST.getlist("desktop") if (pk := _uuid(text))]
+    is_filter = request.POST.get("all") == "1"
+    wanted = _filter(request.POST).apply(Desktop.objects.all()) if is_filter else Desktop.objects.filter(pk__in=ids)
+    found = power_selectors.review(wanted, action) if is_filter or ids else Selection()
+    back = _list_address(request)
+    total, count = len(found.chosen) + len(found.skipped), len(found.chosen)
     question = Question(
-        title=ngettext("%(verb)s %(n)d desktop?", "%(verb)s %(n)d desktops?", len(ids)) % {"verb": verb, "n": len(ids)},
+        title=ngettext("%(verb)s %(n)d desktop?", "%(verb)s %(n)d desktops?", count) % {"verb": verb, "n": count},
         verb=verb,
-        back=reverse("console:desktops"),
-        sentences=sentences,
+        back=back,
+        sentences=_touched(found, action, fits=total if is_filter else None),
         is_harmless=action not in HARD,
-        hidden=[("action", action), *(("desktop", str(pk)) for pk in ids)],
+        hidden=[("action", action), *_chosen(request, ids, total if is_filter else None)],
     )
 
     def do() -> str:
-        if not verb or not ids:
+        if not verb or not (is_filter or ids):
             raise Invalid(_("Choose desktops and an action first."))
-        started, refused = power.set_power_of_many(actor=actor, desktop_ids=ids, action=action)
-        # Most refusals begin with the desktop's name themselves.
-        why = " ".join(words if words.startswith(name) else f"{name}: {words}" for name, words in refused[:5])
-        if not started:
-            raise Clash(_("Nothing was ordered. %s") % why)
-        message = ngettext("Ordered for %d desktop.", "Ordered for %d desktops.", len(started)) % len(started)
-        if refused:
-            message += " " + _("Not for %(n)d: %(why)s") % {"n": len(refused), "why": why}
-        return message
+        shown = request.POST.get("shown", "")
+        at_most = int(shown) if is_filter and shown.isdecimal() else None
+        return _said(power.set_power_of_many(actor=actor, wanted=wanted, action=action, at_most=at_most))
 
-    return ask_first(request, question, do, came_from(request, reverse("console:desktops")))
+    return ask_first(request, question, do, back)
+
+
+def _list_address(request: HttpRequest) -> str:
+    """The list as the person had filtered it."""
+    filters = {name: value for name in FILTERS if (value := word(request.POST, name))}
+    address = reverse("console:desktops")
+    return f"{address}?{urlencode(filters)}" if filters else address
+
+
+def _touched(found: Selection, action: str, *, fits: int | None) -> list[str]:
+    """What an order would reach and what not, in words. `fits`: how many fit the filter, if one is meant."""
+    said = []
+    if fits is not None:
+        said.append(ngettext("%d desktop fits the filter.", "%d desktops fit the filter.", fits) % fits)
+    if found.in_use:
+        words = ngettext("%d of them is in use right now.", "%d of them are in use right now.", found.in_use)
+        said.append(words % found.in_use)
+    elif found.chosen:
+        said.append(_("None of them is in use right now."))
+    if skipped := len(found.skipped):
+        words = ngettext("%(n)d is left out: %(why)s.", "%(n)d are left out: %(why)s.", skipped)
+        said.append(words % {"n": skipped, "why": found.reasons})
+    return [*said, *([HARD[action]] if action in HARD and found.chosen else [])]
+
+
+def _chosen(request: HttpRequest, ids: list[UUID], fits: int | None) -> list[tuple[str, str]]:
+    """What was chosen, as fields to be sent again with the answer."""
+    filters = [(name, word(request.POST, name)) for name in FILTERS]
+    if fits is None:
+        return [*filters, *(("desktop", str(pk)) for pk in ids)]
+    return [*filters, ("all", "1"), ("shown", str(fits))]
+
+
+def _said(ordered: power.Ordered) -> str:
+    """What was ordered, and for which not and why. Raises `Clash` if that is for all of them."""
+    why = ", ".join(f"{desktop.name} is {words}" for desktop, words in ordered.skipped[:NAMED])
+    if not ordered.operations:
+        raise Clash(_("Nothing was ordered. %s.") % (why or _("No desktop fits any more")))
+    count = len(ordered.operations)
+    message = ngettext("Ordered for %d desktop.", "Ordered for %d desktops.", count) % count
+    if ordered.skipped:
+        more = " …" if len(ordered.skipped) > NAMED else "."
+        message += " " + _("Not for %(n)d: %(why)s") % {"n": len(ordered.skipped), "why": why + more}
+    return message
 
 
 @administrators_only

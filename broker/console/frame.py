@@ -33,6 +33,7 @@ ROOMS = (
     Room("dashboard", _("Dashboard"), "dashboard"),
     Room("desktops", _("Desktops"), "desktops"),
     Room("pools", _("Pools"), "pool"),
+    Room("schedules", _("Schedules"), "clock"),
     Room("templates", _("Templates"), "template"),
     Room("networks", _("Networks"), "network"),
     Room("hypervisors", _("Hypervisors"), "hypervisor"),
@@ -43,7 +44,10 @@ ROOMS = (
     Room("audit", _("Audit"), "audit"),
 )
 
-BELONGS = {"members": "pools", "entitlements": "pools", "versions": "templates", "copies": "templates"}
+BELONGS = {
+    "members": "pools", "entitlements": "pools", "versions": "templates", "copies": "templates",
+    "calendars": "schedules",
+}  # fmt: skip
 """Parts of the address that are no room of their own."""
 
 

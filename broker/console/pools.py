@@ -19,7 +19,7 @@ from broker.console.answers import Question, act, ask_first, came_from, done, pa
 from broker.console.pool_forms import MemberForm, NewPoolForm, Place, PoolForm, initial_of, member_initial
 from broker.domain import naming, placement, resources
 from broker.models import Entitlement, Pool, PoolMember
-from broker.selectors import audit, desktops, hypervisors, room
+from broker.selectors import audit, desktops, hypervisors, room, schedules
 from broker.selectors import pools as selectors
 from broker.selectors import templates as template_selectors
 from broker.services import entitlements
@@ -113,6 +113,7 @@ def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         "notes": [note for member in members for note in member.notes],
         "share_words": resources.words(pool.share),
         "entitlements": selectors.entitlements().filter(pool=pool).order_by("group__name", "user__username"),
+        "schedules": schedules.schedules_of(pool.pk),
         "desktops": desktops.DesktopFilter().apply(mine)[:DESKTOPS_SHOWN],
         "events": audit.events_of(pool),
         "changes": audit.audit_of(pool)[:10],

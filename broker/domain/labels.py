@@ -137,6 +137,10 @@ def request_label(state: str) -> Label:
     return _REQUESTS[state]
 
 
+def schedule_label(is_enabled: bool) -> Label:
+    return Label("Active", Tone.GOOD, "check") if is_enabled else Label("Paused", Tone.OFF, "pause")
+
+
 class Wait(StrEnum):
     """The four words of a user's wait, in order."""
 

@@ -11,6 +11,7 @@ from broker.models.operations import Operation
 from broker.models.people import ApiToken
 from broker.models.pools import Pool, PoolMember
 from broker.models.requests import Request
+from broker.models.schedules import Holiday, HolidayCalendar, PowerSchedule
 from broker.models.sessions import ScreenSession, Ticket
 from broker.models.templates import Template, TemplateCopy, TemplateVersion
 
@@ -21,6 +22,8 @@ __all__ = [
     "Desktop",
     "Entitlement",
     "Event",
+    "Holiday",
+    "HolidayCalendar",
     "Host",
     "Hypervisor",
     "Installation",
@@ -32,6 +35,7 @@ __all__ = [
     "Operation",
     "Pool",
     "PoolMember",
+    "PowerSchedule",
     "Request",
     "ScreenSession",
     "Storage",

@@ -52,6 +52,9 @@ class Desktop(models.Model):
     why = models.JSONField(default=list)
     """Placement, candidate by candidate: [{"target", "chosen", "reasons": [words]}]."""
     is_in_maintenance = models.BooleanField(default=False)
+    is_resting = models.BooleanField(default=False, db_default=False)
+    """A schedule shut it down and nothing has switched it on since: while it is off, that is no fault, and whoever asks
+    gets it with a start order."""
     failure = models.TextField(blank=True)
     """Why it failed, in words."""
     attempts = models.PositiveSmallIntegerField(default=0)

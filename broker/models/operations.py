@@ -12,6 +12,8 @@ from broker.models.desktops import Desktop
 from broker.models.hypervisors import Hypervisor
 
 UNFINISHED = ("queued", "sent", "running")
+GIVES_WAY = Q(kind="power", state="queued", attempt=0, requested_by=None) & ~Q(cause="")
+"""A schedule's order that was never sent: whoever wants the desktop otherwise cancels it and goes first."""
 
 
 class Operation(models.Model):
@@ -53,6 +55,9 @@ class Operation(models.Model):
     parameters = models.JSONField(default=dict)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="operations")
     """None: the broker itself."""
+    cause = models.CharField(max_length=200, blank=True, default="", db_default="")
+    """What it was ordered with or by, in words: "by the schedule Evenings". Not empty: one of many, whose time begins
+    when it is first sent."""
     rank = models.SmallIntegerField(default=50)
     """Smaller goes first: what a person waits for, then the rest, each by the pool's priority."""
     attempt = models.PositiveSmallIntegerField(default=0)

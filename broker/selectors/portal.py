@@ -236,7 +236,7 @@ def _pools(user: User) -> QuerySet[Pool]:
         pool=OuterRef("pk"), is_enabled=True, hypervisor__status=Hypervisor.Status.UP, hypervisor__is_draining=False
     )
     queue = Request.objects.filter(pool=OuterRef("pk"), state__in=Request.IN_QUEUE)
-    takes_off = Q(power="off") & Q(pool__starts_powered_off=True)
+    takes_off = Q(power="off") & (Q(pool__starts_powered_off=True) | Q(is_resting=True))
     claimable = ready.filter(Q(is_answering=True) | Q(pool__preparation=Pool.Preparation.NONE) | takes_off)
     return pools_entitled(user).annotate(
         has_ready=Exists(claimable) & ~Exists(queue),

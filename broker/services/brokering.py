@@ -37,11 +37,12 @@ UPDATE broker_desktop
        SELECT d.id FROM broker_desktop d
         WHERE d.pool_id = %(pool)s AND d.state = 'ready' AND NOT d.is_in_maintenance
           AND (d.is_answering
-               OR (SELECT p.preparation = 'none' OR (p.starts_powered_off AND d.power = 'off')
+               OR (SELECT p.preparation = 'none' OR ((p.starts_powered_off OR d.is_resting) AND d.power = 'off')
                      FROM broker_pool p WHERE p.id = d.pool_id))
           AND NOT EXISTS (
                SELECT 1 FROM broker_operation o
-                WHERE o.desktop_id = d.id AND o.changes AND o.state IN ('queued', 'sent', 'running'))
+                WHERE o.desktop_id = d.id AND o.changes AND o.state IN ('queued', 'sent', 'running')
+                  AND NOT {gives_way})
           AND (SELECT h.status = 'up' FROM broker_hypervisor h WHERE h.id = d.hypervisor_id)
         ORDER BY d.is_answering DESC, d.ready_at, d.id
         LIMIT 1 {lock})
@@ -52,9 +53,17 @@ UPDATE broker_desktop
           AND (e.user_id = %(user)s
                OR e.group_id IN (SELECT group_id FROM auth_user_groups WHERE user_id = %(user)s)))
    {queue}
-RETURNING id, name, epoch, hypervisor_id, machine_id, stamp_key, power, is_answering
+RETURNING id, name, epoch, hypervisor_id, machine_id, stamp_key, power, is_answering,
+          EXISTS (SELECT 1 FROM broker_operation o
+                   WHERE o.desktop_id = broker_desktop.id AND o.changes AND o.state IN ('queued', 'sent', 'running'))
 """
-"""One that is being changed is left alone: whoever got it would have it switched off under their hands."""
+"""One that is being changed is left alone: whoever got it would have it switched off under their hands.
+
+A schedule's order that was never sent changes nothing yet: it is cancelled when the desktop is handed over.
+"""
+GIVES_WAY = """(o.state = 'queued' AND o.attempt = 0 AND o.kind = 'power' AND o.cause <> ''
+                           AND o.requested_by_id IS NULL)"""
+"""`models.operations.GIVES_WAY`, in a statement by hand."""
 AHEAD = """AND NOT EXISTS (
        SELECT 1 FROM broker_request r WHERE r.pool_id = %(pool)s AND r.state IN ('approved', 'building'))
    AND NOT EXISTS (
@@ -72,6 +81,8 @@ class Claimed:
     stamp_key: str
     power: str
     is_answering: bool
+    has_order: bool
+    """A schedule wanted to switch it."""
 
 
 def _uuid(value: object) -> UUID:
@@ -81,7 +92,7 @@ def _uuid(value: object) -> UUID:
 def _claim(*, pool_id: UUID, user_id: int, now: datetime, from_queue: bool) -> Claimed | None:
     """Take one ready desktop for this user in one statement; None if there is none or the user may not."""
     lock = "FOR UPDATE SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
-    statement = CLAIM.format(lock=lock, queue="" if from_queue else AHEAD)
+    statement = CLAIM.format(lock=lock, queue="" if from_queue else AHEAD, gives_way=GIVES_WAY)
     pool = pool_id if connection.features.has_native_uuid_field else pool_id.hex
     with connection.cursor() as cursor:
         moment = connection.ops.adapt_datetimefield_value(now)
@@ -89,7 +100,7 @@ def _claim(*, pool_id: UUID, user_id: int, now: datetime, from_queue: bool) -> C
         row = cursor.fetchone()
     if row is None:
         return None
-    return Claimed(_uuid(row[0]), row[1], row[2], _uuid(row[3]), row[4], row[5], row[6], bool(row[7]))
+    return Claimed(_uuid(row[0]), row[1], row[2], _uuid(row[3]), row[4], row[5], row[6], bool(row[7]), bool(row[8]))
 
 
 def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, now: datetime) -> None:
@@ -117,13 +128,23 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
         object_name=claimed.name,
     )
     new += [event, entry]
-    if not claimed.is_answering and claimed.power == "off":
+    is_being_switched = claimed.has_order and _is_being_switched(claimed)
+    if not claimed.is_answering and claimed.power == "off" and not is_being_switched:
         new.append(_start_order(claimed, user=user, now=now, pool_id=request.pool_id))
         nudges.nudge(nudges.PUMP, claimed.hypervisor_id)
     insert_together(new)
     nudges.nudge(nudges.RECONCILE, request.pool_id)
     nudges.announce("desktops", user=str(user.pk))
     nudges.announce("requests", user=str(user.pk))
+
+
+def _is_being_switched(claimed: Claimed) -> bool:
+    """Cancels a schedule's order of the desktop; True if it went out in this very moment, so that none may follow it.
+
+    What that one leaves switched off is started when its user opens it.
+    """
+    operations.give_way(Q(desktop=claimed.id))
+    return Operation.objects.filter(desktop=claimed.id, changes=True, state__in=UNFINISHED).exists()
 
 
 def _start_order(claimed: Claimed, *, user: User, now: datetime, pool_id: UUID) -> Operation:

@@ -24,6 +24,7 @@ log = structlog.get_logger()
 PUMP = "deskyard.pump"
 INVENTORY = "deskyard.inventory"
 RECONCILE = "deskyard.reconcile"
+SCHEDULE = "deskyard.schedule"
 
 PENDING_S = 2
 """A hint that nobody has taken up for so long is given again."""

@@ -13,13 +13,15 @@ from django.db.models import Case, DateTimeField, F, Q, Value, When
 from django.utils import timezone
 
 from broker.models import Desktop, Event, Machine, Operation
-from broker.models.operations import UNFINISHED
+from broker.models.operations import GIVES_WAY, UNFINISHED
 from broker.services import audit, nudges, strays
 from broker.services.errors import Clash, Forbidden, Missing
 
 RANK_SCREEN = -300
 RANK_PERSON = -100
 """What a person waits for goes before the rest, whose rank is the pool's own priority (1 to 100)."""
+RANK_MANY = -5
+"""What a person orders for many at once: behind those who wait for one, before what the broker wants itself."""
 RANK_SHARE = 200
 """Shares of resources come when there is nothing else to do: nobody waits for them."""
 
@@ -27,7 +29,6 @@ RANK_SHARE = 200
 def rank_for_person(priority: int) -> int:
     """What a person waits for: among such things too the pool's priority decides."""
     return RANK_PERSON - 100 + priority
-
 
 
 DEADLINE_S = {
@@ -38,17 +39,22 @@ DEADLINE_S = {
     Operation.Kind.SCREEN: 30,
     Operation.Kind.PROBE: 300,
 }
+STAGGERED_S = 4 * 3600
+"""One of many that has not been sent for so long has missed its time."""
 
 
 def deadline_from_first_send(now: datetime) -> Case:
     """The deadline of an operation that is sent now.
 
-    Builds may stand in the queue for as long as it takes: their time begins with their first attempt.
+    Builds may stand in the queue for as long as it takes, and one of many for long: their time begins with their first
+    attempt.
     """
-    first = [
-        When(kind=kind, attempt=0, then=Value(now + timedelta(seconds=DEADLINE_S[kind]), DateTimeField()))
-        for kind in Operation.BUILDS
-    ]
+
+    def within(kind: Operation.Kind) -> Value:
+        return Value(now + timedelta(seconds=DEADLINE_S[kind]), DateTimeField())
+
+    first = [When(kind=kind, attempt=0, then=within(kind)) for kind in Operation.BUILDS]
+    first.append(When(~Q(cause=""), kind=Operation.Kind.POWER, attempt=0, then=within(Operation.Kind.POWER)))
     return Case(*first, default=F("deadline_at"))
 
 
@@ -63,6 +69,7 @@ def draft(
     deadline_s: int | None = None,
     changes: bool = True,
     retry_of: Operation | None = None,
+    cause: str = "",
 ) -> Operation:
     """An unsaved operation, for callers that write many at once. They nudge the pump themselves."""
     now = timezone.now()
@@ -79,6 +86,7 @@ def draft(
         deadline_at=now + timedelta(seconds=limit),
         created_at=now,
         retry_of=retry_of,
+        cause=cause[:200],
     )
 
 
@@ -96,7 +104,8 @@ def order(
 ) -> Operation:
     """Write an operation in the caller's transaction and hint to its pump after the commit.
 
-    Raises `Clash` with the operation that stands in the way if the desktop already has an unfinished change.
+    Raises `Clash` with the operation that stands in the way if the desktop already has an unfinished change; a
+    schedule's order that was not sent yet is cancelled instead.
     """
     operation = draft(
         kind=kind,
@@ -110,8 +119,7 @@ def order(
         retry_of=retry_of,
     )
     try:
-        with transaction.atomic():
-            operation.save(force_insert=True)
+        _insert(operation)
     except IntegrityError:
         standing = unfinished_change(desktop) if desktop else None
         if standing is None:
@@ -123,9 +131,30 @@ def order(
     return operation
 
 
+def _insert(operation: Operation) -> None:
+    """Raises IntegrityError if the desktop has an unfinished change that does not give way."""
+    try:
+        with transaction.atomic():
+            operation.save(force_insert=True)
+    except IntegrityError:
+        if operation.desktop_id is None or not give_way(Q(desktop=operation.desktop_id)):
+            raise
+        with transaction.atomic():
+            operation.save(force_insert=True)
+
+
+def give_way(which: Q) -> int:
+    """Cancel the orders of schedules that were not sent yet, of these desktops. Returns how many."""
+    return Operation.objects.filter(GIVES_WAY & which).update(
+        state=Operation.State.CANCELLED,
+        finished_at=timezone.now(),
+        error="Something else was wanted of the desktop before it was sent.",
+    )
+
+
 def unfinished_change(desktop: Desktop) -> Operation | None:
-    """The one unfinished changing operation of a desktop, if there is one."""
-    return Operation.objects.filter(desktop=desktop, changes=True, state__in=UNFINISHED).first()
+    """The one unfinished changing operation that stands in the way of another, if there is one."""
+    return Operation.objects.filter(desktop=desktop, changes=True, state__in=UNFINISHED).exclude(GIVES_WAY).first()
 
 
 def event(

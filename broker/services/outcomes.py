@@ -38,7 +38,7 @@ OPERATION_FIELDS = [
 ]
 DESKTOP_FIELDS = [
     "state", "state_since", "clean_epoch", "machine_id", "stamp_key", "disks", "power", "is_answering", "addresses",
-    "learned_at", "failure", "attempts", "ready_at", "applied_share",
+    "learned_at", "failure", "attempts", "ready_at", "applied_share", "is_resting",
 ]  # fmt: skip
 
 POLL_CAP_S = 15.0
@@ -238,7 +238,7 @@ def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
     if _subject(batch, operation, Move.RECYCLED):
         desktop.clean_epoch = desktop.epoch
         desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
-        desktop.failure, desktop.addresses = "", []
+        desktop.failure, desktop.addresses, desktop.is_resting = "", [], False
         batch.note("desktop.recycled", "Fresh disk in place.", operation)
         _prepared_at_once(batch, desktop, operation)
 
@@ -257,6 +257,8 @@ def _powered(batch: Batch, operation: Operation, answer: Outcome) -> None:
         return
     action = operation.parameters.get("action", "")
     desktop.power, desktop.learned_at = answer.result.power, batch.now
+    # Whoever switches it off by hand may mean it to be left alone; a schedule does not.
+    desktop.is_resting = desktop.power == "off" and operation.requested_by_id is None and bool(operation.cause)
     if action in ("off", "shutdown", "reboot", "reset", "suspend"):
         desktop.is_answering = False
     batch.note("desktop.powered", f"Power: {answer.result.power}.", operation)

@@ -1,17 +1,27 @@
-"""Power of desktops, by their users and by administrators."""
+"""Power of desktops, by their users, by administrators, and for schedules.
+
+For many at once the rows are written set-wise: what is under way meanwhile is left out by the constraint, not by luck.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Q, QuerySet
 
 from broker.domain.lifecycle import State
-from broker.models import Desktop, Operation
-from broker.services import audit, desktops, operations
-from broker.services.errors import Clash, Forbidden, Invalid, Refusal
+from broker.domain.power import DesktopFacts, Selection, select
+from broker.models import AuditEntry, Desktop, Event, Operation
+from broker.models.operations import UNFINISHED
+from broker.selectors.power import facts_of, with_facts
+from broker.services import audit, desktops, nudges, operations
+from broker.services.errors import Clash, Forbidden, Invalid
+from broker.services.permissions import is_administrator
 
 ACTIONS = {
     "on": "Switch on",
@@ -22,6 +32,7 @@ ACTIONS = {
     "suspend": "Suspend",
     "resume": "Resume",
 }
+OVERTAKEN = "busy with another change"
 
 
 def set_power(*, actor: User, desktop_id: UUID, action: str) -> Operation:
@@ -29,10 +40,14 @@ def set_power(*, actor: User, desktop_id: UUID, action: str) -> Operation:
 
     Raises `Invalid` for an unknown action, `Missing`, `Clash` if the desktop is busy or has no machine.
     """
-    if action not in ACTIONS:
-        raise Invalid(f"{action!r} is not a power action.", {"action": f"Choose one of {', '.join(ACTIONS)}."})
+    _refuse_unknown(action)
     desktop = desktops.may_use(actor, desktop_id)
     return _order(actor, desktop, action)
+
+
+def _refuse_unknown(action: str) -> None:
+    if action not in ACTIONS:
+        raise Invalid(f"{action!r} is not a power action.", {"action": f"Choose one of {', '.join(ACTIONS)}."})
 
 
 def _order(actor: User, desktop: Desktop, action: str) -> Operation:
@@ -57,19 +72,110 @@ def _order(actor: User, desktop: Desktop, action: str) -> Operation:
     return operation
 
 
-def set_power_of_many(
-    *, actor: User, desktop_ids: Sequence[UUID], action: str
-) -> tuple[list[Operation], list[tuple[str, str]]]:
-    """The same for many: what was ordered, and (name, why not) for the rest. Administrators only."""
-    if not actor.is_staff:
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """What came of an order for many."""
+
+    operations: list[Operation]
+    skipped: list[tuple[DesktopFacts, str]]
+    """With why, as in "it is off already"."""
+    in_use: int
+    """Of those it was ordered for."""
+
+
+def set_power_of_many(*, actor: User, wanted: QuerySet[Desktop], action: str, at_most: int | None = None) -> Ordered:
+    """Order a power action for all of these desktops that it can be ordered for. Administrators only.
+
+    The statements are as many for a thousand as for ten. Raises `Forbidden`, `Invalid`, and `Clash` if `wanted` has
+    grown beyond the `at_most` that the person was shown; then nothing is ordered.
+    """
+    if not is_administrator(actor):
         raise Forbidden("Only administrators switch many desktops at once.")
-    if action not in ACTIONS:
-        raise Invalid(f"{action!r} is not a power action.", {"action": f"Choose one of {', '.join(ACTIONS)}."})
-    started: list[Operation] = []
-    refused: list[tuple[str, str]] = []
-    for desktop in Desktop.objects.filter(pk__in=desktop_ids).select_related("pool").order_by("name"):
-        try:
-            started.append(_order(actor, desktop, action))
-        except Refusal as refusal:
-            refused.append((desktop.name, refusal.message))
-    return started, refused
+    _refuse_unknown(action)
+    with transaction.atomic():
+        rows = locked(wanted)
+        if at_most is not None and len(rows) > at_most:
+            raise Clash(f"{len(rows)} desktops fit by now, and you were shown {at_most}. Look again first.")
+        found = select(action, [facts_of(desktop) for desktop in rows.values()])
+        others = len(found.chosen) - 1
+        cause = f"together with {others} other{'s' if others > 1 else ''}" if others > 0 else ""
+        ordered = order_together(
+            found, rows, action=action, asked=f"asked by {actor.get_username()}", cause=cause, requested_by=actor,
+            rank=operations.RANK_MANY if others > 0 else operations.RANK_PERSON,
+        )  # fmt: skip
+        AuditEntry.objects.bulk_create(
+            audit.entry(actor=actor, action=f"desktop.power_{action}", subject=operation.desktop)
+            for operation in ordered.operations
+            if operation.desktop
+        )
+    return ordered
+
+
+def locked(wanted: QuerySet[Desktop]) -> dict[UUID, Desktop]:
+    """The desktops with their facts, in the order of their ids, as everybody locks them. Call inside a transaction."""
+    rows = wanted.order_by("pk").select_for_update(no_key=True, of=("self",))
+    ids = list(rows.values_list("pk", flat=True))
+    # Looked at once they are locked: a statement that waited for a lock does not see to whom they were given meanwhile.
+    return {desktop.pk: desktop for desktop in with_facts(Desktop.objects.filter(pk__in=ids)).order_by("pk")}
+
+
+def order_together(
+    found: Selection,
+    rows: dict[UUID, Desktop],
+    *,
+    action: str,
+    asked: str,
+    cause: str,
+    rank: int,
+    requested_by: User | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> Ordered:
+    """Write the orders of a selection with one event each, in the caller's transaction. `rows` are `locked`.
+
+    A schedule's orders for them that were not sent yet give way.
+    """
+    chosen = [rows[facts.id] for facts in found.chosen]
+    drafts = [
+        operations.draft(
+            kind=Operation.Kind.POWER,
+            hypervisor_id=desktop.hypervisor_id,
+            desktop=desktop,
+            parameters=operations.machine_parameters(desktop) | {"action": action} | (parameters or {}),
+            requested_by=requested_by,
+            rank=rank,
+            deadline_s=operations.STAGGERED_S if cause else None,
+            cause=cause,
+        )
+        for desktop in chosen
+    ]
+    if not drafts:
+        return Ordered([], list(found.skipped), 0)
+    operations.give_way(Q(desktop__in=[desktop.pk for desktop in chosen]))
+    # Somebody's order of this very moment stands already: that desktop is left out, the rest is not held up.
+    Operation.objects.bulk_create(drafts, ignore_conflicts=True)
+    written = set(_unfinished([operation.pk for operation in drafts]))
+    made = [operation for operation in drafts if operation.pk in written]
+    overtaken = [facts for facts, operation in zip(found.chosen, drafts, strict=True) if operation.pk not in written]
+    Event.objects.bulk_create(
+        operations.event(
+            "desktop.power", f"{ACTIONS[action]}, {asked}.", desktop=operation.desktop, operation=operation
+        )
+        for operation in made
+    )
+    for hypervisor_id in {operation.hypervisor_id for operation in made}:
+        nudges.nudge(nudges.PUMP, hypervisor_id)
+    nudges.announce("operations")
+    nudges.announce("desktops")
+    lost = {facts.id for facts in overtaken}
+    return Ordered(
+        made,
+        [*found.skipped, *((facts, OVERTAKEN) for facts in overtaken)],
+        sum(facts.is_in_use for facts in found.chosen if facts.id not in lost),
+    )
+
+
+def _unfinished(ids: Sequence[UUID]) -> QuerySet[Operation, UUID]:
+    return Operation.objects.filter(pk__in=ids, state__in=UNFINISHED).values_list("pk", flat=True)

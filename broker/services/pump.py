@@ -41,6 +41,8 @@ CALL_S = 8.0
 """Shorter than the lease by more than a round's own writes take."""
 BATCH = 2000
 """Operations in one poll or one set of writes: bounds memory whatever is in flight."""
+KEPT_FOR_PEOPLE = 5
+"""One of so many places of the power budget stays free for those who wait for one desktop."""
 IDLE_S = 5.0
 """Between looks at a queue from which nothing may be sent now; a hint comes sooner."""
 
@@ -285,7 +287,8 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
         if room["build"] > 0 and _may_build(hypervisor):
             chosen += queue.filter(BUILDS)[: min(room["build"], BATCH)]
         if room["other"] > 0:
-            chosen += queue.exclude(BUILDS | SCREENS)[: min(room["other"], BATCH)]
+            others = queue.exclude(BUILDS | SCREENS)[: min(room["other"], BATCH)]
+            chosen += _leaving_room(others, room["background"])
         if not chosen:
             return []
         # Held until they are marked: nobody who gets or gives back a desktop meanwhile meets an order of before.
@@ -314,13 +317,25 @@ def _choose(lease: Lease, hypervisor: Hypervisor) -> list[Operation]:
 def _room(hypervisor: Hypervisor, now: datetime) -> dict[str, int]:
     """How many more builds and other operations may be in flight; fewer while it says that it is busy."""
     slowdown = hypervisor.slowdown
+    power_budget = effective(hypervisor.power_budget, slowdown, now)
     flying = Operation.objects.filter(hypervisor=hypervisor, state__in=FLIGHT).aggregate(
         builds=Count("pk", filter=BUILDS), others=Count("pk", filter=~BUILDS & ~SCREENS)
     )
     return {
         "build": effective(hypervisor.build_budget, slowdown, now) - flying["builds"],
-        "other": effective(hypervisor.power_budget, slowdown, now) - flying["others"],
+        "other": power_budget - flying["others"],
+        "background": power_budget - power_budget // KEPT_FOR_PEOPLE - flying["others"],
     }
+
+
+def _leaving_room(queue: Iterable[Operation], count: int) -> list[Operation]:
+    """Of operations by rank, what people wait for, and of the rest as many as make `count` with them.
+
+    A thousand guests that shut down slowly would otherwise keep a person waiting whose own order is next.
+    """
+    found = list(queue)
+    ahead = sum(operation.rank <= operations.RANK_PERSON for operation in found)
+    return found[: max(count, ahead)]
 
 
 def _may_build(hypervisor: Hypervisor) -> bool:

@@ -153,7 +153,7 @@ class Work:
             .only(
                 "id", "name", "state", "state_since", "epoch", "clean_epoch", "is_answering", "power", "member_id",
                 "copy_id", "is_in_maintenance", "attempts", "machine_id", "hypervisor_id", "target_host_id", "pool_id",
-                "reserved_memory_mib", "reserved_vcpus", "observed_at",
+                "reserved_memory_mib", "reserved_vcpus", "observed_at", "is_resting",
             )
             .annotate(open_assignments=Count("assignments", filter=Q(assignments__until=None)))
         )  # fmt: skip
@@ -242,7 +242,7 @@ class Work:
 
     def _silent_since(self, desktop: Desktop) -> datetime | None:
         """Since when a ready desktop could not be claimed; see `brokering.CLAIM`. None if it can be."""
-        is_given_out_off = self.pool.starts_powered_off and desktop.power == "off"
+        is_given_out_off = (self.pool.starts_powered_off or desktop.is_resting) and desktop.power == "off"
         if desktop.is_answering or is_given_out_off or self.pool.preparation == Pool.Preparation.NONE:
             return None
         return max(filter(None, [desktop.observed_at, desktop.state_since]))

@@ -1,4 +1,4 @@
-"""Tasks about one hypervisor or one pool."""
+"""Tasks about one hypervisor, one pool or one schedule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from celery import shared_task
 
-from broker.services import inventory, nudges, pump, reconcile
+from broker.services import inventory, nudges, pump, reconcile, schedules
 from broker.tasks.database import with_database
 
 
@@ -26,3 +26,9 @@ def take_inventory(hypervisor_id: str) -> None:
 @with_database
 def reconcile_pool(pool_id: str) -> None:
     reconcile.run(UUID(pool_id))
+
+
+@shared_task(name=nudges.SCHEDULE)
+@with_database
+def run_schedule(schedule_id: str) -> None:
+    schedules.run(UUID(schedule_id))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django import template
 from django.forms import BoundField
@@ -15,8 +16,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from broker.domain.labels import Label, Tone, hypervisor_label, operation_label, request_label
+from broker.domain.labels import Label, Tone, hypervisor_label, operation_label, request_label, schedule_label
 from broker.domain.labels import label as desktop_label
+from broker.domain.schedules import Action, Reach, days_in_words, reach_in_words
 
 register = template.Library()
 
@@ -86,6 +88,33 @@ def operation_state(operation: Any) -> Label:
 @register.filter
 def request_state(request: Any) -> Label:
     return request_label(request.state)
+
+
+@register.filter
+def schedule_state(schedule: Any) -> Label:
+    return schedule_label(schedule.is_enabled)
+
+
+@register.filter
+def schedule_does(schedule: Any) -> str:
+    """ "Switches on until 80 % are on"."""
+    return reach_in_words(Action(schedule.action), Reach(schedule.reach), schedule.amount)
+
+
+@register.filter
+def schedule_when(schedule: Any) -> str:
+    """ "Monday to Friday at 08:30"."""
+    return _("%(days)s at %(time)s") % {"days": days_in_words(schedule.weekdays), "time": f"{schedule.at:%H:%M}"}
+
+
+@register.filter
+def clock_of(moment: datetime | None, zone: str) -> SafeString | str:
+    """A moment on the clock of a zone. Whoever reads it elsewhere is told their own time beside it."""
+    if moment is None:
+        return ""
+    there = moment.astimezone(ZoneInfo(zone))
+    words = f"{there:%a} {there.day} {there:%b, %H:%M}"
+    return format_html('<time data-zone="{}" datetime="{}">{}</time>', zone, moment.isoformat(), words)
 
 
 TONE_ICONS = {

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import count
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -32,6 +32,7 @@ django.setup()
 
 from django.contrib.auth.models import Group, User  # noqa: E402 - after setup
 from django.db import connection  # noqa: E402
+from django.db.models import F  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from broker.domain.lifecycle import State  # noqa: E402
@@ -40,16 +41,18 @@ from broker.models import (  # noqa: E402
     AuditEntry,
     Desktop,
     Entitlement,
+    Event,
     Hypervisor,
     Operation,
     Pool,
     PoolMember,
+    PowerSchedule,
     Request,
     Template,
     TemplateCopy,
     TemplateVersion,
 )
-from broker.services import brokering, entitlements, inventory, pools, pump, reconcile  # noqa: E402
+from broker.services import brokering, entitlements, inventory, pools, pump, reconcile, schedules  # noqa: E402
 from broker.services.errors import Clash, Missing  # noqa: E402
 from tests.broker.plant import Plant  # noqa: E402
 from tests.doubles.instant.world import World  # noqa: E402
@@ -346,6 +349,29 @@ def share(people: int, desktops: int) -> dict[str, Any]:
     return {"errors": errors(results), "built": built}
 
 
+def schedule(people: int, desktops: int) -> dict[str, Any]:
+    """Two schedules are due, eight clocks run each of them, and people ask for desktops at the same moment."""
+    ground = Ground(people, desktops)
+    due = [
+        PowerSchedule.objects.create(
+            pool=ground.pool, name=name, action="off", at=ground.now.time(), weekdays="1234567", zone="UTC",
+            next_run_at=ground.now,
+        )
+        for name in ("Evenings", "Nights")
+    ]  # fmt: skip
+    clocks = [lambda pk=row.pk: schedules.run(pk) for row in due * 8]
+    asking = [lambda user=user: ground.ask(user) for user in ground.people]
+    # Both at once from the first thread on.
+    results = at_once([call for pair in zip_longest(clocks, asking) for call in pair if call])
+    unfinished = Operation.objects.filter(desktop__pool=ground.pool, state="queued").exclude(cause="")
+    return ground.standing() | {
+        "errors": errors(results),
+        "runs": Event.objects.filter(pool=ground.pool, kind="schedule.run").count(),
+        "ordered": unfinished.count(),
+        "of_somebodys": unfinished.filter(desktop__state="assigned", epoch=F("desktop__epoch")).count(),
+    }
+
+
 def resize(shared: list[Pool], desktops: int, is_over: threading.Event) -> None:
     """Large, small, large: while some are still deleting, others build."""
     for turn in count():
@@ -362,6 +388,7 @@ RACES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "release": release,
     "use": use,
     "share": share,
+    "schedule": schedule,
 }
 
 

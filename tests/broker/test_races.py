@@ -130,6 +130,15 @@ def test_a_desktop_given_back_in_three_tabs_is_recycled_once(surroundings: dict[
     assert told["epochs"] == [["recycling", 3]]
 
 
+def test_a_schedule_that_many_clocks_run_runs_once_and_takes_nobodys_desktop(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "schedule", people=60, desktops=200)
+    assert told["runs"] == 2
+    assert told["held"] == told["holders"] == 60
+    assert told["of_somebodys"] == 0
+    assert told["ordered"] >= 140
+    assert told["agree"]
+
+
 def test_pools_that_build_on_the_same_hosts_do_not_stand_in_each_others_way(surroundings: dict[str, str]) -> None:
     """Sixteen pools, sixteen hosts, nine seconds: a deadlock would be told as an error."""
     told = race(surroundings, "share", people=16, desktops=24)

@@ -3,8 +3,10 @@ import { startKeeping } from "./keeping.js";
 import { startChoosing } from "./choosing.js";
 import { startFilters } from "./filters.js";
 import { startConditions } from "./conditions.js";
+import { startZones } from "./zones.js";
 
 startKeeping();
 startChoosing();
 startFilters();
 startConditions();
+startZones();

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 from uuid import uuid4
 
 from django.utils import timezone
@@ -14,6 +14,8 @@ from broker.models import (
     AuditEntry,
     Desktop,
     Event,
+    Holiday,
+    HolidayCalendar,
     Host,
     Hypervisor,
     Installation,
@@ -23,6 +25,7 @@ from broker.models import (
     NetworkMapping,
     Operation,
     Pool,
+    PowerSchedule,
     Request,
     ScreenSession,
     Storage,
@@ -53,6 +56,8 @@ class Furniture:
     held_pool: Pool
     waiting: Request
     token: ApiToken
+    schedule: PowerSchedule
+    calendar: HolidayCalendar
 
 
 def machine(hypervisor: Hypervisor, name: str, **fields: object) -> Machine:
@@ -153,6 +158,17 @@ def furnish(house: Estate) -> Furniture:
         user=house.dana, name="nightly report", hash="0" * 64, prefix="dy_abcde", scopes=["admin"],
         expires_at=now + timedelta(days=20),
     )  # fmt: skip
+    calendar = HolidayCalendar.objects.create(name="Public holidays in Berlin")
+    Holiday.objects.create(calendar=calendar, day=(now + timedelta(days=30)).date(), name="A feast")
+    HolidayCalendar.objects.create(name="Last year")
+    schedule = PowerSchedule.objects.create(
+        pool=house.pool, name="Weekday mornings", action="on", reach="share", amount=80, at=time(8, 30),
+        weekdays="12345", zone="Europe/Berlin", calendar=calendar, next_run_at=now + timedelta(hours=14),
+    )  # fmt: skip
+    PowerSchedule.objects.create(
+        pool=house.pool, name="Evenings", action="off", at=time(20), weekdays="1234567", zone="Europe/Berlin",
+        is_enabled=False,
+    )  # fmt: skip
     return Furniture(
         host=host,
         network=network,
@@ -169,4 +185,6 @@ def furnish(house: Estate) -> Furniture:
         held_pool=held_pool,
         waiting=waiting,
         token=token,
+        schedule=schedule,
+        calendar=calendar,
     )

@@ -8,12 +8,12 @@ from tests.broker.console.furniture import Furniture
 from tests.broker.portal.cast import Estate
 
 LISTS = (
-    "dashboard", "desktops", "pools", "templates", "networks", "hypervisors", "people", "requests", "operations",
-    "drift", "audit",
+    "dashboard", "desktops", "pools", "schedules", "templates", "networks", "hypervisors", "people", "requests",
+    "operations", "drift", "audit",
 )  # fmt: skip
 PLAIN = (
     *LISTS, "search", "patterns", "pulse", "hypervisor-kinds", "template-add", "network-add",
-    "pool-add", "user-add", "group-add",
+    "pool-add", "user-add", "group-add", "calendar-add",
 )  # fmt: skip
 
 
@@ -36,6 +36,8 @@ def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
         "operation": furniture.failed.pk, "request-cancel": furniture.waiting.pk, "drift-adopt": furniture.unknown.pk,
         "drift-forget": furniture.unknown.pk, "drift-delete": furniture.left_over.pk, "user": house.bob.pk,
         "user-groups": house.bob.pk, "user-password": house.bob.pk, "user-active": house.bob.pk,
+        "schedule-add": pool, "schedule-edit": furniture.schedule.pk, "schedule-delete": furniture.schedule.pk,
+        "calendar-edit": furniture.calendar.pk, "calendar-delete": furniture.calendar.pk,
         "host-drain": furniture.host.pk, "token-add": house.bob.pk, "token-revoke": furniture.token.pk,
     }  # fmt: skip
     pages = {name: reverse(f"console:{name}") for name in PLAIN}

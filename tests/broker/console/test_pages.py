@@ -24,6 +24,7 @@ from tests.broker.portal.cast import PASSWORD, Estate
 As = Callable[[User], Client]
 POST_ONLY = {
     "desktops-power", "desktop-maintenance", "hypervisor-recheck", "operation-retry", "operation-cancel", "pool-resume",
+    "schedule-enable",
 }  # fmt: skip
 """Addresses that only do something; "live" is a stream with tests of its own."""
 COUNTS = Path(__file__).parent / "query_counts.json"

@@ -223,7 +223,7 @@ class Turned(Recording):
 
 def test_a_hypervisor_that_is_busy_is_asked_for_half_as_much_until_it_has_caught_up(house: Estate) -> None:
     Hypervisor.objects.update(build_budget=1, power_budget=8)
-    orders = [_order(house) for _ in range(20)]
+    orders = [_order(house, rank=operations.RANK_PERSON) for _ in range(20)]
     lease = _lease(house)
     _round(house, Turned(), lease)
     house.hypervisor.refresh_from_db()
@@ -301,6 +301,54 @@ def test_with_little_budget_the_person_is_served(house: Estate) -> None:
     person = _order(house, rank=operations.RANK_PERSON, created_at=now - timedelta(minutes=1))
     _order(house, rank=1, created_at=now)
     assert [o.pk for o in pump._choose(_lease(house), house.hypervisor)] == [person.pk]
+
+
+def test_a_thousand_power_orders_never_exceed_the_budget_and_starve_nobody(house: Estate) -> None:
+    """All of them slow: who waits for one desktop finds a place at once, round after round, and the rest gets done."""
+    Hypervisor.objects.update(power_budget=10)
+    now = timezone.now()
+    queued = _running(house.hypervisor.pk, 0, 1000)
+    for operation in queued:
+        operation.state, operation.rank, operation.cause = State.QUEUED, 50, "by the schedule Evenings"
+    Operation.objects.bulk_create(queued)
+    lease = _lease(house)
+    connector = Recording()
+    flying = Operation.objects.filter(state=State.RUNNING)
+    _round(house, connector, lease)
+    assert flying.count() == 8, "two places are kept"
+    for _ in range(2):
+        person = _order(house, rank=operations.RANK_PERSON, created_at=now)
+        _round(house, connector, lease)
+        assert _states(person) == [State.RUNNING]
+    assert flying.count() == 10
+    last = _order(house, rank=operations.RANK_PERSON)
+    _round(house, connector, lease)
+    assert _states(last) == [State.QUEUED]
+    assert flying.count() == 10, "the budget holds for everybody"
+    flying.filter(pk__in=[operation.pk for operation in queued]).update(state=State.DONE)
+    _round(house, connector, lease)
+    assert _states(last) == [State.RUNNING]
+    assert flying.count() == 8
+    for _ in range(130):
+        flying.update(state=State.DONE)
+        _round(house, connector, lease)
+        assert flying.count() <= 8
+    assert not Operation.objects.filter(state=State.QUEUED).exists()
+
+
+def test_what_is_kept_for_people_is_a_share_of_what_a_busy_hypervisor_is_asked_for_now(house: Estate) -> None:
+    Hypervisor.objects.update(power_budget=20, halvings=5, halved_at=timezone.now())
+    order = _order(house, cause="by the schedule Evenings")
+    _round(house, Recording())
+    assert _states(order) == [State.RUNNING]
+
+
+def test_one_of_many_may_stand_in_the_queue_for_long_and_its_time_begins_when_it_is_sent(house: Estate) -> None:
+    soon = timezone.now() + timedelta(seconds=operations.STAGGERED_S)
+    order = _order(house, cause="by the schedule Evenings", deadline_at=soon)
+    pump._choose(_lease(house), house.hypervisor)
+    order.refresh_from_db()
+    assert order.deadline_at < timezone.now() + timedelta(seconds=operations.DEADLINE_S[Kind.POWER] + 1)
 
 
 def test_nothing_is_sent_before_its_time(house: Estate) -> None:
