@@ -156,6 +156,7 @@ def dana(house: Estate, calling: Callers) -> Caller:
     return calling(house.dana)
 
 
+@pytest.mark.timeout(3000)
 @settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_whatever_is_sent_is_answered_and_never_our_fault(
