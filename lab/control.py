@@ -164,5 +164,5 @@ def _set_storage(world: World, name: str, is_full: bool) -> None:
 
 
 def _set_rights(world: World, given: Mapping[str, Any]) -> None:
-    world.hidden = {str(folder) for folder in given.get("hidden", world.hidden)}
+    world.hide(*(str(folder) for folder in given.get("hidden", world.hidden)))
     world.forbidden = {str(verb) for verb in given.get("forbidden", world.forbidden)}

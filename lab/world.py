@@ -575,6 +575,15 @@ class World:
         for waiting in task.marks.pop("waiting", ()):
             self._begin(waiting)
 
+    # --- rights -------------------------------------------------------------------------------------------------------
+
+    def hide(self, *folders: str) -> None:
+        """From now on the account may see all but these folders; what vanished or came to light has changed."""
+        before, self.hidden = self.hidden, set(folders)
+        for machine in self.machines.values():
+            if machine.folder in before ^ self.hidden:
+                self.touch_id(machine.id)
+
     # --- disasters ----------------------------------------------------------------------------------------------------
 
     def kill_host(self, id: str) -> None:

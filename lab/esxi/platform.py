@@ -37,7 +37,7 @@ def stand_up(at: Site) -> Platform:
     things.folders |= set(kept.get("folders", ()))
     registration = Registration(
         kind="esxi",
-        name="vcenter.lab",
+        name="Simulated vCenter",
         settings={
             "address": ADDRESS,
             "port": str(server.port),

@@ -202,14 +202,16 @@ def test_without_rights_desktops_run_on_a_libvirt_of_ones_own(home: Path) -> Non
             assert not _visible(conn, marks)
 
 
-def test_without_rights_and_hypervisor_one_line_says_what_to_install(home: Path) -> None:
-    variables = {"DESKYARD_DATA": f"{INSIDE}/home/var"}
+def test_without_rights_and_hypervisor_one_line_says_what_to_install_and_the_lab_has_desktops(home: Path) -> None:
+    variables = {"DESKYARD_DATA": f"{INSIDE}/home/var", "DESKYARD_LAB": "1"}
     with (
         account(home, without=list(HYPERVISOR_PACKAGES.values())) as me,
         Installation(home / "home" / "var", home / "output", me.launch, variables) as installation,
     ):
         installation.start("make run")
         installation.wait_until(partial(installation.has_said, "No demo desktops"), "it says that there are none")
+        assert installation.has_said("on platforms of 4 makers")
+        installation.wait_until(installation.is_healthy, "desktops are ready in the lab")
         (line,) = [line for line in installation.said().splitlines() if "apt" in line or "nstall" in line]
         assert line.startswith("Missing packages. As root: apt-get install ")
         assert set(line.split()) >= set(HYPERVISOR_PACKAGES)

@@ -246,7 +246,7 @@ def rights_are_taken_away_and_nothing_happens(house: House, enter: Callable[[str
     house.dana.wait_for(machines, lambda found: found["total"] >= ARCHIVED, NOTICED_S)
     before, standing = house.counts()["esxi"], house.names("esxi")
     with platform.world as world:
-        world.hidden.add("archive")
+        world.hide("archive")
     seen = house.dana.wait_for(f"/hypervisors/{hypervisor}", lambda found: found["status"] == "doubt", NOTICED_S)
     assert str(ARCHIVED) in seen["status_reason"]
     house.dana.ask("PATCH", f"/pools/{house.pool}", {"spare": DESKTOPS + 14})
@@ -259,6 +259,6 @@ def rights_are_taken_away_and_nothing_happens(house: House, enter: Callable[[str
     dana.sees("In doubt")
     album.take(dana.page, "in doubt", "wide", "phone")
     with platform.world as world:
-        world.hidden.clear()
+        world.hide()
     house.dana.wait_for(f"/hypervisors/{hypervisor}", lambda found: found["status"] == "up", NOTICED_S)
     house.assert_nothing_lost_or_doubled()

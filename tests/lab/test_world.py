@@ -193,10 +193,14 @@ def test_a_dead_host_takes_its_machines_down_and_takes_no_more(world: World) -> 
 def test_what_lies_in_a_hidden_folder_is_not_there(world: World) -> None:
     with world:
         machine = world.clone(template(world), name="desk", folder="pool")
-        world.hidden.add("pool")
+        seen = world.sequence
+        world.hide("pool")
+        assert world.changes_since(seen) == [machine.id]
         assert machine not in list(world.visible())
         with pytest.raises(NoSuch):
             world.machine(machine.id)
+        world.hide()
+        assert machine in list(world.visible())
 
 
 def test_changes_are_told_in_their_order_gone_machines_too(world: World) -> None:

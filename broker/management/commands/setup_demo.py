@@ -45,9 +45,9 @@ class Command(BaseCommand):
         try:
             copies.append(self._fill(administrator, user))
         except (demo.NoLibvirt, subprocess.CalledProcessError) as reason:
-            trouble = f"No demo desktops on this machine's libvirt: {reason}"
-            if not settings.WITH_LAB:
-                raise CommandError(trouble) from None
+            trouble = f"No demo desktops on this machine: {reason}"
+        except CommandError as reason:
+            trouble = str(reason)
         if settings.WITH_LAB:
             self._add_lab(administrator, user, copies)
         if trouble:
@@ -189,7 +189,7 @@ def trouble(pool: Pool, count: int = 0) -> str:
 def make_pool_of_all(administrator: User, copies: list[TemplateCopy]) -> Pool:
     return Pool.objects.filter(name=simulated.POOL).first() or pools.create_pool(
         actor=administrator,
-        members=[MemberWish(copy_id=copy.pk) for copy in copies],
+        members=[MemberWish(copy_id=copy.pk, minimum=1) for copy in copies],
         name=simulated.POOL,
         description="One pool over hypervisors of every maker. All but this machine's are simulated.",
         naming="maker-###",

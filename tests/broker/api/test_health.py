@@ -14,7 +14,7 @@ from pytest_django import Settings
 from broker.domain.lifecycle import State
 from broker.models import Desktop, Hypervisor
 from broker.selectors import pulse
-from broker.selectors.health import DEMO_POOL
+from broker.selectors.health import DEMO_POOLS
 from tests.broker.portal.cast import Estate
 
 NOBODY = "redis://127.0.0.1:9/0"
@@ -29,7 +29,7 @@ def all_well(house: Estate, settings: Settings, redis_url: str) -> Iterator[None
     keys = [pulse.key(part) for part in pulse.PARTS]
     signs = pulse.connection()
     signs.mset(dict.fromkeys(keys, "here"))
-    house.make(house.open_pool(DEMO_POOL))
+    house.make(house.open_pool(DEMO_POOLS[0]))
     yield
     signs.delete(*keys)
     pulse.connection.cache_clear()
@@ -111,5 +111,5 @@ def test_one_hypervisor_of_two_is_down_alone(
 
 
 def test_a_demo_pool_without_a_ready_desktop_is_down_alone(client: Client) -> None:
-    Desktop.objects.filter(pool__name=DEMO_POOL).update(state=State.ASSIGNED)
+    Desktop.objects.filter(pool__name=DEMO_POOLS[0]).update(state=State.ASSIGNED)
     assert down(client) == {"demo pool": "No desktop is ready yet."}
