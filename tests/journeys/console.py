@@ -31,6 +31,7 @@ def fill_in_hypervisor(dana: Person, name: str, host: KvmHost, **other: str) -> 
 def open_hypervisor_form(dana: Person) -> None:
     dana.visit("Hypervisors")
     dana.page.locator(".page__head").get_by_role("link", name="Add a hypervisor").click()
+    dana.link("KVM (libvirt)").click()
 
 
 def connect(dana: Person) -> None:
