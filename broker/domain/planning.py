@@ -313,13 +313,13 @@ class _View:
 
     def lacks(self, member: MemberFacts) -> int:
         """How many more shall be built there for its minimum, and may be."""
-        if not self.pool.is_enabled or member.is_cramped:
+        if not member.minimum or not self.pool.is_enabled or member.is_cramped:
             return 0
         return max(0, min(member.minimum - self.held(member), self.slots(member)))
 
     def free_floor(self, member: MemberFacts) -> int:
         """How many free desktops there its minimum asks for, as far as they stand or can be built."""
-        if member.is_draining:
+        if not member.minimum or member.is_draining:
             return 0
         return max(0, min(member.minimum, self.held(member) + self.lacks(member)) - self.used(member))
 
