@@ -60,6 +60,8 @@ class World:
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, Disk] = {}
         self.tasks: dict[str, Task] = {}
+        self.task_s: dict[str, float] = {}
+        """Kind of task -> how long it takes here, whatever its platform thinks."""
         self.hidden: set[str] = set()
         """Folders that the account may not see; what is filed there is not listed either."""
         self.forbidden: set[str] = set()
@@ -523,7 +525,7 @@ class World:
 
         With `after` it waits, queued, until that task has ended.
         """
-        task = Task(self.new_id(), kind, subject, act, seconds, self.now)
+        task = Task(self.new_id(), kind, subject, act, self.task_s.get(kind, seconds), self.now)
         self.tasks[task.id] = task
         if machine := self.machines.get(subject):
             machine.tasks += 1

@@ -455,6 +455,12 @@ class Writer:
     # -- absence --
 
     def _absences(self, known: dict[str, Machine], desktops: dict[str, Desktop]) -> None:
+        """What is not shown any more: one doubt for all that is ours, and for machines of nobody's that vanish with it.
+
+        Two desktops that vanish with a hundred machines beside them are as little gone as a hundred desktops: a folder
+        or a storage is out of sight. Another installation's desktops come and go as ours do and tell nothing; and where
+        none of ours vanishes nothing hangs on it.
+        """
         shown = {m.id for m in self.reading.machines} | {t.id for t in self.reading.templates}
         silences = []
         unseen = known.keys() - shown
@@ -471,19 +477,20 @@ class Writer:
         Machine.objects.filter(pk__in=[known[s.machine].pk for s in silences]).update(
             absences=Least(F("absences") + 1, COUNTED_ABSENCES)
         )
-        # What others do with their machines puts nothing of ours in doubt: we act on ours alone. An adopted desktop's
-        # machine is ours too, though it may bear no stamp.
-        ours = [s for s in silences if s.machine in desktops or self._is_ours(known[s.machine])]
-        verdict = absence.judge(ours, total=len(known), confirmed_at=self.hypervisor.absence_confirmed_at)
+        # An adopted desktop's machine is ours too, though it may bear no stamp.
+        ours = {s.machine for s in silences if s.machine in desktops or self._is_ours(known[s.machine])}
+        judged = [s for s in silences if s.machine in ours or (ours and not known[s.machine].stamp_installation)]
+        verdict = absence.judge(judged, total=len(known), confirmed_at=self.hypervisor.absence_confirmed_at)
         if verdict.doubted:
             words = (
-                f"{len(verdict.doubted)} of our machines vanished from the listing at once. Nothing is built, "
-                "deleted or counted as gone here until an administrator confirms. Check storage and rights."
+                f"{len(verdict.doubted)} machines vanished from the listing at once, "
+                f"{len(ours.intersection(verdict.doubted))} of them ours. Nothing is built, deleted or counted as gone "
+                "here until an administrator confirms. Check storage and rights."
             )
             hypervisor_status.doubt(self.hypervisor, list(verdict.doubted), words)
         else:
             self._end_doubt()
-        others = [s.machine for s in silences if s not in ours and s.listings >= absence.LISTINGS]
+        others = [s.machine for s in silences if s not in judged and s.listings >= absence.LISTINGS]
         self._believe_gone([*verdict.gone, *others], desktops)
 
     def _being_deleted(self) -> set[str]:

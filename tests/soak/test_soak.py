@@ -16,10 +16,11 @@ from broker.models import Assignment, Desktop, Hypervisor, Operation, Pool, Requ
 from broker.models.operations import UNFINISHED
 from broker.services import brokering, entitlements, power
 from broker.services.errors import Refusal
-from lab.platform import KINDS, Platform
+from lab.platform import Platform
 from tests.soak.plan import Happening, What, happenings
 from tests.support import kvm_estate, lab_estate
 from tests.support.effort import IS_LONG
+from tests.support.lab_estate import FIVE
 from tests.support.redis import private_redis
 from tests.support.stack import Stack, database, stack, wait_until
 
@@ -35,10 +36,12 @@ class Size:
     lasts_s: float
     """Virtual seconds."""
     troubles: int
+    platforms: int
+    """How many times as large as in the demo."""
 
 
-SHORT = Size(desktops=60, users=30, lasts_s=400, troubles=12)
-WHOLE = Size(desktops=5_000, users=2_000, lasts_s=600, troubles=60)
+SHORT = Size(desktops=60, users=30, lasts_s=400, troubles=12, platforms=1)
+WHOLE = Size(desktops=5_000, users=2_000, lasts_s=600, troubles=60, platforms=20)
 
 
 @pytest.fixture
@@ -136,7 +139,7 @@ class Soak:
 
 def test_the_same_seed_gives_the_same_troubles() -> None:
     def plan(seed: int) -> list[Happening]:
-        return happenings(seed, users=20, kinds=KINDS, lasts_s=300, troubles=10)
+        return happenings(seed, users=20, kinds=FIVE, lasts_s=300, troubles=10)
 
     assert plan(1) == plan(1)
     assert plan(1) != plan(2)
@@ -155,7 +158,7 @@ def test_everything_adds_up_with_five_thousand_desktops(installation: Stack, tmp
 
 def soak(installation: Stack, folder: Path, size: Size) -> None:
     folder.mkdir()
-    with lab_estate.platforms(folder, speed=SPEED, seed=SEED) as stood:
+    with lab_estate.platforms(folder, names=FIVE, speed=SPEED, seed=SEED, size=size.platforms) as stood:
         made = lab_estate.register(stood, installation.log_tail, build_budget=20, power_budget=50)
         pool = lab_estate.pool_over(
             stood, made, spare=size.desktops - size.users, maximum=size.desktops, delete_budget_per_hour=100_000
@@ -163,7 +166,7 @@ def soak(installation: Stack, folder: Path, size: Size) -> None:
         for number in range(size.users):
             user, _ = User.objects.get_or_create(username=f"user{number}")
             entitlements.entitle(actor=kvm_estate.administrator(), pool_id=pool.pk, user_id=user.pk)
-        plan = happenings(SEED, users=size.users, kinds=KINDS, lasts_s=size.lasts_s, troubles=size.troubles)
+        plan = happenings(SEED, users=size.users, kinds=FIVE, lasts_s=size.lasts_s, troubles=size.troubles)
         Soak(stood, pool).play(plan)
         wait_until(lambda: is_healed(pool, size), HEALED_S, "all is quiet", lambda: told(pool), pause_s=1)
         lab_estate.assert_nothing_lost_or_doubled(stood, made)

@@ -13,6 +13,7 @@ from broker.models.operations import UNFINISHED
 from broker.services import hypervisors, pools, templates
 from lab import platform as lab
 from lab.clock import Clock
+from lab.esxi.platform import stand_up_host
 from lab.nouns import Machine as Simulated
 from lab.platform import Platform
 from lab.screens import GuestScreens
@@ -20,17 +21,27 @@ from tests.support import kvm_estate
 from tests.support.stack import wait_until
 
 REACHED_S = 90
+ESXI_HOST = "esxi-host"
+FIVE = (*lab.KINDS, ESXI_HOST)
+"""One platform of each maker, and an ESXi host that stands alone: without CloneVM machines come about otherwise."""
 
 
 @contextmanager
 def platforms(
-    folder: Path, *, kinds: Sequence[str] = lab.KINDS, speed: float = 10.0, seed: int = 1
+    folder: Path, *, names: Sequence[str] = lab.KINDS, speed: float = 10.0, seed: int = 1, size: int = 1
 ) -> Iterator[dict[str, Platform]]:
-    """One of each maker, running in this process; virtual time passes `speed` times as fast as ours."""
+    """Platforms by name, running in this process, each `size` times as large as in the demo.
+
+    Virtual time passes `speed` times as fast as ours.
+    """
     clock = Clock(speed)
     with GuestScreens([]) as screens:
-        sites = [lab.site(kind, folder, clock, seed=seed, screens_port=screens.port) for kind in kinds]
-        stood = {site.name: lab.stand_up(site) for site in sites}
+        stood = {}
+        for place, name in enumerate(names):
+            (folder / name).mkdir(exist_ok=True)
+            site = lab.Site(name, folder / name, clock, seed, f"127.{64 + place}.0.0/16", screens.port)
+            stood[name] = stand_up_host(site) if name == ESXI_HOST else lab.stand_up(site)
+            _enlarge(stood[name], size)
         screens.worlds = [platform.world for platform in stood.values()]
         try:
             for platform in stood.values():
@@ -41,20 +52,29 @@ def platforms(
                 platform.stop()
 
 
+def _enlarge(platform: Platform, times: int) -> None:
+    with platform.world as world:
+        for host in world.hosts.values():
+            host.vcpus, host.memory_mib = host.vcpus * times, host.memory_mib * times
+        for storage in world.storages.values():
+            storage.capacity_mib *= times
+
+
 def register(stood: Mapping[str, Platform], tell: Callable[[], str], **fields: Any) -> dict[str, Hypervisor]:
-    """Kind -> hypervisor, up and listed."""
+    """Name -> hypervisor, up and listed."""
     made = {
-        kind: hypervisors.register_hypervisor(
+        name: hypervisors.register_hypervisor(
             actor=kvm_estate.administrator(),
             name=platform.registration.name,
-            kind=kind,
+            kind=platform.registration.kind,
             values={**platform.registration.settings, **platform.registration.secrets},
         )
-        for kind, platform in stood.items()
+        for name, platform in stood.items()
     }
     if fields:
         Hypervisor.objects.filter(pk__in=[one.pk for one in made.values()]).update(**fields)
-    templates_ = Machine.objects.filter(is_template=True, hypervisor__in=made.values())
+    golden = [platform.registration.template for platform in stood.values()]
+    templates_ = Machine.objects.filter(platform_id__in=golden, hypervisor__in=made.values())
     wait_until(
         lambda: templates_.values("hypervisor").distinct().count() == len(made), REACHED_S, "all are listed", tell
     )
@@ -67,8 +87,8 @@ def pool_over(stood: Mapping[str, Platform], made: Mapping[str, Hypervisor], **f
     template = templates.create_template(actor=actor, name="Everywhere")
     version = templates.add_version(actor=actor, template_id=template.pk)
     members = []
-    for kind, hypervisor in made.items():
-        golden = Machine.objects.get(hypervisor=hypervisor, platform_id=stood[kind].registration.template)
+    for name, hypervisor in made.items():
+        golden = Machine.objects.get(hypervisor=hypervisor, platform_id=stood[name].registration.template)
         copy = templates.link_copy(actor=actor, version_id=version.pk, machine_id=golden.pk)
         members.append(pools.MemberWish(copy_id=copy.pk))
     return pools.create_pool(
@@ -78,8 +98,9 @@ def pool_over(stood: Mapping[str, Platform], made: Mapping[str, Hypervisor], **f
 
 def simulated(platform: Platform) -> list[Simulated]:
     """The machines that were made by orders."""
+    golden = platform.registration.template
     with platform.world as world:
-        return [machine for machine in world.machines.values() if not machine.is_template and not machine.folder]
+        return [machine for machine in world.machines.values() if machine.id != golden and not machine.folder]
 
 
 def assert_nothing_lost_or_doubled(stood: Mapping[str, Platform], made: Mapping[str, Hypervisor]) -> None:

@@ -74,6 +74,61 @@ def test_many_adopted_machines_that_vanish_at_once_are_doubted_though_they_bear_
     assert plant.count(State.MISSING) == 0
 
 
+@pytest.fixture
+def shared(plant: Plant) -> tuple[Plant, list[str], list[str]]:
+    """A hypervisor with 40 machines of nobody's and two desktops: the ids of the former, of the latter."""
+    plant.add_hypervisor()
+    theirs = [plant.world().add_foreign_machine(f"theirs-{n}") for n in range(40)]
+    plant.add_pool(spare=2)
+    plant.fill(2)
+    return plant, theirs, [desktop.machine_id for desktop in plant.desktops(State.READY)]
+
+
+def test_two_desktops_that_vanish_with_a_folder_full_of_machines_are_not_believed_gone(
+    shared: tuple[Plant, list[str], list[str]],
+) -> None:
+    plant, theirs, ours = shared
+    for machine_id in [*theirs, *ours]:
+        plant.world().remove_machine(machine_id)
+    for _ in range(4):
+        plant.look()
+    hypervisor = plant.hypervisor()
+    assert hypervisor.status == Hypervisor.Status.DOUBT
+    assert "42 machines vanished from the listing at once, 2 of them ours" in hypervisor.status_reason
+    assert plant.count(State.READY) == 2
+    assert Machine.objects.filter(platform_id__in=theirs).count() == 40
+    hypervisors.confirm_absence(actor=plant.dana, hypervisor_id=hypervisor.pk)
+    plant.look()
+    assert plant.count(State.READY) == 0
+    assert plant.hypervisor().status == Hypervisor.Status.UP
+    assert not Machine.objects.filter(platform_id__in=theirs).exists()
+
+
+def test_others_machines_that_vanish_without_any_of_ours_hold_nothing_up(
+    shared: tuple[Plant, list[str], list[str]],
+) -> None:
+    plant, theirs, _ = shared
+    for machine_id in theirs:
+        plant.world().remove_machine(machine_id)
+    for _ in range(2):
+        plant.look()
+    assert plant.hypervisor().status == Hypervisor.Status.UP
+    assert not Machine.objects.filter(platform_id__in=theirs).exists()
+
+
+def test_desktops_of_another_installation_come_and_go_and_put_nothing_of_ours_in_doubt(
+    shared: tuple[Plant, list[str], list[str]],
+) -> None:
+    plant, theirs, ours = shared
+    Machine.objects.filter(platform_id__in=theirs).update(stamp_installation="another", stamp_key="k")
+    for machine_id in [*theirs, ours[0]]:
+        plant.world().remove_machine(machine_id)
+    for _ in range(2):
+        plant.look()
+    assert plant.hypervisor().status == Hypervisor.Status.UP
+    assert plant.count(State.READY) == 1
+
+
 def test_a_leftover_that_an_administrator_said_to_leave_alone_is_left_alone(office: Plant) -> None:
     left, other = office.desktops(State.READY)
     # As if the rows had lost them: their operations have ended, and no desktop is them.
