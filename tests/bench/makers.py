@@ -70,7 +70,8 @@ def filled(running: Stack, pool: Pool, made: dict[str, Hypervisor], began: float
         for id, count in ready.items():
             if last.get(names[id], (0, 0.0))[0] != count:
                 last[names[id]] = (count, at)
-        say(f"{ready.total()} ready after {at:.0f} s: {({names[id]: count for id, count in ready.items()})}")
+        told = {names[id]: count for id, count in ready.items()}
+        say(f"{ready.total()} ready after {at:.0f} s: {told}")
         return ready.total() >= DESKTOPS
 
     wait_until(is_full, LIMIT_S, "it is full", running.log_tail, pause_s=1)
@@ -78,7 +79,7 @@ def filled(running: Stack, pool: Pool, made: dict[str, Hypervisor], began: float
 
 
 def floor(platform: Platform, at_a_time: int) -> float:
-    """Seconds of all its tasks, so many at a time, or of all its calls at its rates; the last guest boots after that."""
+    """Seconds of all its tasks, so many at a time, or of all its calls at its rates; then a guest boots."""
     with platform.world as world:
         tasks = sum(task.seconds for task in world.tasks.values()) / at_a_time
         calls = max((_asking_s(server) for server in platform.servers if isinstance(server, PrismServer)), default=0.0)
