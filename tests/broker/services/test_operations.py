@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.utils import timezone
 
 from broker.domain.lifecycle import State
 from broker.hypervisors.gate import installation_id
 from broker.models import AuditEntry, Event, Machine, Operation
-from broker.services import drift, nudges, operations, power
+from broker.models.operations import GIVES_WAY
+from broker.services import brokering, drift, nudges, operations, power
 from broker.services.errors import Clash, Forbidden, Missing
 from tests.broker.portal.cast import Estate
 
@@ -162,3 +166,22 @@ def test_every_verb_is_audited(house: Estate) -> None:
         ("operation.cancel", "alice"),
         ("operation.retry", "dana"),
     ]
+
+
+def test_the_claim_and_the_rest_of_the_house_agree_on_what_gives_way(house: Estate) -> None:
+    """The rule stands twice: as a condition of Django's, and by hand in the claim's one statement."""
+    by_whom = (None, house.dana)
+    each = product(("power", "clone"), ("queued", "sent"), (0, 1), ("", "by the schedule Evenings"), by_whom)
+    Operation.objects.bulk_create(
+        Operation(
+            kind=kind, state=state, attempt=attempt, cause=cause, requested_by=by, hypervisor=house.hypervisor,
+            changes=False, desktop=house.desktop, created_at=timezone.now(), deadline_at=timezone.now(),
+        )
+        for kind, state, attempt, cause, by in each
+    )  # fmt: skip
+    with connection.cursor() as cursor:
+        columns = "kind, state, attempt, cause, requested_by_id"
+        cursor.execute(f"SELECT {columns} FROM broker_operation o WHERE {brokering.GIVES_WAY}")
+        by_hand = cursor.fetchall()
+    assert by_hand == [("power", "queued", 0, "by the schedule Evenings", None)]
+    assert list(Operation.objects.filter(GIVES_WAY).values_list(*columns.split(", "))) == by_hand
