@@ -36,6 +36,11 @@ def fits(text: str, item: Mapping[str, Any]) -> bool:
             raise BadFilter(text)
 
 
+def fields(text: str) -> set[str]:
+    """What a filter asks after."""
+    return {found["field"] or found["prefixed"] for found in _TERM.finditer(text)}
+
+
 def _is_true(term: re.Match[str], item: Mapping[str, Any]) -> bool:
     if term["field"]:
         return _value(term["field"], item) == term["value"].replace("''", "'")

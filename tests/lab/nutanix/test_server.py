@@ -260,6 +260,19 @@ def test_a_filter_that_is_not_understood_is_refused(text: str) -> None:
         fits(text, {})
 
 
+def test_tasks_are_listed_by_their_ids_and_by_no_field_that_is_not_published(
+    client: httpx.Client, world: World
+) -> None:
+    with world:
+        found = [f"ZXJnb24=:{world.start_task('Anything', '', 5, lambda: None).id}" for _ in range(3)]
+    path = "/api/prism/v4.2/config/tasks"
+    wanted = " or ".join(f"extId eq '{id}'" for id in found[1:])
+    assert [one["extId"] for one in client.get(path, params={"$filter": wanted}).json()["data"]] == found[1:]
+    answer = client.get(path, params={"$filter": f"{wanted} or uuid eq 'x'"})
+    assert answer.status_code == 400
+    assert answer.json()["data"]["error"]["validationErrorMessages"][0]["attributePath"] == "$filter"
+
+
 def test_a_filter_that_is_not_understood_is_a_schema_error(client: httpx.Client) -> None:
     assert client.get(f"{VMS}?$filter=nonsense").status_code == 400
     assert json.loads(client.get(VMS).content)["metadata"]["flags"][0]["name"] == "hasError"
