@@ -24,9 +24,9 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from connectors.errors import ConnectorError, PlatformFault, Unreachable
-from connectors.nutanix import faults
+from connectors.nutanix import faults, pace
 from connectors.nutanix.faults import Refusal
-from connectors.nutanix.pace import Pace, retry_after_s
+from connectors.nutanix.pace import retry_after_s
 from connectors.nutanix.settings import NutanixSettings
 
 Json = Mapping[str, Any]
@@ -55,6 +55,10 @@ class OutOfTime(Exception):
     def __init__(self, wait_s: float = 0.5) -> None:
         super().__init__("out of time")
         self.wait_s = wait_s
+
+
+class NoTurn(OutOfTime):
+    """The rate limits have no room for the call in time. Prism itself may be well."""
 
 
 class Precondition(Exception):
@@ -89,7 +93,7 @@ class Client:
     def __init__(self, settings: NutanixSettings, workdir: Path) -> None:
         self._settings = settings
         self._workdir = workdir
-        self._pace = Pace()
+        self._pace = pace.shared(settings.address, settings.port, settings.account)
         self._session: requests.Session | None = None
         self._cookies: dict[str, str] = {}
         """Of the session, once Prism has opened one."""
@@ -301,14 +305,19 @@ class Client:
         body: Json | None,
         doing: str,
     ) -> requests.Response:
-        """One request in its turn; sent again once, with the same request id, if the connection breaks."""
+        """One request in its turn; sent again once, with the same request id, if the connection breaks.
+
+        A refusal for haste did nothing: the request waits for its turn again while patience lasts, and is `NoTurn`
+        then. Once Prism has said nothing else on this route for long, the refusal is the answer.
+        """
         told = {"Accept": "application/json", "NTNX-Request-Id": str(uuid4()), **headers}
         data = None
         if method in ("POST", "PUT"):
             told["Content-Type"] = "application/json"
             data = json.dumps(body if body is not None else {}).encode()
-        for is_last in (False, True):
-            self._wait_for_turn(route, deadline)
+        until, was_broken = min(deadline, time.monotonic() + self.patience_s), False
+        while True:
+            self._wait_for_turn(route, until)
             left = deadline - time.monotonic()
             if left <= 0:
                 raise OutOfTime
@@ -319,19 +328,22 @@ class Client:
                 is_broken = isinstance(
                     error, (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)
                 ) and not isinstance(error, (requests.exceptions.SSLError, requests.exceptions.Timeout))
-                if is_last or not is_broken or type(fault) is not Unreachable or time.monotonic() >= deadline:
+                if was_broken or not is_broken or type(fault) is not Unreachable or time.monotonic() >= deadline:
                     self.close()
                     raise fault from None
+                was_broken = True
                 continue
             self._pace.learn(route, answer.headers)
-            return answer
-        raise AssertionError("the second round always ends")  # pragma: no cover
+            if not _is_for_haste(answer):
+                self._pace.answered(route)
+                return answer
+            if self._pace.refused(route, answer.headers) >= pace.LONG_S:
+                return answer
 
-    def _wait_for_turn(self, route: str, deadline: float) -> None:
-        until = min(deadline, time.monotonic() + self.patience_s)
+    def _wait_for_turn(self, route: str, until: float) -> None:
         while (wait := self._pace.take(route)) > 0:
             if time.monotonic() + wait > until:
-                raise OutOfTime(wait)
+                raise NoTurn(wait)
             time.sleep(wait)
 
     def _exchange(
@@ -433,6 +445,14 @@ def _json(answer: requests.Response) -> Json:
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def _is_for_haste(answer: requests.Response) -> bool:
+    """Whether Prism refused it because a rate is used up. A bare 429 may be anybody's on the way: it is `Busy`."""
+    if answer.status_code < 400:
+        return False
+    words, _ = error_words(_json(answer))
+    return faults.RATE_LIMIT in words or (answer.status_code == 429 and pace.tells_limits(answer.headers))
 
 
 def _refusal(answer: requests.Response) -> Refusal:

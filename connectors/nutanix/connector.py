@@ -34,7 +34,7 @@ from connectors.base import (
 )
 from connectors.errors import Busy, ConnectorError, NotFound, Unreachable, Unsupported
 from connectors.nutanix import machines, power, screens, snapshots
-from connectors.nutanix.client import Client, OutOfTime
+from connectors.nutanix.client import Client, NoTurn, OutOfTime
 from connectors.nutanix.inventory import Reading, Shown
 from connectors.nutanix.settings import NutanixSettings
 from connectors.nutanix.work import VMS, StillGoing, Work
@@ -96,8 +96,8 @@ class NutanixConnector:
             reading = Reading(client, self._settings, deadline)
             clusters = reading.clusters()
             warnings = [*reading.faults, *self._missing_rights(deadline)]
-        except OutOfTime:
-            raise self._late("signing in") from None
+        except OutOfTime as late:
+            raise self._late("signing in", late) from None
         central = [cluster.version for cluster in clusters if cluster.is_prism_central]
         real = [cluster for cluster in clusters if not cluster.is_prism_central]
         if self._settings.cluster and not any(self._settings.cluster in (one.id, one.name) for one in real):
@@ -140,8 +140,8 @@ class NutanixConnector:
                 found = reading.changed(self._shown)
             if found is None:
                 found = reading.complete()
-        except OutOfTime:
-            raise self._late("reading the inventory") from None
+        except OutOfTime as late:
+            raise self._late("reading the inventory", late) from None
         inventory, shown = found
         if inventory.partial:  # what it did not read would never be read by increments
             self._shown = None
@@ -153,8 +153,12 @@ class NutanixConnector:
     def _cursor(self) -> Cursor:
         return Cursor(f"{self._name}/{self._readings}")
 
-    def _late(self, doing: str) -> Unreachable:
+    def _late(self, doing: str, late: OutOfTime) -> ConnectorError:
+        """Whoever finds no turn has not lost the endpoint."""
         where = f"Prism Central {self._settings.endpoint}"
+        if isinstance(late, NoTurn):
+            words = f"{where} takes no more calls for now, while {doing}. It will be tried again."
+            return Busy(words, retry_after_s=late.wait_s)
         return Unreachable(f"{where} did not answer in time while {doing}. Check the network.")
 
     # --- orders -------------------------------------------------------------------------------------------------------

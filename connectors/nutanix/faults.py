@@ -29,6 +29,9 @@ from connectors.errors import (
 ETAG_MISMATCH = "VM_ETAG_MISMATCH"
 """A stale ETag may show only as a failed task (terraform-provider-nutanix, pull request 1104)."""
 
+RATE_LIMIT = "RATE_LIMIT_EXCEEDED"
+"""An error group that means 429 whatever the status is (prism-go-client takes it so)."""
+
 BY_STATUS: dict[int, type[ConnectorError]] = {
     400: PlatformFault,
     401: CredentialsRejected,
@@ -51,7 +54,7 @@ BY_STATUS: dict[int, type[ConnectorError]] = {
 BY_WORDS: tuple[tuple[re.Pattern[str], type[ConnectorError]], ...] = tuple(
     (re.compile(words, re.IGNORECASE), kind)
     for words, kind in (
-        (r"RATE_LIMIT_EXCEEDED|too many requests", Busy),
+        (rf"{RATE_LIMIT}|too many requests", Busy),
         (r"ETAG_MISMATCH|PLAT-1000[45]", Conflict),
         (
             r"NoHostResources|(not enough|insufficient|no host has enough) [a-z ]*(memory|cpu|resources)",

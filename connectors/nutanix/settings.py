@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 
 from connectors.base import Settings, setting
 from connectors.errors import Unsupported
@@ -55,6 +56,11 @@ class NutanixSettings(Settings):
     def endpoint(self) -> str:
         """What messages call this Prism Central; holds no secret."""
         return f"{self.address}:{self.port}"
+
+    @property
+    def account(self) -> str:
+        """Who signs in, for telling accounts apart; holds no secret."""
+        return self.user if self.sign_in == "password" else sha256(self.api_key.encode()).hexdigest()
 
     @property
     def pin(self) -> str:

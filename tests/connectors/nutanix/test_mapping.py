@@ -17,7 +17,6 @@ from connectors.errors import Unsupported
 from connectors.nutanix import faults, mapping
 from connectors.nutanix.client import error_words
 from connectors.nutanix.faults import Refusal
-from connectors.nutanix.pace import Pace, retry_after_s
 
 KEY = "11111111-2222-4333-8444-555555555555"
 WORDS = st.text(min_size=1, max_size=60)
@@ -257,30 +256,3 @@ def test_what_breaks_on_the_line_is_told_without_secrets(
     told = faults.of_the_line(error, "listing machines", "prism:9440", ("geheim",))
     assert type(told) is kind
     assert "geheim" not in f"{told} {told.platform_words}"
-
-
-# --- pace ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_route_is_asked_as_often_as_it_may_be_and_no_more() -> None:
-    pace = Pace()
-    taken = [pace.take("GET vmm/ahv/config/vms") for _ in range(4)]
-    assert taken[:2] == [0.0, 0.0]
-    assert taken[2] > 0.9
-    assert pace.take("GET vmm/ahv/config/vms/{}") == 0.0
-
-
-def test_what_the_server_tells_of_its_limits_counts() -> None:
-    pace = Pace()
-    pace.learn("GET x", {"X-Api-Ratelimit-Limit": "6", "X-Api-Ratelimit-Refresh-Period-Seconds": "2"})
-    assert [pace.take("GET x") > 0 for _ in range(4)] == [False] * 3 + [True]
-    pace.learn("GET x", {"X-Api-Ratelimit-Limit": "nonsense"})
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [({"Retry-After": "3"}, 3.0), ({"X-Ratelimit-Reset": "1"}, 1.0), ({}, None), ({"Retry-After": "Thu, 01 Jan"}, None),
-     ({"Retry-After": "999999"}, 300.0)],
-)  # fmt: skip
-def test_how_long_to_stay_away_is_read_from_either_header(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after_s(headers) == seconds

@@ -68,6 +68,12 @@ class PrismWorld:
         self._connectors.append(connector)
         return connector
 
+    def trusted(self) -> str:
+        """A file with the certificate to trust."""
+        file = self._workdir / "trusted.pem"
+        file.write_text(self.settings.ca_certificate)
+        return str(file)
+
     def unreachable(self) -> NutanixConnector:
         return self.connector(address="127.0.0.1", port=self._mute.getsockname()[1])
 
