@@ -8,6 +8,7 @@ and ask for the same one after a network error).
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from base64 import b64encode
@@ -45,6 +46,8 @@ PAGE = 100
 LARGEST_BODY = 64 * 1024 * 1024
 COOKIE = "NTNX_IAM_SESSION"
 FRESH_S = 30.0
+BRIEF_S = 0.3
+"""How long to remember what was found to change all the time."""
 
 T = TypeVar("T")
 
@@ -99,6 +102,8 @@ class Client:
         """Of the session, once Prism has opened one."""
         self._versions: dict[str, tuple[int, int]] = {}
         self._remembered: dict[str, tuple[float, object]] = {}
+        self._passing: set[str] = set()
+        """Names of what was remembered for too long."""
         self.patience_s = 2.0
         """How long a call may wait for its turn under the rate limits."""
 
@@ -164,15 +169,21 @@ class Client:
         headers = {"NTNX-Request-Id": request_id} | ({"If-Match": etag} if etag else {})
         return self._call(method, namespace, path, deadline, headers=headers, body=body, doing=doing)
 
-    def remembered(self, name: str, ask: Callable[[], T]) -> T:
-        """What was asked under this name less than `FRESH_S` ago; else asked now. For what a batch needs again and
+    def remembered(self, name: str, ask: Callable[[], T], *, fresh_s: float = FRESH_S) -> T:
+        """What was asked under this name less than `fresh_s` ago; else asked now. For what a batch needs again and
         again and what hardly changes."""
-        at, found = self._remembered.get(name, (-FRESH_S, None))
-        if time.monotonic() - at >= FRESH_S:
+        at, found = self._remembered.get(name, (-math.inf, None))
+        if time.monotonic() - at >= (BRIEF_S if name in self._passing else fresh_s):
             found = ask()
             self._remembered[name] = (time.monotonic(), found)
         known: T = found  # type: ignore[assignment]
         return known
+
+    def forget(self, name: str) -> None:
+        """What is remembered under this name is not so any more. As it may change again at once, as a template may with
+        each clone of it, it is remembered for `BRIEF_S` from now on: what is refused costs more than a reading."""
+        self._remembered.pop(name, None)
+        self._passing.add(name)
 
     def told(self, refusal: Refusal, doing: str) -> ConnectorError:
         """A refusal in our words, without secrets."""

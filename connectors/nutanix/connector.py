@@ -37,6 +37,7 @@ from connectors.nutanix import machines, power, screens, snapshots
 from connectors.nutanix.client import Client, NoTurn, OutOfTime
 from connectors.nutanix.inventory import Reading, Shown
 from connectors.nutanix.settings import NutanixSettings
+from connectors.nutanix.tasks import Tasks
 from connectors.nutanix.work import VMS, StillGoing, Work
 
 PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
@@ -78,6 +79,7 @@ class NutanixConnector:
         self._settings = settings
         self._surroundings = surroundings
         self._client = Client(settings, surroundings.workdir)
+        self._tasks = Tasks(self._client)
         self._name = uuid4().hex
         self._readings = 0
         self._shown: Shown | None = None
@@ -175,6 +177,7 @@ class NutanixConnector:
     def _go(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
         """One order after the other, each as far as it goes without waiting."""
         until = min(deadline, time.monotonic() + 2.0)
+        self._tasks.watch(receipt.data.get("task") for receipt in receipts)
         for receipt in receipts:
             # A batch shares its patience with the rate limits: what finds no turn comes again at the next poll.
             self._client.patience_s = max(0.0, until - time.monotonic())
@@ -183,7 +186,9 @@ class NutanixConnector:
     def _advance(self, receipt: Receipt, deadline: float) -> Outcome:
         """Raises if the endpoint was lost; everything else is told as an outcome."""
         order = receipt.order
-        work: Work[Any] = Work(order, self._settings, self._surroundings, self._client, deadline, dict(receipt.data))
+        work: Work[Any] = Work(
+            order, self._settings, self._surroundings, self._client, self._tasks, deadline, dict(receipt.data)
+        )
         try:
             procedure = PROCEDURES.get(type(order))
             if procedure is None:

@@ -29,9 +29,13 @@ from connectors.base import (
 )
 from connectors.errors import Busy, Conflict, ConnectorError, NotFound, PlatformFault, Unsupported
 from connectors.nutanix import mapping, power, snapshots
-from connectors.nutanix.client import Answer, segment
+from connectors.nutanix.client import Answer, Precondition, segment
 from connectors.nutanix.mapping import MIB, VM_REL, Vm
 from connectors.nutanix.work import VMS, Seen, StillGoing, Work
+
+TEMPLATE_S = 5.0
+"""How long a reading of a template serves. No longer: the vendor means to drop `If-Match` from the clone action
+(terraform-provider-nutanix issue 1120), and then nothing but its age guards against a template that was switched on."""
 
 # --- clone -----------------------------------------------------------------------------------------------------------
 
@@ -59,8 +63,9 @@ def _clone(work: Work[CloneMachine]) -> Outcome:
     order = work.order
     mapping.require_usable(order.name)
     machine = work.text("machine")
-    if not machine and order.attempt > 1 and not work.is_under_way("clone"):
+    if not machine and order.attempt > 1 and not work.is_under_way("clone") and "sought" not in work.receipt:
         machine = _find_made(work, order.name)
+        work.receipt["sought"] = True  # until the clone is begun it may wait for its turn for long
     if not machine:
         wish = Wish(
             template=order.template, name=order.name, storage=order.storage, seed=order.seed, host=order.host,
@@ -86,8 +91,12 @@ def _find_made(work: Work[Any], name: str) -> str:
 def _copy(work: Work[Any], wish: Wish) -> str:
     """The id of the new machine, once it stands: fresh, off, with the fresh name."""
 
+    name = f"template {wish.template}"
+
     def look() -> Seen:
-        return _template(work, wish)
+        if work.receipt.pop("stale", None):
+            work.client.forget(name)
+        return _template(work, wish, name)
 
     def start(template: Seen, id: str) -> Answer:
         version = work.client.version("vmm", work.deadline)
@@ -95,12 +104,19 @@ def _copy(work: Work[Any], wish: Wish) -> str:
             name=mapping.fresh_name(work.stamp), vcpus=wish.vcpus, memory_mib=wish.memory_mib, subnets=wish.subnets,
             seed=wish.seed, instance=work.order.key, version=version,
         )  # fmt: skip
-        return work.post("clone", template, id, body)
+        try:
+            return work.post("clone", template, id, body)
+        except Precondition:
+            work.client.forget(name)
+            raise
 
     task = work.ensure("clone", "Cloning the template", look, start)
-    made = task.made(VM_REL, but=wish.template) if task is not None else ""
+    if task is not None:  # kept, if the machine cannot be read at once: a list of names is the scarcest call
+        work.receipt["made"] = task.made(VM_REL, but=wish.template)
+    made = work.text("made")
     if made and work.read(made) is None:
         # An earlier attempt's request id brings back its task, and that attempt has removed what it had made.
+        del work.receipt["made"]
         work.forget_done("clone")
         work.begin_anew("clone")
         raise StillGoing(after_s=0.5)
@@ -116,12 +132,30 @@ def _copy(work: Work[Any], wish: Wish) -> str:
     return made
 
 
-def _template(work: Work[Any], wish: Wish) -> Seen:
-    """Raises `NotFound`, `Conflict` (switched on) or `Unsupported` (a desktop; another storage)."""
-    seen = work.read(wish.template)
-    if seen is None:
-        raise NotFound(f"Template {wish.template} is not on {work.settings.endpoint}.")
-    vm = seen.vm
+def _template(work: Work[Any], wish: Wish, name: str) -> Seen:
+    """Raises `NotFound`, `Conflict` (switched on) or `Unsupported` (a desktop; another storage).
+
+    A batch reads it once. Whatever has changed since, the clone request bears the reading's ETag and is refused; and no
+    order is refused because of what was remembered.
+    """
+
+    def ask() -> Seen:
+        seen = work.read(wish.template)
+        if seen is None:
+            raise NotFound(f"Template {wish.template} is not on {work.settings.endpoint}.")
+        return seen
+
+    seen = work.client.remembered(name, ask, fresh_s=TEMPLATE_S)
+    try:
+        _require_usable_template(work, seen.vm, wish)
+    except (Conflict, Unsupported, NotFound):
+        work.client.forget(name)
+        seen = ask()  # no call, if this order itself has just read it
+        _require_usable_template(work, seen.vm, wish)
+    return seen
+
+
+def _require_usable_template(work: Work[Any], vm: Vm, wish: Wish) -> None:
     if vm.stamp is not None:
         raise Unsupported(f"{vm.name!r} is a desktop, not a template: what its user wrote would be copied.")
     if reason := cannot_clone(vm):
@@ -134,7 +168,6 @@ def _template(work: Work[Any], wish: Wish) -> Seen:
             f"AHV puts a clone beside its template: {vm.name!r} lies in another storage container than was asked for."
         )
     _require_host(work, vm, wish.host)
-    return seen
 
 
 def _require_host(work: Work[Any], template: Vm, host: str | None) -> None:

@@ -131,7 +131,7 @@ def _drop(work: Work[Any], id: str) -> None:
             return
         except Precondition:
             continue
-        work.receipt["task"] = mapping.task_id(told.data)
+        work.note_started(told)
         raise StillGoing(after_s=FIRST_LOOK_S)
     raise work.refused_again(f"Snapshot {id}")
 

@@ -19,6 +19,7 @@ from connectors.nutanix.client import Answer, Client, Json, OutOfTime, Precondit
 from connectors.nutanix.faults import Refusal
 from connectors.nutanix.mapping import Task, Vm
 from connectors.nutanix.settings import NutanixSettings
+from connectors.nutanix.tasks import Tasks
 
 O = TypeVar("O", bound=Order)  # noqa: E741
 
@@ -65,6 +66,7 @@ class Work(Generic[O]):
     settings: NutanixSettings
     surroundings: Surroundings
     client: Client = field(repr=False)
+    tasks: Tasks = field(repr=False)
     deadline: float
     receipt: dict[str, object] = field(default_factory=dict)
     step: str = "Waiting for its turn"
@@ -170,7 +172,7 @@ class Work(Generic[O]):
     def note_done(self, step: str) -> None:
         done = self.receipt.get("done")
         self.receipt["done"] = [*(done if isinstance(done, list) else []), step]
-        for name in ("task", "step", "looks"):
+        for name in ("task", "step", "looks", "stale"):
             self.receipt.pop(name, None)
 
     def forget_done(self, step: str) -> None:
@@ -219,9 +221,14 @@ class Work(Generic[O]):
             except Precondition:
                 self._read.clear()
                 continue
-            self.receipt["task"] = mapping.task_id(answer.data)
+            self.note_started(answer)
             raise StillGoing(after_s=FIRST_LOOK_S)
         raise self.refused_again(seen.vm.name)
+
+    def note_started(self, answer: Answer) -> None:
+        """The step has a task now."""
+        self.receipt["task"] = id = mapping.task_id(answer.data)
+        self.tasks.watch([id])
 
     def begin_anew(self, step: str) -> None:
         """The step's task did nothing, or did it to a machine that is gone: another request id. Raises `PlatformFault`
@@ -247,13 +254,11 @@ class Work(Generic[O]):
 
     def settle(self, step: str) -> Task:
         """The step's task, once it has succeeded. Raises `StillGoing`, or what it failed of."""
-        id = self.text("task")
         try:
-            answer = self.client.get("prism", f"config/tasks/{segment(id)}", self.deadline, doing=self.doing)
+            task = self.tasks.read(self.text("task"), self.deadline, self.doing)
         except NotFound:  # Prism forgets old tasks: what the machine shows decides
             self.receipt.pop("task", None)
             raise StillGoing(after_s=0.5) from None
-        task = mapping.read_task(answer.data if isinstance(answer.data, dict) else {})
         if not task.is_over:
             raise StillGoing(task.percent)
         if task.is_done:
@@ -261,11 +266,13 @@ class Work(Generic[O]):
         self.receipt.pop("task", None)
         tries = int(self.number("tries")) + 1
         fault = self.client.told(Refusal(0, task.words), self.doing)
-        passes = faults.ETAG_MISMATCH in task.words or isinstance(fault, Busy)
+        is_stale = faults.ETAG_MISMATCH in task.words
+        passes = is_stale or isinstance(fault, Busy)
         # The request id of an earlier attempt brings back that attempt's task: it may have failed of what is over now.
         if tries <= TASK_TRIES if passes else tries < self.order.attempt:
             self.begin_anew(step)
-            raise StillGoing(after_s=0.5 if faults.ETAG_MISMATCH in task.words else 2.0)
+            self.receipt |= {"stale": True} if is_stale else {}
+            raise StillGoing(after_s=0.5 if is_stale else 2.0)
         raise fault
 
     def post(self, path: str, seen: Seen, request_id: str, body: Mapping[str, object] | None = None) -> Answer:

@@ -276,7 +276,7 @@ def test_a_reading_waits_out_a_busy_prism(world: PrismWorld) -> None:
 
 
 def test_a_batch_that_finds_no_turn_stays_running(world: PrismWorld) -> None:
-    world.server.rates = {**RATES, "GET vmm/ahv/config/vms/{}": 1}
+    world.server.rates = {**RATES, "POST vmm/ahv/config/vms/{}/$actions/clone": 1}
     connector = world.connector()
     orders = [clone(world) for _ in range(4)]
     began = time.monotonic()

@@ -349,6 +349,72 @@ def test_a_batch_of_clones_of_one_template_survives_its_stale_etags(world: Prism
     assert failed, "the trap was sprung"
 
 
+def test_a_batch_reads_its_template_once(world: PrismWorld) -> None:
+    connector = world.connector()
+    outcomes = submit(connector, [clone(world) for _ in range(5)])
+    assert {outcome.stage for outcome in outcomes.values()} == {Stage.RUNNING}
+    assert len(asked(world, "POST vmm/ahv/config/vms/{}/$actions/clone")) == 5
+    assert len(asked(world, "GET vmm/ahv/config/vms/{}")) == 1
+
+
+def test_a_clone_reads_its_machine_once_after_each_change_of_it(world: PrismWorld) -> None:
+    machine = made(world, world.connector(), clone(world, power_on=True))
+    paths = [seen.raw_path.rsplit("/", 1)[1] for seen in asked(world, "GET vmm/ahv/config/vms/{}")]
+    assert paths == [world.template, *[machine.machine_id] * 3]
+
+
+def test_a_template_that_was_switched_on_since_it_was_read_is_not_cloned(world: PrismWorld) -> None:
+    connector = world.connector()
+    submit(connector, [clone(world)])
+    switch_template(world, is_on=True)
+    order = clone(world)
+    assert isinstance(refuse(world, connector, order), Conflict)
+    told = [seen.status for seen in asked(world, "POST vmm/ahv/config/vms/{}/$actions/clone")]
+    assert told == [202, 412], "its ETag told, and it was read again at once"
+
+
+def test_no_clone_is_refused_because_of_what_its_template_was_like_before(world: PrismWorld) -> None:
+    connector = world.connector()
+    switch_template(world, is_on=True)
+    assert isinstance(refuse(world, connector, clone(world)), Conflict)
+    switch_template(world, is_on=False)
+    made(world, connector, clone(world))
+    other = world.lab.add_storage("other")
+    with world.lab:
+        for disk in world.golden.disks:
+            world.lab.disks[disk].storage = other.id
+        world.lab.touch(world.golden)
+    made(world, connector, CloneMachine(key=new_key(), name="x", template=world.template, storage=other.id))
+
+
+def switch_template(world: PrismWorld, *, is_on: bool) -> None:
+    with world.lab:
+        world.golden.is_template = False
+        (world.lab.power_on if is_on else world.lab.power_off)(world.template)
+        world.golden.is_template = True
+
+
+def test_a_template_whose_old_reading_a_task_fails_of_is_read_again(world: PrismWorld) -> None:
+    world.server.checks_etags_late = True
+    connector = world.connector()
+    first = clone(world)
+    outcome = submit(connector, [first])[first.key]
+    with world.lab:
+        world.lab.touch(world.golden)
+    second = clone(world)
+    made(world, connector, second)
+    tasks = [task for task in world.lab.tasks.values() if task.kind == "CloneVm" and task.error]
+    assert len(tasks) <= 2, "each order fails of it once at most"
+    assert finish(world, connector, first, outcome).stage is Stage.DONE
+
+
+def test_a_second_attempt_that_waits_for_its_turn_looks_for_the_first_ones_machine_once(world: PrismWorld) -> None:
+    connector, order = world.connector(), again(clone(world))
+    world.faults.add("status", world.changing, count=2, status=429, headers={"X-Ratelimit-Reset": "1"})
+    made(world, connector, order)
+    assert len(asked(world, "GET vmm/ahv/config/vms")) == 1
+
+
 # --- power -----------------------------------------------------------------------------------------------------------
 
 

@@ -20,16 +20,18 @@ from connectors.base import (
     MachineRef,
     Order,
     PowerAction,
+    Receipt,
     Reconfigure,
     RecycleMachine,
     RevertSnapshot,
     SetPower,
     SnapshotTaken,
+    Stage,
     Stamp,
     TakeSnapshot,
 )
 from lab.nutanix import PrismServer
-from tests.connectors.contract import OURS, do, listing, made, new_key, refuse, soon
+from tests.connectors.contract import OURS, clone, do, finish, listing, made, new_key, poll, refuse, soon, submit
 from tests.connectors.nutanix.worlds import PrismWorld
 from tests.witnesses.ntnx.client import KNOWN_DRIFT, Exchange, drive, judge, record
 
@@ -68,8 +70,19 @@ def everything(world: PrismWorld) -> None:
     second = made(world, connector, recycle)
     refuse(world, connector, CloneMachine(key=new_key(), name="nowhere", template=new_key()))
     listing(world.connector())
+    in_a_batch(world)
     do(world, connector, DeleteMachine(key=new_key(), machine=MachineRef(second.machine_id, Stamp(OURS, recycle.key))))
     do(world, connector, DeleteMachine(key=new_key(), machine=MachineRef("", Stamp(OURS, new_key()))))
+
+
+def in_a_batch(world: PrismWorld) -> None:
+    """Two at once, whose tasks are asked after in one call."""
+    connector = world.connector()
+    orders = [clone(world), clone(world)]
+    outcomes = submit(connector, orders)
+    outcomes = poll(connector, [Receipt(order, outcomes[order.key].receipt or {}) for order in orders])
+    for order in orders:
+        assert finish(world, connector, order, outcomes[order.key]).stage is Stage.DONE
 
 
 def problems(exchanges: list[Exchange]) -> list[str]:
@@ -93,6 +106,7 @@ def test_every_request_and_answer_is_as_nutanix_has_them(world: PrismWorld, vers
         machine = made(world, world.connector(), CloneMachine(key=new_key(), name="desk-1", template=world.template))
         assert machine.machine_id in {found.id for found in listing(world.connector()).machines}
     assert len(exchanges) > 20
+    assert version < (4, 1) or any("/config/tasks?" in one.path and "%20or%20" in one.path for one in exchanges)
     assert problems(exchanges) == []
 
 
@@ -161,5 +175,18 @@ def test_a_planted_mistake_in_an_answer_a_path_or_a_query_is_found(world: PrismW
         replace(good, path=good.path.replace("/vms", "/virtual-machines")),
         replace(good, path=good.path + "&$size=5"),
         replace(good, verb="DELETE", headers={}),
+    ]
+    assert all(judge(bad))
+
+
+def test_a_planted_mistake_in_asking_after_tasks_is_found(world: PrismWorld) -> None:
+    exchanges = record(world.server)
+    in_a_batch(world)
+    good = next(one for one in exchanges if "/config/tasks?" in one.path)
+    assert "$filter=extId%20eq%20%27ZXJnb24%3D%3A" in good.path
+    assert problems([good]) == []
+    bad = [
+        replace(good, path=good.path.replace("$filter", "$where")),
+        replace(good, answer=good.answer.replace('"RUNNING"', '"WALKING"')),
     ]
     assert all(judge(bad))
