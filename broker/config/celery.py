@@ -24,7 +24,15 @@ app.conf.update(
     task_default_queue="deskyard",
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
-    broker_transport_options={"socket_keepalive": True, "socket_connect_timeout": 5},
+    broker_transport_options={
+        "socket_keepalive": True,
+        "socket_connect_timeout": 5,
+        # Of whoever queues a hint: kombu would otherwise sleep 0, 2 and 4 s between tries, and a person waits for the
+        # page. Workers that lost Redis go on trying by `broker_connection_max_retries`.
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0,
+    },
     timezone="UTC",
     imports=["broker.tasks.clock", "broker.tasks.heartbeat", "broker.tasks.pumps"],
     beat_max_loop_interval=1,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker.models import Desktop, Hypervisor, Pool, PoolMember
@@ -44,9 +45,9 @@ def run(ground: Ground) -> None:
         made = lab_estate.register(stood, running.log_tail, build_budget=BUDGET, power_budget=BUDGET)
         pool = lab_estate.pool_over(stood, made, spare=0, maximum=DESKTOPS, delete_budget_per_hour=DESKTOPS)
         PoolMember.objects.filter(pool=pool, hypervisor__kind="hypercore").update(maximum=HYPERCORE_MAXIMUM)
-        before, busy, began = [memory_mib(pid) for pid in workers], load(), time.perf_counter()
+        busy, began = load(), time.perf_counter()
         Pool.objects.filter(pk=pool.pk).update(spare=DESKTOPS, next_reconcile_at=None)
-        took = filled(running, pool, made, began)
+        took = filled(running, pool, made, began, workers)
         floors = {name: floor(stood[name], AT_A_TIME.get(name, BUDGET)) for name in made}
         for name, hypervisor in made.items():
             count = Desktop.objects.filter(hypervisor=hypervisor, state="ready").count()
@@ -55,14 +56,16 @@ def run(ground: Ground) -> None:
         whole = max(took.values())
         report("estate", "seconds", whole, "s", desktops=DESKTOPS, workers=2, load=busy)
         report("estate", "ratio", whole / max(floors.values()), "times the floor", desktops=DESKTOPS)
-        for pid, was in zip(workers, before, strict=True):
-            report("estate", "worker_growth", memory_mib(pid) - was, "MiB", desktops=DESKTOPS)
 
 
-def filled(running: Stack, pool: Pool, made: dict[str, Hypervisor], began: float) -> dict[str, float]:
-    """Name -> when the last of its desktops became ready, in seconds since it began."""
+def filled(
+    running: Stack, pool: Pool, made: dict[str, Hypervisor], began: float, workers: Sequence[int] = ()
+) -> dict[str, float]:
+    """Name -> when the last of its desktops became ready, in seconds since it began. Tells the workers' memory at each
+    quarter."""
     names = {hypervisor.pk: name for name, hypervisor in made.items()}
     last: dict[str, tuple[int, float]] = {}
+    quarters = [DESKTOPS * part // 4 for part in range(5)]
 
     def is_full() -> bool:
         at = time.perf_counter() - began
@@ -72,6 +75,10 @@ def filled(running: Stack, pool: Pool, made: dict[str, Hypervisor], began: float
                 last[names[id]] = (count, at)
         told = {names[id]: count for id, count in ready.items()}
         say(f"{ready.total()} ready after {at:.0f} s: {told}")
+        if quarters and ready.total() >= quarters[0]:
+            quarters.pop(0)
+            for number, pid in enumerate(workers):
+                report("estate", "worker_memory", memory_mib(pid), "MiB", worker=number, ready=ready.total())
         return ready.total() >= DESKTOPS
 
     wait_until(is_full, LIMIT_S, "it is full", running.log_tail, pause_s=1)

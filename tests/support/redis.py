@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -98,3 +99,12 @@ def _pong(port: int) -> bool:
         return False
     finally:
         client.close()
+
+
+def send_tasks_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Celery queue there from now on; it would otherwise keep the connections to where it queued before."""
+    from celery import current_app
+
+    monkeypatch.setattr(current_app.conf, "broker_url", url)
+    monkeypatch.setattr(current_app, "_pool", None)
+    monkeypatch.setattr(current_app.amqp, "_producer_pool", None)

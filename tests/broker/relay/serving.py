@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from urllib.request import urlopen
 
 import pytest
-from celery import current_app
 from django.conf import settings
 from django.db import connection
 from django.test import Client
@@ -26,6 +25,7 @@ from tests.broker.portal.cast import Estate, estate
 from tests.broker.relay.rfb_screen import RfbScreen
 from tests.support.prerequisites import REPOSITORY, free_port
 from tests.support.process import die_with_us
+from tests.support.redis import send_tasks_to
 
 
 @dataclass
@@ -126,10 +126,12 @@ def _wait_until_it_answers(web: Web, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def live_house(transactional_db: None, settings: Settings, redis_url: str) -> Iterator[Estate]:
+def live_house(
+    transactional_db: None, settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Estate]:
     """The estate, in rows that the server sees."""
     settings.REDIS_URL = redis_url
-    current_app.conf.update(broker_url=redis_url)
+    send_tasks_to(redis_url, monkeypatch)
     pulse.connection.cache_clear()
     yield estate()
     pulse.connection.cache_clear()
