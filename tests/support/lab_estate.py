@@ -97,10 +97,10 @@ def pool_over(stood: Mapping[str, Platform], made: Mapping[str, Hypervisor], **f
 
 
 def simulated(platform: Platform) -> list[Simulated]:
-    """The machines that were made by orders."""
-    golden = platform.registration.template
+    """The machines that were made by orders: all that came after the golden image."""
     with platform.world as world:
-        return [machine for machine in world.machines.values() if machine.id != golden and not machine.folder]
+        golden = world.machines[platform.registration.template]
+        return [machine for machine in world.machines.values() if machine.number > golden.number]
 
 
 def assert_nothing_lost_or_doubled(stood: Mapping[str, Platform], made: Mapping[str, Hypervisor]) -> None:
