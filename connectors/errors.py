@@ -53,6 +53,13 @@ class Busy(ConnectorError):
     retry = True
 
 
+class HostDown(ConnectorError):
+    """The one host that can carry it out does not answer, while others of the endpoint do: retry with back-off."""
+
+    kind = "host_down"
+    retry = True
+
+
 class NotFound(ConnectorError):
     """The object is not there: reconcile."""
 
@@ -90,6 +97,7 @@ BY_KIND: dict[str, type[ConnectorError]] = {
         CertificateRejected,
         CredentialsRejected,
         Busy,
+        HostDown,
         NotFound,
         Conflict,
         CapacityExhausted,

@@ -316,7 +316,7 @@ class Writer:
             row.is_template, row.template_disk_mib = True, template.disk_mib
             row.template_storage, row.template_cannot = template.storage, template.cannot
         unknown = fresh.keys() - known.keys()
-        for ghost in unknown & self._deleted_since() if unknown else ():
+        for ghost in unknown & self._removed_since() if unknown else ():
             # The listing showed it a moment before it was deleted: its row does not come back.
             del fresh[ghost]
         changed = [row for key, row in fresh.items() if key not in known or _differs(row, known[key])]
@@ -335,9 +335,9 @@ class Writer:
             )
         return known
 
-    def _deleted_since(self) -> set[str]:
-        """Machines whose deletion was answered after this reading began."""
-        done = self._deletes().filter(state=Operation.State.DONE, finished_at__gte=self.reading.began_at)
+    def _removed_since(self) -> set[str]:
+        """Machines whose deletion or replacement was answered after this reading began."""
+        done = self._removals().filter(state=Operation.State.DONE, finished_at__gte=self.reading.began_at)
         return set(done.values_list("parameters__machine", flat=True))
 
     def _row(self, seen: Seen, hosts: dict[str, Host]) -> Machine:
@@ -464,8 +464,9 @@ class Writer:
         shown = {m.id for m in self.reading.machines} | {t.id for t in self.reading.templates}
         silences = []
         unseen = known.keys() - shown
-        # What we are deleting vanishes as it should, many at a time, and its rows go with the orders' answers.
-        for key in unseen - self._being_deleted() if unseen else ():
+        # What we are deleting, or replacing as most platforms recycle, vanishes as it should, many at a time, and its
+        # rows go with the orders' answers.
+        for key in unseen - self._being_removed() if unseen else ():
             row = known[key]
             desktop = desktops.get(key)
             known_at = max(filter(None, [row.seen_at, desktop.learned_at if desktop else None]))
@@ -493,12 +494,14 @@ class Writer:
         others = [s.machine for s in silences if s not in judged and s.listings >= absence.LISTINGS]
         self._believe_gone([*verdict.gone, *others], desktops)
 
-    def _being_deleted(self) -> set[str]:
-        deletes = self._deletes().filter(state__in=UNFINISHED, attempt__gt=0)
-        return set(deletes.values_list("parameters__machine", flat=True))
+    def _being_removed(self) -> set[str]:
+        orders = self._removals().filter(state__in=UNFINISHED, attempt__gt=0)
+        return set(orders.values_list("parameters__machine", flat=True))
 
-    def _deletes(self) -> QuerySet[Operation]:
-        return Operation.objects.filter(hypervisor=self.hypervisor, kind=Operation.Kind.DELETE)
+    def _removals(self) -> QuerySet[Operation]:
+        return Operation.objects.filter(
+            hypervisor=self.hypervisor, kind__in=[Operation.Kind.DELETE, Operation.Kind.RECYCLE]
+        )
 
     def _is_ours(self, machine: Machine) -> bool:
         return machine.stamp_installation == gate.installation_id()

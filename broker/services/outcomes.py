@@ -230,6 +230,7 @@ def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
         return
     # Even where it may not move any more, as one that is to be deleted: this is the machine that it is now.
     if made.machine_id != desktop.machine_id:
+        batch.removed_machines.append(desktop.machine_id)
         desktop.machine_id, desktop.stamp_key = made.machine_id, str(operation.pk)
     desktop.disks = list(made.disks)
     if desktop.applied_share:

@@ -31,7 +31,7 @@ from connectors.base import (
     Stage,
     TakeSnapshot,
 )
-from connectors.errors import Busy, Conflict, ConnectorError, CredentialsRejected, NotFound
+from connectors.errors import Conflict, ConnectorError, CredentialsRejected, HostDown, NotFound
 from connectors.hyperv import faults, mapping
 from connectors.hyperv.client import Line
 from connectors.hyperv.settings import HypervSettings
@@ -269,8 +269,11 @@ class Going:
             return
         if self.silent:
             address, error = next(iter(self.silent.items()))
+            if len(self.silent) == len(desks):
+                self.lost = error
+                return
             words = f"Host {address}: {mapping.doing(self.order)} failed, for it does not answer and no other node can."
-            self._failed(Busy(f"{words} It will be tried again.", platform_words=error.message))
+            self._failed(HostDown(f"{words} It will be tried again.", platform_words=error.message))
         elif self.is_looking == "find":
             self.is_looking = ""
             self.absent.clear()

@@ -118,11 +118,8 @@ class Soak:
 
     def switch(self, happening: Happening) -> None:
         """As a schedule does: all ready ones."""
-        for desktop in Desktop.objects.filter(pool=self.pool, state="ready"):
-            try:
-                power.set_power(actor=kvm_estate.administrator(), desktop_id=desktop.pk, action=happening.detail)
-            except Refusal:
-                continue
+        ready = Desktop.objects.filter(pool=self.pool, state="ready")
+        power.set_power_of_many(actor=kvm_estate.administrator(), wanted=ready, action=happening.detail)
 
     def lose(self, happening: Happening) -> None:
         self.stood[happening.subject].cut_off()

@@ -187,6 +187,26 @@ def test_what_is_being_deleted_vanishes_without_a_doubt(plant: Plant) -> None:
     assert not Machine.objects.exclude(is_template=True).exists()
 
 
+def test_what_is_being_recycled_may_be_replaced_without_a_doubt(plant: Plant) -> None:
+    """Where recycling makes a new machine, the old ones vanish before the orders' answers are written."""
+    plant.add_hypervisor()
+    plant.add_pool(spare=10, maximum=10)
+    plant.fill(10)
+    for _ in range(10):
+        desktop = plant.ask(plant.alice).desktop
+        assert desktop is not None
+        brokering.release_desktop(actor=plant.alice, desktop_id=desktop.pk)
+    recycles = Operation.objects.filter(kind=Operation.Kind.RECYCLE)
+    assert len(recycles) == 10
+    recycles.update(attempt=1, state=Operation.State.RUNNING)
+    for machine in plant.world().machines():
+        plant.world().remove_machine(machine.id)
+    for _ in range(3):
+        plant.look()
+    assert plant.hypervisor().status == Hypervisor.Status.UP
+    assert (plant.count(State.RECYCLING), plant.count(State.MISSING)) == (10, 0)
+
+
 def test_a_machine_deleted_under_a_reading_does_not_come_back(office: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     pools.change_pool(actor=office.dana, pool_id=office.pool.pk, spare=1)
     office.reconcile()

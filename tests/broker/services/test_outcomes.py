@@ -143,10 +143,15 @@ def test_a_machine_that_recycling_made_anew_is_remembered_whatever_became_of_the
 ) -> None:
     desktop = house.make(state=state, epoch=3, clean_epoch=1, disks=["old"])
     recycle = _flying(house, desktop, Kind.RECYCLE)
+    Machine.objects.create(
+        hypervisor=house.hypervisor, platform_id=desktop.machine_id, name=desktop.name, vcpus=1, memory_mib=512,
+        seen_at=desktop.state_since,
+    )  # fmt: skip
     _apply(house, _made(recycle, "another machine", "new"))
     after = _now(desktop)
     assert (after.state, after.machine_id, after.stamp_key) == (state, "another machine", str(recycle.pk))
     assert after.clean_epoch == 1
+    assert not Machine.objects.exists(), "the old one would be missed, and with nineteen others be doubted"
 
 
 def test_a_deleted_desktop_gives_back_what_it_reserved(house: Estate) -> None:

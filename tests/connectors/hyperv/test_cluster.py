@@ -17,7 +17,7 @@ from connectors.base import (
     Stage,
     Stamp,
 )
-from connectors.errors import Busy, NotFound
+from connectors.errors import HostDown, NotFound, Unreachable
 from tests.connectors.contract import OURS, clone, do, finish, listing, made, new_key, ref, refuse, submit
 from tests.connectors.hyperv.worlds import HypervWorld
 
@@ -107,8 +107,20 @@ def test_a_machine_is_not_gone_while_a_node_is_away(cluster: HypervWorld) -> Non
             SetPower(key=new_key(), machine=machine, action=PowerAction.ON),
             DeleteMachine(key=new_key(), machine=MachineRef("", Stamp(OURS, new_key()))),
         ):
-            assert isinstance(refuse(cluster, asker, order), Busy), type(order).__name__
+            assert isinstance(refuse(cluster, asker, order), HostDown), type(order).__name__
     assert machine.id in cluster.machines()
+
+
+def test_a_cluster_of_which_no_node_answers_is_lost_and_not_busy(cluster: HypervWorld) -> None:
+    """An order that failed would be taken for an answer: down and up again with every one of them."""
+    connector = cluster.connector()
+    machine = ref(cluster, made(cluster, connector, on(cluster, "HV2")))
+    for server in cluster.servers:
+        server.cut_off()
+    for asker in (connector, cluster.connector()):
+        for order in (on(cluster, "HV1"), SetPower(key=new_key(), machine=machine, action=PowerAction.ON)):
+            with pytest.raises(Unreachable):
+                submit(asker, [order])
 
 
 def test_a_node_that_is_away_keeps_nobody_else_waiting(cluster: HypervWorld) -> None:
