@@ -3,8 +3,8 @@
 #
 # `setup` is idempotent and takes about a second when nothing changed. Built guest images, and the environments of
 # witnesses (makers' own libraries), are kept outside the checkout, in $DESKYARD_CACHE (default /var/cache/deskyard), by
-# the versions of the packages they are made from, so that fresh clones share them. Two files of tests run at a time,
-# each with servers and hosts of its own ($DESKYARD_TEST_WORKERS).
+# the versions of the packages they are made from, so that fresh clones share them. As many files of tests run at a time
+# as there are cores and one more, since tests wait a lot; each has servers and hosts of its own ($DESKYARD_TEST_WORKERS).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export DESKYARD_CACHE=${DESKYARD_CACHE:-/var/cache/deskyard}
@@ -25,7 +25,7 @@ setup() {
 
 case ${1:-} in
   setup) setup ;;
-  pytest) shift; setup; exec "${DESKYARD_VENV:-.venv}/bin/python" -m pytest -n "${DESKYARD_TEST_WORKERS:-2}" --dist loadfile \
+  pytest) shift; setup; exec "${DESKYARD_VENV:-.venv}/bin/python" -m pytest -n "${DESKYARD_TEST_WORKERS:-$(($(nproc) + 1))}" --dist loadfile \
     --no-loadscope-reorder "$@" ;;
   *) echo "usage: $0 setup | pytest [ARGUMENTS]" >&2; exit 2 ;;
 esac

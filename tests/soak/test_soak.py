@@ -25,7 +25,6 @@ from tests.support.redis import private_redis
 from tests.support.stack import Stack, database, stack, wait_until
 
 SEED = 20
-SPEED = 10.0
 HEALED_S = 600 if not IS_LONG else 3600
 
 
@@ -38,13 +37,15 @@ class Size:
     troubles: int
     platforms: int
     """How many times as large as in the demo."""
+    speed: float
+    """Virtual seconds a second."""
 
 
 HYPERCORE_MAXIMUM = 250
 """It takes one change at a time: with an even share the soak would be an hour of waiting for it alone."""
 
-SHORT = Size(desktops=60, users=30, lasts_s=400, troubles=12, platforms=1)
-WHOLE = Size(desktops=5_000, users=2_000, lasts_s=600, troubles=60, platforms=20)
+SHORT = Size(desktops=60, users=30, lasts_s=400, troubles=12, platforms=1, speed=10)
+WHOLE = Size(desktops=5_000, users=2_000, lasts_s=600, troubles=60, platforms=20, speed=3)
 
 
 @pytest.fixture
@@ -78,6 +79,7 @@ class Soak:
             while self.now - begun < happening.at_s:
                 self.bring_back(self.now - begun)
                 time.sleep(0.05)
+            self.bring_back(self.now - begun)
             self.happen(happening)
         self.bring_back(float("inf"))
         for platform in self.stood.values():
@@ -158,7 +160,7 @@ def test_everything_adds_up_with_five_thousand_desktops(installation: Stack, tmp
 
 def soak(installation: Stack, folder: Path, size: Size) -> None:
     folder.mkdir()
-    with lab_estate.platforms(folder, names=FIVE, speed=SPEED, seed=SEED, size=size.platforms) as stood:
+    with lab_estate.platforms(folder, names=FIVE, speed=size.speed, seed=SEED, size=size.platforms) as stood:
         made = lab_estate.register(stood, installation.log_tail, build_budget=20, power_budget=50)
         pool = lab_estate.pool_over(
             stood, made, spare=size.desktops - size.users, maximum=size.desktops, delete_budget_per_hour=100_000
