@@ -26,8 +26,8 @@ A copy
   e. only then is unregistered: at any moment its chunks are protected by the run or by the point.
 
 A collection
-  1. lists all chunks, then all points, and finds the chunks that no point refers to. In this order: a chunk that a
-     copy stores after the listing is not a candidate;
+  1. lists all chunks, then all points, and finds the chunks that no point refers to. In this order: what a copy stores
+     and commits in between would otherwise be moved for nothing;
   2. moves those to its trash;
   3. only then notes which copies are open. Every copy that may have seen one of these chunks in its place is now
      either noted or has ended; were they noted before the moves, one that began in between would be neither;
