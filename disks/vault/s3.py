@@ -34,6 +34,8 @@ WRONG = {
     "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidBucketName", "PermanentRedirect",
     "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidToken",
 }  # fmt: skip
+PAGE = 1000
+"""Names in one answer: as many as S3 gives."""
 ASKERS = 16
 """Questions at once: each is a way there and back."""
 
@@ -115,6 +117,7 @@ class S3Store:
                     self._client.list_objects_v2,
                     Bucket=self._bucket.name,
                     Prefix=self._bucket.prefix + prefix,
+                    MaxKeys=PAGE,
                     **more,  # type: ignore[arg-type]
                 ),
             )
