@@ -120,6 +120,7 @@ class ImageSink:
 
     def __init__(self, path: Path, kind: Format, size: int) -> None:
         """What stands at `path` is replaced by the commit. Raises `SinkRefused`, `OutOfSpace`."""
+        path = path.absolute()  # QEMU takes what has a colon before its first slash for a protocol
         self._path, self._kind = path, kind
         self._scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         self._written = Format.QCOW2 if kind is Format.VMDK_STREAM else kind

@@ -48,14 +48,16 @@ def kept(points: Iterable[Dated], rule: Rule, now: datetime, zone: tzinfo) -> se
         (_week, rule.weekly),
         (_month, rule.monthly),
     ):
-        keep.update(_newest_of_each(trusted, lambda at, period=period: period(at.astimezone(zone)), number))
+        keep.update(_newest_of_each(trusted, period, zone, number))
     return keep
 
 
-def _newest_of_each(newest_first: list[Dated], period: Callable[[datetime], Hashable], number: int) -> set[str]:
+def _newest_of_each(
+    newest_first: list[Dated], period: Callable[[datetime], Hashable], zone: tzinfo, number: int
+) -> set[str]:
     found: dict[Hashable, str] = {}
     for point in newest_first:
-        when = period(point.read_at)
+        when = period(point.read_at.astimezone(zone))
         if when not in found and len(found) == number:
             break
         found.setdefault(when, point.id)

@@ -54,7 +54,7 @@ class Turns:
     After `kill` it never touches the store again, whatever its `finally` clauses want.
     """
 
-    def __init__(self, act: Callable[[Turns], None]) -> None:
+    def __init__(self, act: Callable[[Turns], object]) -> None:
         self.is_over = self.is_dead = False
         self.failure: BaseException | None = None
         self.next = ""
@@ -64,7 +64,7 @@ class Turns:
         self._thread.start()
         self._waits.acquire()
 
-    def _live(self, act: Callable[[Turns], None]) -> None:
+    def _live(self, act: Callable[[Turns], object]) -> None:
         try:
             self.wait("begin")
             act(self)
