@@ -22,6 +22,7 @@ BENCHES = {
     "inventory": "inventory",
     "estate": "makers",
     "hyperv_starts": "hyperv_starts",
+    "copy": "copying",
 }
 """Name -> module."""
 

@@ -19,11 +19,11 @@ from tests.disks.vault.judging import CHUNK, commit, missed, superfluous
 from tests.disks.vault.stores import MemoryStore, StoreInTurns, Turns
 from tests.support.effort import examples
 
-CONTENTS = st.lists(st.sampled_from("ab-"), min_size=1, max_size=2).map("".join)
+CONTENTS = st.lists(st.sampled_from("aab-"), min_size=1, max_size=2).map("".join)
 """A disk, a chunk a letter: equal letters are equal chunks, "-" is inherited or zeros. Few of them, so they meet."""
 
-COPY_BRINKS = ("list broken/", "exists chunks/", "put chunks/", "put points/", "put points/", "delete runs/", "end")
-COLLECTION_BRINKS = ("list points/", "put marks/", "move chunks/", "list runs/", "list marks/", "delete trash/", "end")
+COPY_BRINKS = ("list broken/", "exists chunks/", "put points/", "delete runs/", "end")
+COLLECTION_BRINKS = ("list points/", "move chunks/", "list trash/", "list marks/", "end")
 """Steps before which it matters what the others do."""
 
 
@@ -66,7 +66,7 @@ class Bustle(RuleBasedStateMachine):
         self.actors: list[Turns] = []
         self.copies: list[Turns] = []
 
-    @initialize(contents=st.lists(CONTENTS, max_size=2), deleted=st.sets(st.integers(0, 1)), data=st.data())
+    @initialize(contents=st.lists(CONTENTS, max_size=2), deleted=st.sampled_from([{0, 1}, {0}, set()]), data=st.data())
     def furnish(self, contents: list[str], deleted: set[int], data: st.DataObject) -> None:
         """Points, of which some were just deleted, and two that are at work on it."""
         for content in contents:
@@ -98,7 +98,7 @@ class Bustle(RuleBasedStateMachine):
         self.actors.append(Turns(collecting(self.store)))
 
     @precondition(lambda self: self.living())
-    @rule(moves=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=8))
+    @rule(moves=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=8))
     def go_on_to_brinks(self, moves: list[tuple[int, int]]) -> None:
         for actor, brink in moves:
             if living := self.living():

@@ -18,6 +18,8 @@ from disks.vault import s3 as s3_store
 from disks.vault.folder import HALF, FolderStore
 from disks.vault.s3 import Bucket, S3Store
 from disks.vault.store import Store
+from disks.vault.vault import Vault
+from tests.disks.vault.judging import CHUNK, commit
 from tests.disks.vault.stores import MemoryStore
 
 
@@ -113,6 +115,33 @@ def test_what_is_there_is_what_was_put_last_whoever_reads_meanwhile(store: Store
             store.put("points/1", content)
     reader.join()
     assert seen <= contents
+
+
+@pytest.mark.parametrize("key", [None, bytes(32)], ids=["plain", "encrypted"])
+def test_a_vault_lives_in_any_store(store: Store, key: bytes | None) -> None:
+    """Copied, verified, restored, deleted, collected: nothing is left but the vault."""
+    vault = Vault.create(store, key, chunk_size=CHUNK)
+    content = b"a" * CHUNK + bytes(CHUNK) + b"c" * CHUNK
+    base = None
+    for letter in b"xyz":
+        content = bytes([letter]) + content[1:]
+        run = vault.begin("here", "desk", base)
+        disk = run.disk("vda", len(content))
+        disk.write(0, content if base is None else content[:1])
+        disk.commit()
+        base = commit(run)
+    assert base is not None
+    assert vault.verify(base).is_good
+    assert vault.open_disk(base, "vda").read(0, len(content)) == content
+
+    older = [point.id for point in vault.points() if point.id != base.id]
+    for id in older:
+        vault.delete_point(id)
+    assert vault.collect("here").deleted == 4  # their first chunks and their leaves
+    assert vault.verify(base).is_good
+    vault.delete_point(base.id)
+    vault.collect("here")
+    assert list(store.list("")) == ["vault.json"]
 
 
 # --- a folder ---------------------------------------------------------------------------------------------------------
