@@ -51,15 +51,19 @@ def copy(
     at = Progress(0, source.size, 0)
 
     def fetch(block: Extent) -> bytes:
-        if block.is_zero or is_cancelled():
+        if block.is_zero:
             return b""
         throttle.take(block.length, is_cancelled)
+        require_going_on()
         return source.read(block.offset, block.length)
+
+    def require_going_on() -> None:
+        if is_cancelled():
+            raise Cancelled("The copy was stopped before its end; nothing of it is kept.")
 
     with closing(ahead(fetch, _blocks(source), threads=READERS, window=WINDOW)) as blocks:
         for block, data in blocks:
-            if is_cancelled():
-                raise Cancelled("The copy was stopped before its end; nothing of it is kept.")
+            require_going_on()
             if block.is_zero:
                 sink.zero(block.offset, block.length)
             else:

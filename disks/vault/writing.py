@@ -98,6 +98,7 @@ class Run:
 
         Every disk must have been committed before (ValueError). Raises `Damaged` if something of it is missing or known
         to be broken: the next run names those areas in `must_read`. Raises `Refused` if the run was ended meanwhile.
+        After a failure the run is still open: abandon it.
         """
         if unfinished := [name for name, disk in self._disks.items() if disk.tree is None]:
             raise ValueError(f"these disks are not committed: {', '.join(unfinished)}")

@@ -67,6 +67,15 @@ def test_a_cancelled_copy_stops_between_two_blocks() -> None:
     assert sink.written == 2 * BLOCK
 
 
+def test_a_wish_to_stop_that_is_taken_back_never_leaves_a_gap() -> None:
+    """Whoever asks may be answered "yes" once and "no" afterwards."""
+    answers = iter([False] * 5 + [True])
+    sink = MemorySink(bytes(20 * BLOCK))
+    with pytest.raises(Cancelled):
+        copy(MemorySource(b"a" * (20 * BLOCK)), sink, is_cancelled=lambda: next(answers, False))
+    assert sink.content[: sink.at] == b"a" * sink.at
+
+
 def test_a_throttled_copy_is_cancelled_while_it_waits() -> None:
     began = time.monotonic()
     with pytest.raises(Cancelled):
