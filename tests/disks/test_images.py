@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from disks.errors import DiskError, OutOfSpace, Refused, SinkRefused, SourceRefu
 from disks.images import Format, ImageSink, ImageSource, inspect
 from disks.raw import RawSink, RawSource
 from tests.disks.memory import MemorySink
+from tests.support.scratch import scratch_directory
 
 MIB = 1 << 20
 SIZE = 20 * MIB + 512 * 7
@@ -33,11 +35,13 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the private folders of the servers lie: nothing is left there."""
-    folder = Path(tempfile.mkdtemp(prefix="images-"))
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+    with scratch_directory("images") as scratch:
+        folder = scratch / "s"
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
 
 
 def copied(raw: Path, path: Path, kind: Format) -> None:
