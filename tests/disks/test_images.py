@@ -35,8 +35,11 @@ def raw(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the private folders of the servers lie: nothing is left there."""
+def sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the private folders of the servers lie: nothing is left there.
+
+    Asks for `tmp_path` so that pytest makes its own folder first, which would otherwise lie in this one.
+    """
     with scratch_directory("images") as scratch:
         folder = scratch / "s"
         folder.mkdir()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
+from disks.errors import NotFound
 from disks.vault.points import Configuration, Origin, RecoveryPoint
 from disks.vault.vault import Vault
 from disks.vault.writing import Run
@@ -25,7 +27,7 @@ def needed(store: MemoryStore) -> set[str]:
     for point in vault.points():
         for leaf in {leaf for disk in point.disks for leaf in disk.leaves if leaf}:
             places.add(vault._objects.place("leaves", leaf))
-            if any(place.endswith(leaf) for place in store.objects):
+            with suppress(NotFound):
                 places |= {vault._objects.place("chunks", name) for name in vault._objects.chunk_names(leaf) if name}
     return places
 
