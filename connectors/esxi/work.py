@@ -33,8 +33,12 @@ PACES = ((2.0, POLL_S), (10.0, 0.5), (60.0, 1.0))
 SLOW_POLL_S = 2.0
 
 
+ROOM_S = 2.0
+"""What a step is left of a call's time at least: one begun in the last moment would be taken for a lost endpoint."""
+
+
 class OutOfTime(Exception):
-    """The deadline passed between two steps: the order goes on at the next poll."""
+    """The deadline has come between two steps: the order goes on at the next poll."""
 
 
 class Waiting(Exception):
@@ -44,6 +48,32 @@ class Waiting(Exception):
         super().__init__()
         self.percent = percent
         self.poll_after_s = poll_after_s
+
+
+class Stamped:
+    """Who made which machine, read once for all orders that need to know it at the same time.
+
+    Of twenty orders whose answers were lost each would read all machines of the endpoint to find its own; an endpoint
+    of thousands would be busy with nothing else, and lost again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began = float("-inf")
+        self._found: dict[Stamp, str] = {}
+
+    def find(self, stamp: Stamp, since: float, deadline: float, read: Callable[[], dict[Stamp, str]]) -> str | None:
+        """Id of the machine, by a reading that began after `since`: another's, or `read`. Raises `OutOfTime`."""
+        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise OutOfTime
+        try:
+            if self._began <= since:
+                began = time.monotonic()
+                self._found = read()
+                self._began = began
+            return self._found.get(stamp)
+        finally:
+            self._lock.release()
 
 
 @dataclass(slots=True)
@@ -58,6 +88,7 @@ class Shared:
     """Key of a restart -> how far *this* object got: "noted" or "acted"."""
     basing: dict[str, float] = field(default_factory=dict)
     """Template -> when one of our orders began to take its snapshot: the others wait for that one."""
+    stamped: Stamped = field(default_factory=Stamped)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -88,13 +119,14 @@ class Work(Generic[O]):
     step: str = "Waiting for its turn"
     has_forgotten_task: bool = False
     """Whether the task that was asked after is not known any more: vSphere forgets them after some minutes."""
+    asked_at: float = field(default_factory=time.monotonic)
 
     # --- steps ---
 
     def begin(self, step: str) -> None:
         """Name the step that comes. Raises `OutOfTime` if none may be taken any more."""
         self.step = step
-        if time.monotonic() >= self.deadline:
+        if time.monotonic() >= self.deadline - min(ROOM_S, (self.deadline - self.asked_at) / 4):
             raise OutOfTime
 
     def start(self, step: str, call: Callable[[], Any], **notes: object) -> Waiting:
@@ -209,19 +241,24 @@ class Work(Generic[O]):
 
     def find_stamped(self, stamp: Stamp) -> Vm | None:
         """The machine that bears this stamp, whatever its uuid is: vCenter changes uuids that it thinks are double."""
+        moid = self.shared.stamped.find(stamp, self.asked_at, self.deadline, self._read_stamped)
+        return self.look(moid) if moid is not None else None
+
+    def _read_stamped(self) -> dict[Stamp, str]:
         for is_last in (False, True):
             self.client.service(self.deadline)
             generation = self.client.generation
             try:
-                return self._find_stamped(stamp)
+                return self._read_stamps()
             except VimFault as fault:
                 # A view ends with its session; and a server may not know the properties by which stamps are read.
                 has_ended = generation != self.client.generation
                 if not (self.shared.learns_from(fault) or (has_ended and not is_last)):
                     raise
-        return self._find_stamped(stamp)
+        return self._read_stamps()
 
-    def _find_stamped(self, stamp: Stamp) -> Vm | None:
+    def _read_stamps(self) -> dict[Stamp, str]:
+        found: dict[Stamp, str] = {}
         view = self.manager(vim.view.ViewManager, "viewManager").CreateContainerView(
             container=vim.Folder(self.service.id("rootFolder")), type=[vim.VirtualMachine], recursive=True
         )
@@ -229,10 +266,10 @@ class Work(Generic[O]):
             for page in self.client.read([(VM, self.shared.stamp_paths)], self.deadline, view=view._moId):
                 for seen in page:
                     if self.shared.learns_from(seen):
-                        return self._find_stamped(stamp)
-                    if mapping.stamp(seen) == stamp:
-                        return self.look(seen.id)
-            return None
+                        return self._read_stamps()
+                    if stamp := mapping.stamp(seen):
+                        found[stamp] = seen.id
+            return found
         finally:
             with suppress(VimFault):
                 self.object(vim.view.ContainerView, view._moId).DestroyView()

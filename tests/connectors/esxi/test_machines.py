@@ -56,6 +56,18 @@ def test_a_linked_clone_hangs_from_the_templates_snapshot(world: EsxiWorld) -> N
         assert world.world.disks[disk].parent in template.snapshots[template.snapshot].disks
 
 
+def test_orders_whose_answers_were_lost_share_one_reading_of_all_machines(world: EsxiWorld) -> None:
+    """Each looks for what its first attempt may have made under another uuid."""
+    connector = world.connector()
+    made(world, connector, clone(world))
+    orders = [dataclasses.replace(clone(world), attempt=2) for _ in range(12)]
+    world.server.requests.clear()
+    outcomes = submit(connector, orders)
+    assert 1 <= [seen.label for seen in world.server.requests].count("CreateContainerView") <= 3
+    for order in orders:
+        assert finish(world, connector, order, outcomes[order.key]).stage is Stage.DONE
+
+
 def test_a_full_clone_hangs_from_nothing(world: EsxiWorld) -> None:
     machine = made(world, world.connector(), clone(world, linked=False))
     with world.world:
