@@ -259,12 +259,23 @@ def _stores(work: Work[Any]) -> list[str]:
 
 def _require_nobody_in(work: Work[Any], folder: str) -> None:
     """Raises `Conflict` if a machine still lies there, or hangs from a disk that does."""
+    # Not an older one of the same batch: the order's own machine may have been unregistered a moment ago.
+    if user := work.shared.users.find(folder, time.monotonic(), work, lambda: _users(work)):
+        raise Conflict(f"Machine {user!r} uses files of {folder!r}. Nothing was deleted.")
+
+
+def _users(work: Work[Any]) -> dict[str, str]:
+    """Folder -> name of a machine that has its definition, a disk or a disk's parent there."""
     there = work.client.object_seen("Folder", FOLDER, ("childEntity",), work.deadline)
     ids = soap.references(there.values.get("childEntity")) if there else []
-    found = work.client.objects(VM, ids, ("name", "config.files.vmPathName", "config.hardware.device"), work.deadline)
-    for other in found.values():
+    seen = work.client.objects(VM, ids, ("name", "config.files.vmPathName", "config.hardware.device"), work.deadline)
+    found: dict[str, str] = {}
+    for other in seen.values():
         files = [other.text("config.files.vmPathName")]
         for disk in mapping.devices(other.values.get("config.hardware.device")).disks:
             files += [disk.file, disk.parent]
-        if any(f"] {folder}/" in file for file in files):
-            raise Conflict(f"Machine {other.text('name')!r} uses files of {folder!r}. Nothing was deleted.")
+        for file in files:
+            folder, _, rest = file.partition("] ")[2].partition("/")
+            if rest:
+                found[folder] = other.text("name")
+    return found

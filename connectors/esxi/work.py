@@ -21,6 +21,7 @@ from connectors.esxi.client import Client, Service
 from connectors.esxi.faults import VimFault
 
 O = TypeVar("O", bound=Order)  # noqa: E741
+K = TypeVar("K")
 
 VM = "VirtualMachine"
 IDENTITY_PATHS = (
@@ -50,8 +51,8 @@ class Waiting(Exception):
         self.poll_after_s = poll_after_s
 
 
-class Stamped:
-    """Who made which machine, read once for all orders that need to know it at the same time.
+class Together(Generic[K]):
+    """Something about all machines, read once for all orders that need to know it at the same time.
 
     Of twenty orders whose answers were lost each would read all machines of the endpoint to find its own; an endpoint
     of thousands would be busy with nothing else, and lost again.
@@ -60,18 +61,19 @@ class Stamped:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began = float("-inf")
-        self._found: dict[Stamp, str] = {}
+        self._found: dict[K, str] = {}
 
-    def find(self, stamp: Stamp, since: float, deadline: float, read: Callable[[], dict[Stamp, str]]) -> str | None:
-        """Id of the machine, by a reading that began after `since`: another's, or `read`. Raises `OutOfTime`."""
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+    def find(self, what: K, since: float, work: Work[Any], read: Callable[[], dict[K, str]]) -> str | None:
+        """By a reading that began after `since`: another order's, or `read`. Raises `OutOfTime`."""
+        if not self._lock.acquire(timeout=max(0.0, work.deadline - time.monotonic())):
             raise OutOfTime
         try:
             if self._began <= since:
+                work.begin(work.step)
                 began = time.monotonic()
                 self._found = read()
                 self._began = began
-            return self._found.get(stamp)
+            return self._found.get(what)
         finally:
             self._lock.release()
 
@@ -88,7 +90,10 @@ class Shared:
     """Key of a restart -> how far *this* object got: "noted" or "acted"."""
     basing: dict[str, float] = field(default_factory=dict)
     """Template -> when one of our orders began to take its snapshot: the others wait for that one."""
-    stamped: Stamped = field(default_factory=Stamped)
+    stamped: Together[Stamp] = field(default_factory=Together)
+    """Stamp -> the machine that bears it."""
+    users: Together[str] = field(default_factory=Together)
+    """Folder -> name of a machine that has files there."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -241,7 +246,7 @@ class Work(Generic[O]):
 
     def find_stamped(self, stamp: Stamp) -> Vm | None:
         """The machine that bears this stamp, whatever its uuid is: vCenter changes uuids that it thinks are double."""
-        moid = self.shared.stamped.find(stamp, self.asked_at, self.deadline, self._read_stamped)
+        moid = self.shared.stamped.find(stamp, self.asked_at, self, self._read_stamped)
         return self.look(moid) if moid is not None else None
 
     def _read_stamped(self) -> dict[Stamp, str]:

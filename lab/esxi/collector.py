@@ -31,34 +31,38 @@ class Session:
         self.key = key
         self.views: dict[str, View] = {}
         self.watchers: dict[str, Watcher] = {}
-        self.pages: dict[str, list[Any]] = {}
+        self.pages: dict[str, tuple[int, list[tuple[Any, list[Any]]]]] = {}
+        """Token -> objects a page, and what is still to be read: (object, what is asked of it)."""
         self.numbers = count(1)
 
     # --- reading ---
 
     def retrieve(self, things: Things, spec_set: list[Any], size: int, hidden: Any) -> Any:
-        contents = [
-            content
+        wanted = [
+            (thing, spec.propSet)
             for spec in spec_set
             for thing in self.chosen(things, spec.objectSet)
-            if (content := read(things, thing, spec.propSet, hidden)) is not None
+            if any(isinstance(thing, _kind(one.type)) for one in spec.propSet)
         ]
-        return self._page(contents, size)
+        return self._page(things, wanted, size, hidden)
 
-    def go_on(self, token: str, size: int) -> Any:
-        """Raises InvalidArgument for a token that is not of this session."""
+    def go_on(self, things: Things, token: str, hidden: Any) -> Any:
+        """What has gone since the first page is left out. Raises InvalidArgument for a token not of this session."""
         if token not in self.pages:
             raise vmodl.fault.InvalidArgument(invalidProperty="token")
-        return self._page(self.pages.pop(token), size)
+        size, wanted = self.pages.pop(token)
+        return self._page(things, [one for one in wanted if things.exists(one[0])], size, hidden)
 
-    def _page(self, contents: list[Any], size: int) -> Any:
-        if not contents:
+    def _page(self, things: Things, wanted: list[tuple[Any, list[Any]]], size: int, hidden: Any) -> Any:
+        """Objects are read as their page is told: the first page of thousands costs no more than of hundreds."""
+        if not wanted:
             return None
         size = min(size or LARGEST_PAGE, LARGEST_PAGE)
-        result = Collector.RetrieveResult(objects=contents[:size])
-        if contents[size:]:
+        contents = [read(things, thing, prop_set, hidden) for thing, prop_set in wanted[:size]]
+        result = Collector.RetrieveResult(objects=[content for content in contents if content is not None])
+        if wanted[size:]:
             result.token = f"{self.key[:8]}-{next(self.numbers)}"
-            self.pages[result.token] = contents[size:]
+            self.pages[result.token] = (size, wanted[size:])
         return result
 
     def chosen(self, things: Things, object_set: list[Any]) -> list[Any]:

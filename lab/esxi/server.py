@@ -230,7 +230,7 @@ class EsxiServer(LabServer):
         return session.retrieve(self.things, specSet, self._size(options.maxObjects), self._hidden)
 
     def _do_ContinueRetrievePropertiesEx(self, session: Session, this: Any, token: str) -> Any:
-        return session.go_on(token, self.page)
+        return session.go_on(self.things, token, self._hidden)
 
     def _size(self, wanted: int | None) -> int:
         return min(wanted or self.page, self.page) if self.page else (wanted or 0)
