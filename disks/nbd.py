@@ -43,6 +43,9 @@ class Export:
     port: int = 10809
     tls: Tls | None = None
     """None: in the clear. Otherwise nothing is said before the server has shown a certificate for `host`."""
+    command: tuple[str, ...] = ()
+    """A program, with its arguments, whose standard input and output lead to the server, such as ssh; `socket` or
+    `host` then only tell people where it is."""
 
     def __str__(self) -> str:
         return f"{self.name or 'disk'} at {self.socket or f'{self.host}:{self.port}'}"
@@ -62,7 +65,9 @@ class _Connection:
             self._wire.set_tls(nbd.TLS_REQUIRE)
             self._wire.set_tls_certificates(str(export.tls.folder))
             self._wire.set_tls_verify_peer(True)
-        if export.socket:
+        if export.command:
+            self._wire.connect_command(list(export.command))
+        elif export.socket:
             self._wire.connect_unix(str(export.socket))
         else:
             self._wire.connect_tcp(export.host, str(export.port))

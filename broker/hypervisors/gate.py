@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from django.conf import settings
 
-from broker.hypervisors import vault
+from broker.hypervisors import sealing
 from broker.models import Hypervisor, Installation
 from connectors.base import Connector, Surroundings
 from connectors.errors import CredentialsRejected, PlatformFault
@@ -55,8 +55,8 @@ def open_hypervisor(hypervisor: Hypervisor) -> Connector:
     Raises `CredentialsRejected` if no configured key opens the secrets, `PlatformFault` if the connector is missing.
     """
     try:
-        return make(hypervisor.kind, hypervisor.settings, vault.unseal(hypervisor.secrets))
-    except vault.VaultLocked as error:
+        return make(hypervisor.kind, hypervisor.settings, sealing.unseal(hypervisor.secrets))
+    except sealing.SecretsLocked as error:
         raise CredentialsRejected(f"Cannot sign in to {hypervisor}. {error}") from error
     except (UnknownKind, ImportError) as error:
         words = f"{hypervisor} needs the connector {hypervisor.kind!r}, which is not installed on this worker."

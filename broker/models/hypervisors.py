@@ -28,7 +28,7 @@ class Hypervisor(models.Model):
     settings = models.JSONField(default=dict)
     """The connector's settings that are not secret."""
     secrets = models.BinaryField(default=bytes, editable=False)
-    """The secret ones, encrypted; see `broker/hypervisors/vault.py`."""
+    """The secret ones, encrypted; see `broker/hypervisors/sealing.py`."""
     status = models.CharField(max_length=10, choices=Status, default=Status.NEW)
     status_reason = models.TextField(blank=True)
     """In words: what failed, on what, what to do."""

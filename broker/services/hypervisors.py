@@ -16,7 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from broker.domain.lifecycle import LIVE
-from broker.hypervisors import vault
+from broker.hypervisors import sealing
 from broker.models import Desktop, Host, Hypervisor, Pool, PoolMember, TemplateCopy
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash, Invalid
@@ -71,7 +71,7 @@ def register_hypervisor(*, actor: User, name: str, kind: str, values: Mapping[st
     now = timezone.now()
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         hypervisor = Hypervisor.objects.create(
-            name=name, kind=kind, settings=plain, secrets=vault.seal(secrets) if secrets else b"",
+            name=name, kind=kind, settings=plain, secrets=sealing.seal(secrets) if secrets else b"",
             status=Hypervisor.Status.NEW, status_since=now, next_inventory_at=now,
         )  # fmt: skip
         shown = {"name": name, "kind": kind, **plain, **dict.fromkeys(secrets, audit.SECRET)}
@@ -92,14 +92,14 @@ def change_hypervisor(*, actor: User, hypervisor_id: UUID, name: str, values: Ma
         intake = Intake()
         others = Hypervisor.objects.exclude(pk=hypervisor.pk)
         name = intake.free_name("name", intake.name("name", name), others, "hypervisor")
-        kept = vault.unseal(hypervisor.secrets)
+        kept = sealing.unseal(hypervisor.secrets)
         plain, secrets = _settings(intake, hypervisor.kind, values, kept={**hypervisor.settings, **kept})
         intake.refuse_faults("The hypervisor was not changed.")
         changes = _setting_changes(hypervisor.settings, plain)
         changes |= {field: [audit.SECRET, audit.SECRET] for field in secrets if secrets[field] != kept.get(field, "")}
         changes |= {field: [audit.SECRET, ""] for field in kept.keys() - secrets.keys()}
         if changes:
-            hypervisor.settings, hypervisor.secrets = plain, vault.seal(secrets) if secrets else b""
+            hypervisor.settings, hypervisor.secrets = plain, sealing.seal(secrets) if secrets else b""
             hypervisor.save(update_fields=["settings", "secrets"])
         changes |= alter(hypervisor, {"name": name})
         if changes:
@@ -218,7 +218,7 @@ def rotate_secrets() -> int:
     """Encrypt every stored secret anew with the newest key; returns how many. For operators: no actor, no permission.
 
     Each row is its own transaction, so that it may run beside a busy broker and again after a failure. Raises
-    `vault.VaultLocked` at the first secret that no configured key opens.
+    `sealing.SecretsLocked` at the first secret that no configured key opens.
     """
     done = 0
     for pk in Hypervisor.objects.exclude(secrets=b"").values_list("pk", flat=True):
@@ -226,7 +226,7 @@ def rotate_secrets() -> int:
             hypervisor = Hypervisor.objects.select_for_update().filter(pk=pk).first()
             if hypervisor is None:
                 continue
-            hypervisor.secrets = vault.reseal(hypervisor.secrets)
+            hypervisor.secrets = sealing.reseal(hypervisor.secrets)
             hypervisor.save(update_fields=["secrets"])
             done += 1
     return done

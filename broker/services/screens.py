@@ -26,7 +26,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from broker.domain.lifecycle import State
-from broker.hypervisors import vault
+from broker.hypervisors import sealing
 from broker.models import (
     ApiToken,
     Assignment,
@@ -198,7 +198,7 @@ def _order(user: User, desktop: Desktop, protocol: str, session_key: str, token:
 
 def store_target(operation: Operation, opened: ScreenOpened) -> None:
     """The pump's part: keep the address encrypted for the relay that waits for it, and wake that relay."""
-    sealed = vault.seal(
+    sealed = sealing.seal(
         {"protocol": opened.protocol, "host": opened.host, "port": opened.port, "password": opened.password}
     )
     Ticket.objects.filter(operation=operation).update(
@@ -273,7 +273,7 @@ def target_of(ticket_id: UUID) -> Target | None:
     Ticket.objects.filter(pk=ticket_id).update(target=b"", target_expires_at=None)
     if ticket.target_expires_at is None or ticket.target_expires_at <= timezone.now():
         raise Clash("The screen's address has expired. Open the desktop again.", ticket.operation)
-    opened = vault.unseal(bytes(ticket.target))
+    opened = sealing.unseal(bytes(ticket.target))
     return Target(opened["protocol"], opened["host"], int(opened["port"]), opened["password"])
 
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from django.contrib.auth.models import User
 
-from broker.hypervisors import gate, vault
+from broker.hypervisors import gate, sealing
 from broker.models import Hypervisor
 from broker.services import audit
 from broker.services.errors import Missing
@@ -79,7 +79,7 @@ def run(*, actor: User, name: str, template: str = "") -> Iterator[Step]:
     if hypervisor is None:
         raise Missing(f"There is no hypervisor named {name!r}.")
     audit.record(actor=actor, action="hypervisor.selftest", subject=hypervisor)
-    secrets = [secret for secret in vault.unseal(hypervisor.secrets).values() if secret]
+    secrets = [secret for secret in sealing.unseal(hypervisor.secrets).values() if secret]
     with gate.opened(hypervisor) as connector:
         for step in _steps(_Scratch(connector, template)):
             yield _without(secrets, step)

@@ -7,6 +7,7 @@ threads that a caller waits for only until its deadline, and at most one attempt
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -21,7 +22,7 @@ from urllib.parse import quote, urlencode
 
 import libvirt
 
-from connectors.errors import ConnectorError, Unreachable
+from connectors.errors import ConnectorError, Unreachable, Unsupported
 from connectors.kvm import faults
 from connectors.kvm.settings import KvmSettings
 
@@ -32,6 +33,7 @@ CONNECT_S = 5.0
 """How long a TCP connection may take; libvirt itself would wait for the kernel's two minutes."""
 ANOTHER_S = 10.0
 """How long a call waits for a connection of its own before the host counts as lost."""
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 KEEPALIVE_S, KEEPALIVE_COUNT = 5, 3
 """A line is given up after 20 s of silence, and every call waiting on it returns then."""
 
@@ -264,6 +266,19 @@ class Endpoint:
         base = f"{scheme}://{user}{host}:{settings.real_port}/system"
         query = urlencode(self._file_parameters(), quote_via=quote, safe="/")
         return f"{base}?{query}" if query else base
+
+    def ssh_command(self, *remote: str) -> tuple[str, ...]:
+        """A program that runs `remote` on the host, with the key and the known hosts of the connection. Its words are
+        one shell command there, so they may hold only what no shell reads anything into. Raises `Unsupported`."""
+        if any(not _PLAIN.fullmatch(word) for word in remote):
+            raise Unsupported(f"{self.name}: {' '.join(remote)!a} cannot be run by SSH: it holds special characters.")
+        files, settings = self._file_parameters(), self._settings
+        return (
+            "ssh", "-F", "/dev/null", "-i", files["keyfile"], "-p", str(settings.real_port),
+            "-o", f"UserKnownHostsFile={files['known_hosts']}", "-o", "StrictHostKeyChecking=yes",
+            "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", f"ConnectTimeout={CONNECT_S:.0f}",
+            *(("-l", settings.user) if settings.user else ()), "--", settings.address, *remote,
+        )  # fmt: skip
 
     def _file_parameters(self) -> dict[str, str]:
         settings = self._settings

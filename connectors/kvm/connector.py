@@ -22,6 +22,7 @@ from connectors.base import (
     DeleteMachine,
     DeleteSnapshot,
     Inventory,
+    MachineRef,
     OpenScreen,
     Order,
     Outcome,
@@ -39,12 +40,13 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import ConnectorError, Unreachable, Unsupported
-from connectors.kvm import copies, faults, machines, mapping, power, probe, screens, shares, snapshots
+from connectors.kvm import copies, disks, faults, machines, mapping, power, probe, screens, shares, snapshots
 from connectors.kvm.client import Endpoint, Line
 from connectors.kvm.inventory import Agents, Changes, Reading, listen, refresh_pools
 from connectors.kvm.jobs import Crew, Job
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.work import OutOfTime, Usage, Work
+from connectors.replication import Bookmark, Point, PointWish
 
 T = TypeVar("T")
 
@@ -255,6 +257,19 @@ class KvmConnector:
             return outcome or going.work.running()
         del self._jobs[going.work.order.key]
         return outcome
+
+    # --- replication ---
+
+    def take_point(self, wish: PointWish, deadline: float) -> Point:
+        disks.require_way(self._settings)
+        return self._by(
+            deadline,
+            "taking a point",
+            lambda line, connection: disks.take(connection, self._endpoint, self._settings, wish),
+        )
+
+    def release(self, machine: MachineRef, keep: Bookmark | None, deadline: float) -> None:
+        self._by(deadline, "releasing a point", lambda line, connection: disks.release(connection, machine, keep))
 
     # --- the connection ---
 

@@ -64,6 +64,8 @@ class Nic:
     mac: str
     network: str
     """Name of the libvirt network, or of the bridge."""
+    model: str = ""
+    """"virtio", "e1000", …"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,12 @@ def _read_disk(disk: Element) -> Disk:
 def _read_nic(nic: Element) -> Nic:
     mac, source = nic.find("mac"), nic.find("source")
     network = source.get("network") or source.get("bridge") or "" if source is not None else ""
-    return Nic(mac=(mac.get("address", "") if mac is not None else "").lower(), network=network)
+    model = nic.find("model")
+    return Nic(
+        mac=(mac.get("address", "") if mac is not None else "").lower(),
+        network=network,
+        model=model.get("type", "") if model is not None else "",
+    )
 
 
 def _read_graphics(graphics: Element) -> Graphics:

@@ -98,34 +98,49 @@ class Work(Generic[O]):
 
     def find(self, uuid: str) -> Domain | None:
         """The domain of that uuid, or None."""
-        try:
-            return self.connection.lookupByUUIDString(uuid)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
-                return None
-            raise
+        return find(self.connection, uuid)
 
     def find_ours(self, ref: MachineRef) -> tuple[Domain, mapping.Domain] | None:
         """The machine and its definition once its stamp has been compared; None if it is gone. Raises `Conflict`."""
-        domain = self.find(ref.id)
-        if domain is None:
-            return None
-        seen = mapping.read_domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-        if seen.stamp != ref.stamp:
-            raise Conflict(
-                f"Machine {seen.name!r} bears {_words(seen.stamp)}, not {_words(ref.stamp)}. Nothing was done to it: "
-                "somebody else may own it. See the drift page."
-            )
-        if seen.role is mapping.Role.TEMPLATE:
-            raise Conflict(f"Machine {seen.name!r} is marked as a template. Nothing was done to it.")
-        return domain, seen
+        return find_ours(self.connection, ref)
 
     def ours(self, ref: MachineRef) -> tuple[Domain, mapping.Domain]:
         """As `find_ours`. Raises `NotFound` if it is gone."""
-        found = self.find_ours(ref)
-        if found is None:
-            raise NotFound(f"Machine {ref.id} is not on {self.settings.endpoint} any more.")
-        return found
+        return ours(self.connection, ref, self.settings.endpoint)
+
+
+def find(connection: Any, uuid: str) -> Domain | None:
+    """The domain of that uuid, or None."""
+    try:
+        return connection.lookupByUUIDString(uuid)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INVALID_ARG):
+            return None
+        raise
+
+
+def find_ours(connection: Any, ref: MachineRef) -> tuple[Domain, mapping.Domain] | None:
+    """The machine and its definition once its stamp has been compared; None if it is gone. Raises `Conflict`."""
+    domain = find(connection, ref.id)
+    if domain is None:
+        return None
+    seen = mapping.read_domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    if seen.stamp != ref.stamp:
+        raise Conflict(
+            f"Machine {seen.name!r} bears {_words(seen.stamp)}, not {_words(ref.stamp)}. Nothing was done to it: "
+            "somebody else may own it. See the drift page."
+        )
+    if seen.role is mapping.Role.TEMPLATE:
+        raise Conflict(f"Machine {seen.name!r} is marked as a template. Nothing was done to it.")
+    return domain, seen
+
+
+def ours(connection: Any, ref: MachineRef, endpoint: str) -> tuple[Domain, mapping.Domain]:
+    """As `find_ours`. Raises `NotFound` if it is gone."""
+    found = find_ours(connection, ref)
+    if found is None:
+        raise NotFound(f"Machine {ref.id} is not on {endpoint} any more.")
+    return found
 
 
 def _words(stamp: Stamp | None) -> str:

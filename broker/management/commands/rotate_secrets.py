@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from broker.hypervisors.vault import VaultLocked
+from broker.hypervisors.sealing import SecretsLocked
 from broker.services.hypervisors import rotate_secrets
 
 
@@ -19,6 +19,6 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             number = rotate_secrets()
-        except VaultLocked as error:
+        except SecretsLocked as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"Encrypted the secrets of {number} hypervisors with the newest key.")

@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from broker.domain.lifecycle import State
-from broker.hypervisors import vault
+from broker.hypervisors import sealing
 from broker.models import AuditEntry, Desktop, Host, Hypervisor, Operation, PoolMember
 from broker.services import brokering, hypervisors, nudges
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
@@ -39,7 +39,7 @@ def test_a_new_hypervisor_is_new_and_a_worker_is_told_to_look(house: Estate, hin
 
 def test_secrets_are_sealed_and_stand_neither_in_settings_nor_in_the_audit(house: Estate) -> None:
     made = register(house)
-    assert vault.unseal(made.secrets) == {"password": "open sesame"}
+    assert sealing.unseal(made.secrets) == {"password": "open sesame"}
     assert b"sesame" not in bytes(made.secrets)
     assert "sesame" not in str(made.settings)
     entry = AuditEntry.objects.get(action="hypervisor.register")
@@ -103,7 +103,7 @@ def test_a_blank_secret_keeps_the_old_one(house: Estate) -> None:
     changed = hypervisors.change_hypervisor(
         actor=house.dana, hypervisor_id=made.pk, name="kvm-02", values={"address": "elsewhere", "password": ""}
     )
-    assert vault.unseal(changed.secrets) == {"password": "open sesame"}
+    assert sealing.unseal(changed.secrets) == {"password": "open sesame"}
     assert changed.settings["address"] == "elsewhere"
     assert changed.settings["transport"] == "tls"
     entry = AuditEntry.objects.get(action="hypervisor.change")
@@ -115,7 +115,7 @@ def test_a_new_secret_replaces_the_old_one_and_the_audit_says_only_that(house: E
     changed = hypervisors.change_hypervisor(
         actor=house.dana, hypervisor_id=made.pk, name="kvm-02", values={"password": "another"}
     )
-    assert vault.unseal(changed.secrets) == {"password": "another"}
+    assert sealing.unseal(changed.secrets) == {"password": "another"}
     assert AuditEntry.objects.get(action="hypervisor.change").changes == {"password": ["(secret)", "(secret)"]}
 
 
@@ -220,7 +220,7 @@ def test_secrets_move_to_the_newest_key_and_the_old_key_may_go(house: Estate, se
     assert hypervisors.rotate_secrets() == 1
     settings.VAULT_KEYS = [new]
     made.refresh_from_db()
-    assert vault.unseal(made.secrets) == {"password": "open sesame"}
+    assert sealing.unseal(made.secrets) == {"password": "open sesame"}
 
 
 def test_every_installed_connector_is_listed_with_its_orders() -> None:

@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 
 
-class VaultLocked(RuntimeError):
+class SecretsLocked(RuntimeError):
     """None of the configured keys opens this secret."""
 
 
@@ -27,7 +27,7 @@ def seal(secrets: Mapping[str, str | int]) -> bytes:
 
 
 def unseal(sealed: bytes | memoryview[int]) -> dict[str, str]:
-    """The mapping again; an empty one for nothing. Raises `VaultLocked`."""
+    """The mapping again; an empty one for nothing. Raises `SecretsLocked`."""
     if not sealed:
         return {}
     with _told_if_locked():
@@ -36,7 +36,7 @@ def unseal(sealed: bytes | memoryview[int]) -> dict[str, str]:
 
 
 def reseal(sealed: bytes | memoryview[int]) -> bytes:
-    """The same secrets under the newest key. Raises `VaultLocked`."""
+    """The same secrets under the newest key. Raises `SecretsLocked`."""
     with _told_if_locked():
         return _keys().rotate(bytes(sealed)) if sealed else b""
 
@@ -46,6 +46,6 @@ def _told_if_locked() -> Iterator[None]:
     try:
         yield
     except InvalidToken:
-        raise VaultLocked(
+        raise SecretsLocked(
             "The secrets were encrypted with a key that is not configured. Restore DESKYARD_VAULT_KEYS."
         ) from None

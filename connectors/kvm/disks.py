@@ -1,0 +1,297 @@
+"""Consistent points of running machines, read over NBD: libvirt's pull backup with checkpoints.
+
+    take      1. what earlier points left is removed, all checkpoints but the wished one included
+              2. the guest's file systems are frozen, if its agent answers
+              3. one call begins the backup job and makes the new checkpoint, in the same moment: nothing falls between
+                 two points (libvirt: docs/formatbackup.rst, formatcheckpoint.rst)
+              4. the guest goes on; QEMU keeps what it overwrites in a scratch file beside the disk
+    read      over the job's NBD server: what the bitmap of the wished checkpoint marks, else all of the disk
+    release   ends the job (in pull mode that is its normal end), removes scratch files and checkpoints
+
+QEMU listens on a UNIX socket in a folder that libvirt makes for each machine, where it keeps the agent's channel: it
+may write in few other places. A mover reaches it on the same machine, or through `ssh … nc -U`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import libvirt
+from lxml import etree
+
+from connectors.base import MachineRef
+from connectors.errors import Busy, NotFound, Unsupported
+from connectors.kvm import mapping, names
+from connectors.kvm.client import Endpoint
+from connectors.kvm.settings import KvmSettings
+from connectors.kvm.snapshots import checkpoints
+from connectors.kvm.work import Domain, find_ours, ours
+from connectors.replication import (
+    Bookmark,
+    Consistency,
+    MachineDisk,
+    MachineNic,
+    MachineShape,
+    PointWish,
+)
+from disks.base import Source
+from disks.nbd import Export, NbdSource
+
+SOCKET = "point"
+CHECKPOINT = "checkpoint"
+"""Of a bookmark: the name of libvirt's checkpoint."""
+FREEZE_S = 5.0
+JOB_END_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class KvmPoint:
+    """A backup job that goes on until it is released."""
+
+    shape: MachineShape
+    taken_at: datetime
+    consistency: Consistency
+    bookmark: Bookmark | None
+    whole: str
+    export: Export
+    """Of the first disk; the others have names of their own."""
+
+    def open(self, disk: str) -> Source:
+        """Raises `disks.errors.SourceLost`."""
+        if disk not in {one.name for one in self.shape.disks}:
+            raise NotFound(f"The point of {self.shape.name!r} holds no disk {disk!r}.")
+        bitmap = "" if self.whole else f"backup-{disk}"
+        export = self.export
+        return NbdSource(Export(disk, export.socket, command=export.command), bitmap=bitmap)
+
+    def close(self) -> None:
+        """Every source closes its own connection."""
+
+
+# --- taking ----------------------------------------------------------------------------------------------------------
+
+
+def take(connection: Any, endpoint: Endpoint, settings: KvmSettings, wish: PointWish) -> KvmPoint:
+    """Raises `NotFound`, `Conflict`, `Unsupported`, `Busy`, libvirtError."""
+    domain, seen = ours(connection, wish.machine, settings.endpoint)
+    live = _running(domain, seen)
+    chosen = _chosen(seen, wish.disks)
+    release_all(domain, _checkpoint_of(wish.since))
+    if _has_job(domain):  # libvirt would wait half a minute for it to end
+        raise Busy(f"Machine {seen.name!r} is being backed up by somebody else. It is tried again.")
+    whole = _why_whole(domain, chosen, wish.since)
+    name = f"{names.PREFIX}{names.uuid_of(wish.key)}"
+    socket = _socket(live, seen)
+    way = () if settings.transport == "local" or settings.uri else endpoint.ssh_command("nc", "-U", str(socket))
+    job = backup_xml(chosen, seen.disks, str(socket), wish, "" if whole else _checkpoint_of(wish.since))
+    is_frozen = _freeze(domain)
+    try:
+        taken_at = datetime.now(UTC)
+        domain.backupBegin(job, checkpoint_xml(name, chosen, seen.disks), 0)
+    finally:
+        if is_frozen:
+            _thaw(domain)
+    return KvmPoint(
+        shape=_shape(domain, seen, chosen),
+        taken_at=taken_at,
+        consistency=Consistency.GUEST if is_frozen else Consistency.CRASH,
+        bookmark=Bookmark({CHECKPOINT: name}),
+        whole=whole,
+        export=Export(chosen[0].target, Path(socket), command=way),
+    )
+
+
+def require_way(settings: KvmSettings) -> None:
+    """Raises `Unsupported` if disks of this host cannot be read from here."""
+    if settings.transport in ("tls", "tcp") and not settings.uri:
+        raise Unsupported(
+            f"Disks of {settings.endpoint} cannot be read over {settings.transport.upper()}. Register the host with "
+            "SSH to replicate its machines."
+        )
+
+
+def _running(domain: Domain, seen: mapping.Domain) -> str:
+    """The definition as it runs. Raises `Unsupported`."""
+    if not domain.isActive():
+        raise Unsupported(f"Machine {seen.name!r} is off, and KVM reads points of running machines. Switch it on.")
+    if domain.hasCurrentSnapshot() or domain.snapshotNum():
+        raise Unsupported(
+            f"Machine {seen.name!r} has snapshots, and KVM cannot mix those with replication. Delete them first."
+        )
+    xml: str = domain.XMLDesc(0)
+    return xml
+
+
+def _chosen(seen: mapping.Domain, wanted: Sequence[str]) -> list[mapping.Disk]:
+    """The disks to be read. Raises `NotFound`, `Unsupported` for one whose format cannot hold a bitmap."""
+    written = [disk for disk in seen.disks if disk.is_written]
+    if missing := set(wanted) - {disk.target for disk in written}:
+        raise NotFound(f"Machine {seen.name!r} has no disk {min(missing)!r}. Choose among its disks anew.")
+    chosen = [disk for disk in written if not wanted or disk.target in wanted]
+    if not chosen:
+        raise Unsupported(f"Machine {seen.name!r} has no disk to replicate.")
+    for disk in chosen:
+        if disk.format != "qcow2":
+            raise Unsupported(f"Disk {disk.target} of {seen.name!r} is {disk.format}: only qcow2 keeps what changed.")
+    return chosen
+
+
+def _why_whole(domain: Domain, chosen: Sequence[mapping.Disk], since: Bookmark | None) -> str:
+    if since is None:
+        return "It is the first point."
+    name = _checkpoint_of(since)
+    there = next((one for one in checkpoints(domain) if one.getName() == name), None)
+    if there is None:
+        return "The machine does not remember the last point any more."
+    known = etree.fromstring(there.getXMLDesc().encode(), etree.XMLParser(resolve_entities=False, no_network=True))
+    held = {disk.get("name") for disk in known.iterfind("./disks/disk") if disk.get("checkpoint") == "bitmap"}
+    if missing := [disk.target for disk in chosen if disk.target not in held]:
+        return f"The last point did not hold disk {missing[0]}."
+    return ""
+
+
+def _checkpoint_of(bookmark: Bookmark | None) -> str:
+    return str(bookmark.data.get(CHECKPOINT, "")) if bookmark is not None else ""
+
+
+def _socket(live: str, seen: mapping.Domain) -> PurePosixPath:
+    """In the machine's own folder. Raises `Unsupported`."""
+    root = mapping.parse(live)
+    for source in root.iterfind("./devices/channel/source[@path]"):
+        return PurePosixPath(source.get("path") or "").parent / SOCKET
+    raise Unsupported(
+        f"Machine {seen.name!r} has no channel for a guest agent, and with it no folder in which QEMU may listen. Add "
+        "a channel org.qemu.guest_agent.0 to it."
+    )
+
+
+def _freeze(domain: Domain) -> bool:
+    """Whether the guest's file systems are frozen now. One without an agent, or whose agent is slow, goes on."""
+    try:
+        domain.agentSetResponseTimeout(int(FREEZE_S), 0)
+        domain.fsFreeze(None, 0)
+    except libvirt.libvirtError:
+        _thaw(domain)
+        return False
+    return True
+
+
+def _thaw(domain: Domain) -> None:
+    with suppress(libvirt.libvirtError):
+        domain.fsThaw(None, 0)
+
+
+def _has_job(domain: Domain) -> bool:
+    with suppress(libvirt.libvirtError):
+        domain.backupGetXMLDesc(0)
+        return True
+    return False
+
+
+def _shape(domain: Domain, seen: mapping.Domain, chosen: Sequence[mapping.Disk]) -> MachineShape:
+    os = mapping.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).find("./os")
+    loader = os.find("loader") if os is not None else None
+    is_efi = (os is not None and os.get("firmware") == "efi") or (loader is not None and loader.get("type") == "pflash")
+    return MachineShape(
+        name=seen.name,
+        vcpus=seen.vcpus,
+        memory_mib=seen.memory_mib,
+        firmware="efi" if is_efi else "bios",
+        is_secure_boot=loader is not None and loader.get("secure") == "yes",
+        disks=tuple(MachineDisk(disk.target, int(domain.blockInfo(disk.target)[0]), disk.bus) for disk in chosen),
+        nics=tuple(MachineNic(model=nic.model, network=nic.network, mac=nic.mac) for nic in seen.nics),
+    )
+
+
+# --- releasing -------------------------------------------------------------------------------------------------------
+
+
+def release(connection: Any, machine: MachineRef, keep: Bookmark | None) -> None:
+    """Nothing of ours stays on the machine but the checkpoint to keep. A machine that is gone is success."""
+    found = find_ours(connection, machine)
+    if found is not None:
+        release_all(found[0], _checkpoint_of(keep))
+
+
+def release_all(domain: Domain, keep: str) -> None:
+    """Job, scratch files, checkpoints but `keep`. Idempotent. Jobs and checkpoints of others are left alone."""
+    _end_job(domain)
+    ours_ = [one for one in checkpoints(domain) if one.getName().startswith(names.PREFIX) and one.getName() != keep]
+    for checkpoint in _newest_first(ours_):
+        # One of a machine that is off can only be forgotten: its bitmap stays in the disk until it runs again.
+        checkpoint.delete(0 if domain.isActive() else libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+
+
+def _newest_first(found: Sequence[Any]) -> list[Any]:
+    def made_at(checkpoint: Any) -> int:
+        return int(mapping.parse(checkpoint.getXMLDesc()).findtext("creationTime") or 0)
+
+    return sorted(found, key=made_at, reverse=True)
+
+
+def _end_job(domain: Domain) -> None:
+    """If it is ours: its scratch files tell."""
+    if not domain.isActive():
+        return
+    try:
+        job = mapping.parse(domain.backupGetXMLDesc(0))
+    except libvirt.libvirtError:
+        return
+    scratch = [file.get("file") or "" for file in job.iterfind("./disks/disk/scratch")]
+    if not scratch or not all(PurePosixPath(path).name.startswith(names.PREFIX) for path in scratch):
+        return
+    domain.abortJob()
+    until = time.monotonic() + JOB_END_S
+    while _has_job(domain) and time.monotonic() < until:
+        time.sleep(0.05)
+    for path in scratch:
+        _remove_volume(domain, path)
+
+
+def _remove_volume(domain: Domain, path: str) -> None:
+    """QEMU removes its scratch file by itself where it may; what is left is a volume of the disk's pool."""
+    connection = domain.connect()
+    with suppress(libvirt.libvirtError):
+        for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+            if path.startswith(f"{mapping.pool_path(pool.XMLDesc())}/"):
+                pool.refresh()
+                pool.storageVolLookupByName(PurePosixPath(path).name).delete()
+
+
+# --- what libvirt is told --------------------------------------------------------------------------------------------
+
+
+def backup_xml(
+    chosen: Sequence[mapping.Disk], disks: Sequence[mapping.Disk], socket: str, wish: PointWish, since: str
+) -> str:
+    """The job: the chosen disks are served, at `since` only what changed after that checkpoint is marked."""
+    root = etree.Element("domainbackup", mode="pull")
+    if since:
+        etree.SubElement(root, "incremental").text = since
+    etree.SubElement(root, "server", transport="unix", socket=socket)
+    listed = etree.SubElement(root, "disks")
+    for disk in disks:
+        if disk not in chosen:
+            etree.SubElement(listed, "disk", name=disk.target, backup="no")
+            continue
+        served = etree.SubElement(listed, "disk", name=disk.target, backup="yes", type="file")
+        if since:
+            served.set("backupmode", "incremental")
+        name = names.volume_name(wish.machine.id, wish.key, disk.target, "scratch")
+        etree.SubElement(served, "scratch", file=str(PurePosixPath(disk.path).parent / name))
+    return etree.tostring(root, encoding="unicode")
+
+
+def checkpoint_xml(name: str, chosen: Sequence[mapping.Disk], disks: Sequence[mapping.Disk]) -> str:
+    root = etree.Element("domaincheckpoint")
+    etree.SubElement(root, "name").text = name
+    listed = etree.SubElement(root, "disks")
+    for disk in disks:
+        etree.SubElement(listed, "disk", name=disk.target, checkpoint="bitmap" if disk in chosen else "no")
+    return etree.tostring(root, encoding="unicode")
