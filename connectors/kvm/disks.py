@@ -20,7 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 from lxml import etree
@@ -41,7 +42,9 @@ from connectors.replication import (
     PointWish,
 )
 from disks.base import Source
-from disks.nbd import Export, NbdSource
+
+if TYPE_CHECKING:
+    from disks.nbd import Export
 
 SOCKET = "point"
 CHECKPOINT = "checkpoint"
@@ -67,8 +70,9 @@ class KvmPoint:
         if disk not in {one.name for one in self.shape.disks}:
             raise NotFound(f"The point of {self.shape.name!r} holds no disk {disk!r}.")
         bitmap = "" if self.whole else f"backup-{disk}"
-        export = self.export
-        return NbdSource(Export(disk, export.socket, command=export.command), bitmap=bitmap)
+        nbd, export = _nbd(), self.export
+        source: Source = nbd.NbdSource(nbd.Export(disk, export.socket, command=export.command), bitmap=bitmap)
+        return source
 
     def close(self) -> None:
         """Every source closes its own connection."""
@@ -79,6 +83,7 @@ class KvmPoint:
 
 def take(connection: Any, endpoint: Endpoint, settings: KvmSettings, wish: PointWish) -> KvmPoint:
     """Raises `NotFound`, `Conflict`, `Unsupported`, `Busy`, libvirtError."""
+    nbd = _nbd()
     domain, seen = ours(connection, wish.machine, settings.endpoint)
     live = _running(domain, seen)
     chosen = _chosen(seen, wish.disks)
@@ -103,8 +108,19 @@ def take(connection: Any, endpoint: Endpoint, settings: KvmSettings, wish: Point
         consistency=Consistency.GUEST if is_frozen else Consistency.CRASH,
         bookmark=Bookmark({CHECKPOINT: name}),
         whole=whole,
-        export=Export(chosen[0].target, Path(socket), command=way),
+        export=nbd.Export(chosen[0].target, Path(socket), command=way),
     )
+
+
+def _nbd() -> ModuleType:
+    """libnbd comes from Debian alone, and desktops run without it. Raises `Unsupported`."""
+    try:
+        from disks import nbd
+    except ImportError as error:
+        raise Unsupported(
+            "Disks cannot be read on this machine: libnbd is missing. Install it: apt-get install python3-libnbd."
+        ) from error
+    return nbd
 
 
 def require_way(settings: KvmSettings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from disks.raw import RawSink
 from disks.vault.folder import FolderStore
 from disks.vault.points import Configuration, Origin, RecoveryPoint
 from disks.vault.vault import Vault
-from tests.connectors.contract import OURS, do, made, new_key, ref, soon
+from tests.connectors.contract import OURS, do, listing, made, new_key, ref, soon
 from tests.connectors.kvm.worlds import LibvirtWorld, host_world
 from tests.support.guests import run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost
@@ -257,6 +258,17 @@ def test_what_cannot_be_replicated_is_said_in_words(by_ssh: LibvirtWorld, host: 
         take(connector, machine)
     connector.release(MachineRef(new_key(), machine.stamp), None, soon())
     assert left_on(host, domain) == ([], [])
+
+
+def test_without_libnbd_the_connector_works_and_says_what_is_missing(
+    by_ssh: LibvirtWorld, machine: MachineRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "disks.nbd")
+    monkeypatch.delattr("disks.nbd", raising=False)
+    monkeypatch.setitem(sys.modules, "nbd", None)
+    with pytest.raises(Unsupported, match="python3-libnbd"):
+        take(by_ssh.connector(), machine)
+    assert listing(by_ssh.connector()).machines
 
 
 def test_a_host_reached_by_tls_is_told_to_be_registered_with_ssh(real: LibvirtWorld) -> None:
