@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 
 from broker.domain import planning
 from broker.models import Assignment, Desktop, Hypervisor, Operation, Pool, PoolMember, Request
@@ -166,9 +166,9 @@ def soak(installation: Stack, folder: Path, size: Size) -> None:
             stood, made, spare=size.desktops - size.users, maximum=size.desktops, delete_budget_per_hour=100_000
         )
         PoolMember.objects.filter(pool=pool, hypervisor__kind="hypercore").update(maximum=HYPERCORE_MAXIMUM)
-        for number in range(size.users):
-            user, _ = User.objects.get_or_create(username=f"user{number}")
-            entitlements.entitle(actor=kvm_estate.administrator(), pool_id=pool.pk, user_id=user.pk)
+        everybody = Group.objects.create(name="Everybody")
+        everybody.user_set.set(User.objects.bulk_create(User(username=f"user{n}") for n in range(size.users)))
+        entitlements.entitle(actor=kvm_estate.administrator(), pool_id=pool.pk, group_id=everybody.pk)
         plan = happenings(SEED, users=size.users, kinds=FIVE, lasts_s=size.lasts_s, troubles=size.troubles)
         Soak(stood, pool).play(plan)
         wait_until(lambda: is_healed(pool, size), HEALED_S, "all is quiet", lambda: told(pool), pause_s=1)
