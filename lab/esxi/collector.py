@@ -88,12 +88,13 @@ def read(things: Things, thing: Any, prop_set: list[Any], hidden: Any) -> Any | 
         return None
     content = Collector.ObjectContent(obj=type(thing)(thing._moId))
     told: set[str] = set()
+    parts: dict[str, Any] = {}
     for path in (path for spec in specs for path in spec.pathSet):
         if path in told:
             continue
         told.add(path)
         try:
-            value = things.value(thing, path)
+            value = things.value(thing, path, parts)
         except NoProperty:
             raise vmodl.query.InvalidProperty(name=path) from None
         if hidden(thing):

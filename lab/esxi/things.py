@@ -31,6 +31,8 @@ class Things:
     def __init__(self, world: World, *, is_esxi: bool) -> None:
         self.world = world
         self.is_esxi = is_esxi
+        self._by_number: dict[int, str] = {}
+        """A machine's number -> its id; filled when somebody asks for one that is not there."""
         self.files: dict[str, str] = {}
         """Disk -> "[datastore] folder/name.vmdk"."""
         self.folders: set[str] = set()
@@ -56,7 +58,12 @@ class Things:
         number = id if self.is_esxi else id.removeprefix("vm-")
         if not number.isdigit():
             return None
-        return next((one for one in self.world.visible() if one.number == int(number)), None)
+        machines, wanted = self.world.machines, int(number)
+        found = machines.get(self._by_number.get(wanted, ""))
+        if found is None or found.number != wanted:
+            self._by_number = {one.number: one.id for one in machines.values()}
+            found = machines.get(self._by_number.get(wanted, ""))
+        return found if found is not None and found.folder not in self.world.hidden else None
 
     def folder_id(self, machine: Machine) -> str:
         return self.vm_folder if self.is_esxi or not machine.folder else f"group-v-{machine.folder}"
@@ -148,8 +155,10 @@ class Things:
             return True
         return any(other._moId == id for other in self.all()) or id == self.root
 
-    def value(self, thing: Any, path: str) -> Any:
-        """None if it is unset. Raises `NoProperty`."""
+    def value(self, thing: Any, path: str, parts: dict[str, Any] | None = None) -> Any:
+        """None if it is unset. `parts` keeps what was made for paths of the same thing that begin alike: a whole
+        `config` for each of its leaves would be most of a listing's time. Raises `NoProperty`."""
+        parts = {} if parts is None else parts
         steps = [(found[1], found[2]) for found in _PATH.finditer(path)]
         if not steps:
             raise NoProperty(path)
@@ -158,7 +167,10 @@ class Things:
         except AttributeError:
             raise NoProperty(path) from None
         source = self._sources().get(wsdl_name(type(thing)))
-        value = _element(_typed(source(thing, steps[0][0]) if source else None, wanted), steps[0][1])
+        first = steps[0][0]
+        if first not in parts:
+            parts[first] = _typed(source(thing, first) if source else None, wanted)
+        value = _element(parts[first], steps[0][1])
         for name, key in steps[1:]:
             if value is None:
                 _require_known(wanted, path)
@@ -295,6 +307,8 @@ class Things:
         )  # fmt: skip
 
     def devices(self, machine: Machine, disks: tuple[str, ...] | None = None) -> list[Any]:
+        if any(disk not in self.files for disk in machine.disks):
+            self.name_files(machine)
         found: list[Any] = [
             vim.vm.device.VirtualIDEController(key=200, busNumber=0),
             vim.vm.device.ParaVirtualSCSIController(key=CONTROLLER, busNumber=0, sharedBus="noSharing"),
