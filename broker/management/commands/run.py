@@ -53,8 +53,11 @@ class Command(BaseCommand):
                 supervisor = running.start(sys.executable, "-m", "supervisor.supervisord", "-c", SUPERVISED)
                 self._greet(supervisor)
                 if not no_demo and supervisor.poll() is None:
-                    # It needs the worker. Ended half-way it does no harm: the next start goes on.
-                    running.start(sys.executable, settings.BASE_DIR / "manage.py", "setup_demo").wait()
+                    # It needs the worker, and would wait for one that never comes if the supervisor died. Ended
+                    # half-way it does no harm: the next start goes on.
+                    setup = running.start(sys.executable, settings.BASE_DIR / "manage.py", "setup_demo")
+                    while setup.poll() is None and supervisor.poll() is None:
+                        time.sleep(0.2)
                 supervisor.wait()
             self.stdout.write("Deskyard has stopped. Desktops go on running; `make run` takes up where it left off.")
 
