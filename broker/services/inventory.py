@@ -458,8 +458,9 @@ class Writer:
         """What is not shown any more: one doubt for all that is ours, and for machines of nobody's that vanish with it.
 
         Two desktops that vanish with a hundred machines beside them are as little gone as a hundred desktops: a folder
-        or a storage is out of sight. Another installation's desktops come and go as ours do and tell nothing; and where
-        none of ours vanishes nothing hangs on it.
+        or a storage is out of sight. What bears a stamp and is no desktop's tells nothing: another installation's come
+        and go as ours do, and what a failed build had made is removed by its connector, many at a time when many fail.
+        Where no desktop vanishes nothing hangs on it.
         """
         shown = {m.id for m in self.reading.machines} | {t.id for t in self.reading.templates}
         silences = []
@@ -478,8 +479,7 @@ class Writer:
         Machine.objects.filter(pk__in=[known[s.machine].pk for s in silences]).update(
             absences=Least(F("absences") + 1, COUNTED_ABSENCES)
         )
-        # An adopted desktop's machine is ours too, though it may bear no stamp.
-        ours = {s.machine for s in silences if s.machine in desktops or self._is_ours(known[s.machine])}
+        ours = {s.machine for s in silences if s.machine in desktops}
         judged = [s for s in silences if s.machine in ours or (ours and not known[s.machine].stamp_installation)]
         verdict = absence.judge(judged, total=len(known), confirmed_at=self.hypervisor.absence_confirmed_at)
         if verdict.doubted:
@@ -502,9 +502,6 @@ class Writer:
         return Operation.objects.filter(
             hypervisor=self.hypervisor, kind__in=[Operation.Kind.DELETE, Operation.Kind.RECYCLE]
         )
-
-    def _is_ours(self, machine: Machine) -> bool:
-        return machine.stamp_installation == gate.installation_id()
 
     def _end_doubt(self) -> None:
         if self.hypervisor.status == Hypervisor.Status.DOUBT:

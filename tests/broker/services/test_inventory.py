@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import OperationalError
@@ -185,6 +186,26 @@ def test_what_is_being_deleted_vanishes_without_a_doubt(plant: Plant) -> None:
     assert plant.hypervisor().status == Hypervisor.Status.UP
     plant.until(lambda: not plant.count(State.RETIRING), "all are gone")
     assert not Machine.objects.exclude(is_template=True).exists()
+
+
+def test_what_failed_builds_leave_and_take_away_again_is_no_reason_for_doubt(plant: Plant) -> None:
+    """Many builds that fail at their last step remove what they made, all at once, and inventory had seen it."""
+    plant.add_hypervisor()
+    plant.add_pool(spare=2)
+    plant.fill(2)
+    made = [
+        plant.world().add_foreign_machine(f"half-{n}", installation=gate.installation_id(), key=str(uuid4()))
+        for n in range(8)
+    ]
+    plant.look()
+    assert Machine.objects.filter(platform_id__in=made).count() == 8
+    for machine_id in made:
+        plant.world().remove_machine(machine_id)
+    for _ in range(3):
+        plant.look()
+    assert plant.hypervisor().status == Hypervisor.Status.UP
+    assert not Machine.objects.filter(platform_id__in=made).exists()
+    assert plant.count(State.READY) == 2
 
 
 def test_what_is_being_recycled_may_be_replaced_without_a_doubt(plant: Plant) -> None:
