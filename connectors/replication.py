@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from connectors.base import MachineRef
 from disks.base import Source
+from disks.vault.points import Configuration
 
 
 class Consistency(StrEnum):
@@ -28,39 +29,6 @@ class Consistency(StrEnum):
     """As after a power cut."""
     OFF = "off"
     """The machine was off: nothing was being written."""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineDisk:
-    name: str
-    """As the platform calls it within the machine: "vda"."""
-    size: int
-    """Bytes."""
-    bus: str = ""
-    """"virtio", "scsi", "sata", "ide"."""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineNic:
-    model: str = ""
-    """"virtio", "e1000", …"""
-    network: str = ""
-    """The network's name on the platform."""
-    mac: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineShape:
-    """What another platform needs to know to build the machine again."""
-
-    name: str
-    vcpus: int
-    memory_mib: int
-    firmware: str = "bios"
-    """"bios" or "efi"."""
-    is_secure_boot: bool = False
-    disks: Sequence[MachineDisk] = ()
-    nics: Sequence[MachineNic] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +53,11 @@ class Point(Protocol):
     """A machine's disks as they are at one moment."""
 
     @property
-    def shape(self) -> MachineShape:
+    def name(self) -> str:
+        """The machine's, now."""
+
+    @property
+    def configuration(self) -> Configuration:
         """With the wished disks only."""
 
     @property

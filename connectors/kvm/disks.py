@@ -32,21 +32,16 @@ from connectors.kvm import mapping, names
 from connectors.kvm.client import Endpoint
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.snapshots import checkpoints
+from connectors.kvm.volumes import delete_volume
 from connectors.kvm.work import Domain, find_ours, ours
-from connectors.replication import (
-    Bookmark,
-    Consistency,
-    MachineDisk,
-    MachineNic,
-    MachineShape,
-    PointWish,
-)
+from connectors.replication import Bookmark, Consistency, PointWish
 from disks.base import Source
+from disks.vault.points import Configuration, Drive, Nic
 
 if TYPE_CHECKING:
     from disks.nbd import Export
 
-SOCKET = "point"
+SOCKET, SCRATCH = "point", "scratch"
 CHECKPOINT = "checkpoint"
 """Of a bookmark: the name of libvirt's checkpoint."""
 FREEZE_S = 5.0
@@ -57,7 +52,8 @@ JOB_END_S = 10.0
 class KvmPoint:
     """A backup job that goes on until it is released."""
 
-    shape: MachineShape
+    name: str
+    configuration: Configuration
     taken_at: datetime
     consistency: Consistency
     bookmark: Bookmark | None
@@ -67,8 +63,8 @@ class KvmPoint:
 
     def open(self, disk: str) -> Source:
         """Raises `disks.errors.SourceLost`."""
-        if disk not in {one.name for one in self.shape.disks}:
-            raise NotFound(f"The point of {self.shape.name!r} holds no disk {disk!r}.")
+        if disk not in {one.name for one in self.configuration.disks}:
+            raise NotFound(f"The point of {self.name!r} holds no disk {disk!r}.")
         bitmap = "" if self.whole else f"backup-{disk}"
         nbd, export = _nbd(), self.export
         source: Source = nbd.NbdSource(nbd.Export(disk, export.socket, command=export.command), bitmap=bitmap)
@@ -103,7 +99,8 @@ def take(connection: Any, endpoint: Endpoint, settings: KvmSettings, wish: Point
         if is_frozen:
             _thaw(domain)
     return KvmPoint(
-        shape=_shape(domain, seen, chosen),
+        name=seen.name,
+        configuration=_configuration(domain, live, seen, chosen),
         taken_at=taken_at,
         consistency=Consistency.GUEST if is_frozen else Consistency.CRASH,
         bookmark=Bookmark({CHECKPOINT: name}),
@@ -132,7 +129,7 @@ def require_way(settings: KvmSettings) -> None:
         )
 
 
-def _running(domain: Domain, seen: mapping.Domain) -> str:
+def _running(domain: Domain, seen: mapping.Domain) -> mapping.Element:
     """The definition as it runs. Raises `Unsupported`."""
     if not domain.isActive():
         raise Unsupported(f"Machine {seen.name!r} is off, and KVM reads points of running machines. Switch it on.")
@@ -140,8 +137,7 @@ def _running(domain: Domain, seen: mapping.Domain) -> str:
         raise Unsupported(
             f"Machine {seen.name!r} has snapshots, and KVM cannot mix those with replication. Delete them first."
         )
-    xml: str = domain.XMLDesc(0)
-    return xml
+    return mapping.parse(domain.XMLDesc(0))
 
 
 def _chosen(seen: mapping.Domain, wanted: Sequence[str]) -> list[mapping.Disk]:
@@ -165,7 +161,7 @@ def _why_whole(domain: Domain, chosen: Sequence[mapping.Disk], since: Bookmark |
     there = next((one for one in checkpoints(domain) if one.getName() == name), None)
     if there is None:
         return "The machine does not remember the last point any more."
-    known = etree.fromstring(there.getXMLDesc().encode(), etree.XMLParser(resolve_entities=False, no_network=True))
+    known = mapping.parse(there.getXMLDesc())
     held = {disk.get("name") for disk in known.iterfind("./disks/disk") if disk.get("checkpoint") == "bitmap"}
     if missing := [disk.target for disk in chosen if disk.target not in held]:
         return f"The last point did not hold disk {missing[0]}."
@@ -176,10 +172,9 @@ def _checkpoint_of(bookmark: Bookmark | None) -> str:
     return str(bookmark.data.get(CHECKPOINT, "")) if bookmark is not None else ""
 
 
-def _socket(live: str, seen: mapping.Domain) -> PurePosixPath:
+def _socket(live: mapping.Element, seen: mapping.Domain) -> PurePosixPath:
     """In the machine's own folder. Raises `Unsupported`."""
-    root = mapping.parse(live)
-    for source in root.iterfind("./devices/channel/source[@path]"):
+    for source in live.iterfind("./devices/channel/source[@path]"):
         return PurePosixPath(source.get("path") or "").parent / SOCKET
     raise Unsupported(
         f"Machine {seen.name!r} has no channel for a guest agent, and with it no folder in which QEMU may listen. Add "
@@ -210,18 +205,20 @@ def _has_job(domain: Domain) -> bool:
     return False
 
 
-def _shape(domain: Domain, seen: mapping.Domain, chosen: Sequence[mapping.Disk]) -> MachineShape:
-    os = mapping.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).find("./os")
-    loader = os.find("loader") if os is not None else None
-    is_efi = (os is not None and os.get("firmware") == "efi") or (loader is not None and loader.get("type") == "pflash")
-    return MachineShape(
-        name=seen.name,
+def _configuration(
+    domain: Domain, live: mapping.Element, seen: mapping.Domain, chosen: Sequence[mapping.Disk]
+) -> Configuration:
+    boot, loader = live.find("./os"), live.find("./os/loader")
+    is_uefi = (boot is not None and boot.get("firmware") == "efi") or (
+        loader is not None and loader.get("type") == "pflash"
+    )
+    return Configuration(
         vcpus=seen.vcpus,
         memory_mib=seen.memory_mib,
-        firmware="efi" if is_efi else "bios",
-        is_secure_boot=loader is not None and loader.get("secure") == "yes",
-        disks=tuple(MachineDisk(disk.target, int(domain.blockInfo(disk.target)[0]), disk.bus) for disk in chosen),
-        nics=tuple(MachineNic(model=nic.model, network=nic.network, mac=nic.mac) for nic in seen.nics),
+        firmware="uefi" if is_uefi else "bios",
+        secure_boot=loader is not None and loader.get("secure") == "yes",
+        nics=tuple(Nic(nic.model, nic.mac, nic.network) for nic in seen.nics),
+        disks=tuple(Drive(disk.target, disk.bus, int(domain.blockInfo(disk.target)[0])) for disk in chosen),
     )
 
 
@@ -236,8 +233,11 @@ def release(connection: Any, machine: MachineRef, keep: Bookmark | None) -> None
 
 
 def release_all(domain: Domain, keep: str) -> None:
-    """Job, scratch files, checkpoints but `keep`. Idempotent. Jobs and checkpoints of others are left alone."""
-    _end_job(domain)
+    """Job, scratch files, checkpoints but `keep`. Idempotent. Jobs and checkpoints of others are left alone.
+
+    Raises `Busy` if the job does not end in time.
+    """
+    _remove_scratch(domain, is_fresh=_end_job(domain))
     ours_ = [one for one in checkpoints(domain) if one.getName().startswith(names.PREFIX) and one.getName() != keep]
     for checkpoint in _newest_first(ours_):
         # One of a machine that is off can only be forgotten: its bitmap stays in the disk until it runs again.
@@ -251,33 +251,39 @@ def _newest_first(found: Sequence[Any]) -> list[Any]:
     return sorted(found, key=made_at, reverse=True)
 
 
-def _end_job(domain: Domain) -> None:
-    """If it is ours: its scratch files tell."""
+def _end_job(domain: Domain) -> bool:
+    """Whether there was one of ours, which its scratch files tell. Raises `Busy` if it does not end in time."""
     if not domain.isActive():
-        return
+        return False
     try:
         job = mapping.parse(domain.backupGetXMLDesc(0))
     except libvirt.libvirtError:
-        return
-    scratch = [file.get("file") or "" for file in job.iterfind("./disks/disk/scratch")]
-    if not scratch or not all(PurePosixPath(path).name.startswith(names.PREFIX) for path in scratch):
-        return
+        return False
+    scratch = [PurePosixPath(file.get("file") or "").name for file in job.iterfind("./disks/disk/scratch")]
+    if not scratch or not all(_is_scratch(domain, name) for name in scratch):
+        return False
     domain.abortJob()
     until = time.monotonic() + JOB_END_S
-    while _has_job(domain) and time.monotonic() < until:
+    while _has_job(domain):
+        if time.monotonic() > until:
+            raise Busy(f"The last point of {domain.name()!r} does not end. It is tried again.")
         time.sleep(0.05)
-    for path in scratch:
-        _remove_volume(domain, path)
+    return True
 
 
-def _remove_volume(domain: Domain, path: str) -> None:
-    """QEMU removes its scratch file by itself where it may; what is left is a volume of the disk's pool."""
-    connection = domain.connect()
-    with suppress(libvirt.libvirtError):
-        for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-            if path.startswith(f"{mapping.pool_path(pool.XMLDesc())}/"):
-                pool.refresh()
-                pool.storageVolLookupByName(PurePosixPath(path).name).delete()
+def _is_scratch(domain: Domain, name: str) -> bool:
+    return name.startswith(names.volume_prefix(domain.UUIDString())) and name.endswith(f".{SCRATCH}")
+
+
+def _remove_scratch(domain: Domain, *, is_fresh: bool) -> None:
+    """QEMU leaves them behind, and so does a mover that dies between the job's end and here. A pool does not know the
+    file of a job that has just ended before it looks again; what lies there for longer it has seen by itself."""
+    for pool in domain.connect().listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        if is_fresh:
+            pool.refresh()
+        for volume in pool.listAllVolumes():
+            if _is_scratch(domain, volume.name()):
+                delete_volume(volume)
 
 
 # --- what libvirt is told --------------------------------------------------------------------------------------------
@@ -299,7 +305,7 @@ def backup_xml(
         served = etree.SubElement(listed, "disk", name=disk.target, backup="yes", type="file")
         if since:
             served.set("backupmode", "incremental")
-        name = names.volume_name(wish.machine.id, wish.key, disk.target, "scratch")
+        name = names.volume_name(wish.machine.id, wish.key, disk.target, SCRATCH)
         etree.SubElement(served, "scratch", file=str(PurePosixPath(disk.path).parent / name))
     return etree.tostring(root, encoding="unicode")
 

@@ -20,7 +20,7 @@ from disks.base import Source
 from disks.copying import copy
 from disks.raw import RawSink
 from disks.vault.folder import FolderStore
-from disks.vault.points import Configuration, Origin, RecoveryPoint
+from disks.vault.points import Drive, Origin, RecoveryPoint
 from disks.vault.vault import Vault
 from tests.connectors.contract import OURS, do, listing, made, new_key, ref, soon
 from tests.connectors.kvm.worlds import LibvirtWorld, host_world
@@ -117,11 +117,12 @@ def test_a_point_says_what_the_machine_is(by_ssh: LibvirtWorld, machine: Machine
     point = take(connector, machine)
     assert point.consistency is Consistency.GUEST
     assert point.whole == "It is the first point."
-    shape = point.shape
-    assert (shape.name, shape.vcpus, shape.firmware) == ("replicated", 1, "bios")
-    assert [(disk.name, disk.bus, disk.size) for disk in shape.disks] == [("vda", "virtio", 64 << 20)]
-    assert [(nic.model, nic.network) for nic in shape.nics] == [("virtio", "default")]
-    assert shape.nics[0].mac
+    assert point.name == "replicated"
+    found = point.configuration
+    assert (found.vcpus, found.firmware, found.secure_boot) == (1, "bios", False)
+    assert found.disks == (Drive("vda", "virtio", 64 << 20),)
+    assert [(nic.model, nic.network) for nic in found.nics] == [("virtio", "default")]
+    assert found.nics[0].mac
     run_in_guest(domain_of(by_ssh, machine), "/bin/touch", "/mnt/goes-on")
     connector.release(machine, None, soon())
 
@@ -141,14 +142,14 @@ def test_five_points_in_a_vault_are_each_what_the_disk_was_and_cost_what_changed
         point = take(connector, machine, bookmark)
         assert (point.whole == "") == (number > 0)
         run = vault.begin(OURS, machine.id, base)
-        disk = run.disk("vda", point.shape.disks[0].size)
+        disk = run.disk("vda", point.configuration.disks[0].size)
         source = point.open("vda")
         progress = copy(source, disk)
         source.close()
         disk.commit()
         base = run.commit(
-            origin=Origin(machine.id, "replicated"),
-            configuration=Configuration(vcpus=1, memory_mib=96, firmware="bios"),
+            origin=Origin(machine.id, point.name),
+            configuration=point.configuration,
             read_at=point.taken_at,
         )
         there = tmp_path / f"then-{number}"
@@ -193,6 +194,21 @@ def test_whatever_becomes_of_the_mover_releasing_leaves_nothing_but_the_mark(
     by_ssh.connector().release(machine, None, soon())
     assert left_on(host, domain) == ([], [])
     run_in_guest(domain, "/bin/touch", "/mnt/alive")
+
+
+def test_a_scratch_file_whose_job_ended_without_us_is_removed_too(
+    by_ssh: LibvirtWorld, host: KvmHost, machine: MachineRef
+) -> None:
+    """A mover died between the job's end and the file."""
+    domain = domain_of(by_ssh, machine)
+    take(by_ssh.connector(), machine)
+    (scratch,) = left_on(host, domain)[1]
+    domain.abortJob()
+    (host.images / scratch).touch()
+    for pool in by_ssh.conn.listAllStoragePools():
+        pool.refresh()
+    by_ssh.connector().release(machine, None, soon())
+    assert left_on(host, domain) == ([], [])
 
 
 def test_a_point_taken_while_an_earlier_one_was_never_released_ends_that_one(
