@@ -491,7 +491,8 @@ class Writer:
             hypervisor_status.doubt(self.hypervisor, list(verdict.doubted), words)
         else:
             self._end_doubt()
-        others = [s.machine for s in silences if s not in judged and s.listings >= absence.LISTINGS]
+        told = {s.machine for s in judged}
+        others = [s.machine for s in silences if s.machine not in told and s.listings >= absence.LISTINGS]
         self._believe_gone([*verdict.gone, *others], desktops)
 
     def _being_removed(self) -> set[str]:
