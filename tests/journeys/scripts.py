@@ -54,11 +54,13 @@ class Script:
         return found
 
     def items(self, path: str) -> list[Any]:
-        """All of a list."""
-        found = self.get(f"{path}{'&' if '?' in path else '?'}limit=500")
-        assert found["total"] <= 500, "more than one page"
-        items: list[Any] = found["items"]
-        return items
+        """All of a list. Rows that come or go between its count and its page are a reason to ask again."""
+        for _ in range(10):
+            found = self.get(f"{path}{'&' if '?' in path else '?'}limit=500")
+            items: list[Any] = found["items"]
+            if found["total"] == len(items):
+                return items
+        raise AssertionError(f"{path} counts {found['total']} and lists {len(items)}")
 
     def post(self, path: str, body: Any = None, *, status: int = 201) -> Any:
         got, found = self.ask("POST", path, body)

@@ -262,6 +262,7 @@ def rights_are_taken_away_and_nothing_happens(house: House, enter: Callable[[str
     house.dana.ask("PATCH", f"/pools/{house.pool}", {"spare": DESKTOPS + 14})
     wait_until(lambda: house.ready_away_from("esxi") >= ready + 4, FILLED_S, "the others build on", pause_s=1)
     assert house.names("esxi") == standing, "nothing is built or deleted where there is doubt"
+    assert house.dana.get(machines)["total"] >= ARCHIVED + len(standing), "nor is anything taken for gone"
     dana = enter("dana")
     dana.sign_in(f"/console/hypervisors/{hypervisor}/")
     dana.sees("In doubt")
