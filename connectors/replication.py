@@ -1,10 +1,15 @@
-"""What a connector may be beside its contract: a reader of consistent points of machines' disks.
+"""What a connector may be beside its contract: a reader of consistent points of machines' disks, and a maker of
+machines from recovery points.
 
 Movers call this, never pumps, on connector objects of their own. A call may last as long as the platform takes for it,
-within its deadline (`time.monotonic()`); bytes are read by the `disks.base.Source` that a point opens, without one.
+within its deadline (`time.monotonic()`); bytes are read by the `disks.base.Source` that a point opens, and written to
+the `disks.base.Sink` that a landing opens, without one.
 
 A point is taken under a key. Whatever becomes of the mover, `release` with the same reference leaves nothing of any
 point on the platform but the bookmark that is to be kept: no snapshot, no job, no scratch file. It is idempotent.
+
+A landing has a key too. The machine bears it as its stamp, like one that an order made, and exists only from `finish`
+on; until then `clear` with the key leaves nothing of it.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from connectors.base import MachineRef
-from disks.base import Source
+from disks.base import Sink, Source
 from disks.vault.points import Configuration
 
 
@@ -91,3 +96,79 @@ class Replicates(Protocol):
 
     def release(self, machine: MachineRef, keep: Bookmark | None, deadline: float) -> None:
         """Remove all our points from the machine, and all bookmarks but `keep`. A machine that is gone is success."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LandingWish:
+    """A machine to be made from a recovery point, of whatever platform that was."""
+
+    key: str
+    """UUID string, the same one for each attempt: there is one machine of it at most."""
+    name: str
+    configuration: Configuration
+    """As the point has it: buses and models of NICs are the source platform's words."""
+    storage: str
+    """Platform id of the storage that takes the disks."""
+    host: str | None = None
+    """None: the platform's choice."""
+    networks: tuple[str, ...] = ()
+    """Platform ids of networks, one a NIC of the configuration in order; an empty one: that NIC is not connected."""
+    booted_on: tuple[str, ...] = ()
+    """Disk buses on which this system is known to boot, in the words of `BUSES`."""
+
+
+class Landing(Protocol):
+    """A machine in the making."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What an administrator should know, in sentences: what could not be kept of the configuration."""
+
+    @property
+    def is_done(self) -> bool:
+        """An earlier attempt got to its end: `finish` tells its machine, no disk need be written."""
+
+    def open(self, disk: str) -> Sink:
+        """A new disk, all zeros, of the size that the configuration names. Raises what a sink raises."""
+
+    def finish(self, deadline: float) -> MachineRef:
+        """Once all disks are committed: the machine, powered off. Idempotent."""
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+@runtime_checkable
+class Lands(Protocol):
+    """What a connector has beside `connectors.base.Connector` if machines can be brought up on it from points."""
+
+    def land(self, wish: LandingWish, deadline: float) -> Landing:
+        """Removes what an unfinished attempt under the key left, and begins anew.
+
+        Raises `NotFound` (storage, host or network), `CapacityExhausted`, `Unsupported` (in words), `Busy`.
+        """
+
+    def clear(self, key: str, deadline: float) -> None:
+        """Nothing of an unfinished landing stays. A finished machine is left alone: it is deleted by an order.
+        Idempotent."""
+
+
+BUSES = ("virtio", "scsi", "sata", "ide", "nvme")
+"""Neutral words for what a disk hangs on: paravirtual block, SCSI, SATA, IDE, NVMe."""
+SAFE_BUSES = ("sata", "ide")
+"""What every system boots on, slow as they are."""
+
+
+def choose_bus(offered: Sequence[str], was: str, booted_on: Sequence[str]) -> tuple[str, str]:
+    """The bus for the disks of a landed machine, and a warning in words or nothing.
+
+    `offered` are the platform's, best first; `was` is where the source had the disks, which counts as booted.
+    """
+    for bus in (was, *booted_on):
+        if bus in offered:
+            return bus, ""
+    safe = next((bus for bus in SAFE_BUSES if bus in offered), offered[-1])
+    return safe, (
+        f"The disks hang on {safe.upper()}: this system is not known to boot on {offered[0]} here. Once it runs, add "
+        f"its drivers and move the disks to be faster."
+    )
