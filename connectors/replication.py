@@ -6,7 +6,7 @@ within its deadline (`time.monotonic()`); bytes are read by the `disks.base.Sour
 the `disks.base.Sink` that a landing opens, without one.
 
 A point is taken under a key. Whatever becomes of the mover, `release` with the same reference leaves nothing of any
-point on the platform but the bookmark that is to be kept: no snapshot, no job, no scratch file. It is idempotent.
+point on the platform but the bookmarks that are to be kept: no snapshot, no job, no scratch file. It is idempotent.
 
 A landing has a key too. The machine bears it as its stamp, like one that an order made, and exists only from `finish`
 on; until then `clear` with the key leaves nothing of it.
@@ -52,6 +52,8 @@ class PointWish:
     """Names; empty: all. A disk that the machine does not have is `NotFound`."""
     since: Bookmark | None = None
     """Of the point from which only what changed is wanted."""
+    keep: Sequence[Bookmark] = ()
+    """Others that will be wanted later: of copies of the same machine to other places."""
 
 
 class Point(Protocol):
@@ -94,7 +96,7 @@ class Replicates(Protocol):
         """Raises `NotFound`, `Conflict` (another machine), `Unsupported` (in words: why this machine cannot be
         replicated), `Busy`."""
 
-    def release(self, machine: MachineRef, keep: Bookmark | None, deadline: float) -> None:
+    def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
         """Remove all our points from the machine, and all bookmarks but `keep`. A machine that is gone is success."""
 
 

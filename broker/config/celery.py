@@ -34,7 +34,8 @@ app.conf.update(
         "interval_step": 0,
     },
     timezone="UTC",
-    imports=["broker.tasks.clock", "broker.tasks.heartbeat", "broker.tasks.pumps"],
+    imports=["broker.tasks.clock", "broker.tasks.heartbeat", "broker.tasks.movers", "broker.tasks.pumps"],
+    task_routes={"deskyard.move": {"queue": "movers"}},
     beat_max_loop_interval=1,
     beat_schedule={
         "tick": {"task": "deskyard.tick", "schedule": 1.0, "options": {"expires": 2}},

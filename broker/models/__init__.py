@@ -10,6 +10,15 @@ from broker.models.networks import LogicalNetwork, NetworkMapping
 from broker.models.operations import Operation
 from broker.models.people import ApiToken
 from broker.models.pools import Pool, PoolMember
+from broker.models.replication import (
+    RecoveryPoint,
+    ReplicationChoice,
+    ReplicationPolicy,
+    ReplicationRun,
+    ReplicationSource,
+    RpoBreach,
+    Vault,
+)
 from broker.models.requests import Request
 from broker.models.schedules import Holiday, HolidayCalendar, PowerSchedule
 from broker.models.sessions import ScreenSession, Ticket
@@ -36,11 +45,18 @@ __all__ = [
     "Pool",
     "PoolMember",
     "PowerSchedule",
+    "RecoveryPoint",
+    "ReplicationChoice",
+    "ReplicationPolicy",
+    "ReplicationRun",
+    "ReplicationSource",
     "Request",
+    "RpoBreach",
     "ScreenSession",
     "Storage",
     "Template",
     "TemplateCopy",
     "TemplateVersion",
     "Ticket",
+    "Vault",
 ]

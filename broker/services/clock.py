@@ -10,18 +10,20 @@ from django.db.models import Q
 from django.utils import timezone
 
 from broker.models import Pool
-from broker.services import inventory, nudges, pump, schedules
+from broker.services import inventory, movers, nudges, pump, replication, schedules
 
 RECONCILE_EVERY_S = 10
 
 
 def tick() -> None:
     """Nudge every pump, inventory, pool and schedule that is due. Any number of clocks may run."""
+    replication.due()
     due = [
         *((nudges.PUMP, hypervisor_id) for hypervisor_id in pump.backlog()),
         *((nudges.INVENTORY, hypervisor_id) for hypervisor_id in inventory.due()),
         *((nudges.RECONCILE, pool_id) for pool_id in pools_due()),
         *((nudges.SCHEDULE, schedule_id) for schedule_id in schedules.due()),
+        *((nudges.MOVE, run_id) for run_id in movers.backlog()),
     ]
     # In one transaction all is said at once: without Redis each word alone would cost its own time-out.
     with transaction.atomic():

@@ -9,13 +9,14 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from broker.models import Event, Hypervisor, Operation, ScreenSession, Ticket
+from broker.models import Event, Hypervisor, Operation, ReplicationRun, RpoBreach, ScreenSession, Ticket
 from broker.models.operations import UNFINISHED
-from broker.services import outcomes, reservations, screens
+from broker.services import outcomes, replication, reservations, screens
 
 KEEP_OPERATIONS = timedelta(days=30)
 KEEP_EVENTS = timedelta(days=90)
 KEEP_SESSIONS = timedelta(days=90)
+KEEP_BREACHES = timedelta(days=366)
 KEEP_TICKETS = timedelta(hours=1)
 BATCH = 1000
 
@@ -26,12 +27,15 @@ def tidy() -> int:
     reservations.recount()
     _time_out_unreachable(now)
     screens.end_lost()
+    replication.watch()
     finished = Operation.objects.filter(finished_at__lt=now - KEEP_OPERATIONS)
     return (
         _drop(Ticket.objects.filter(expires_at__lt=now - KEEP_TICKETS))
         + _drop(Event.objects.filter(at__lt=now - KEEP_EVENTS))
         + _drop(ScreenSession.objects.filter(ended_at__lt=now - KEEP_SESSIONS))
         + _drop(finished)
+        + _drop(ReplicationRun.objects.filter(finished_at__lt=now - KEEP_OPERATIONS))
+        + _drop(RpoBreach.objects.filter(until__lt=now - KEEP_BREACHES))
     )
 
 

@@ -25,6 +25,7 @@ PUMP = "deskyard.pump"
 INVENTORY = "deskyard.inventory"
 RECONCILE = "deskyard.reconcile"
 SCHEDULE = "deskyard.schedule"
+MOVE = "deskyard.move"
 
 PENDING_S = 2
 """A hint that nobody has taken up for so long is given again."""

@@ -268,7 +268,7 @@ class KvmConnector:
             lambda line, connection: disks.take(connection, self._endpoint, self._settings, wish),
         )
 
-    def release(self, machine: MachineRef, keep: Bookmark | None, deadline: float) -> None:
+    def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
         self._by(deadline, "releasing a point", lambda line, connection: disks.release(connection, machine, keep))
 
     # --- the connection ---

@@ -15,7 +15,7 @@ may write in few other places. A mover reaches it on the same machine, or throug
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,7 +83,7 @@ def take(connection: Any, endpoint: Endpoint, settings: KvmSettings, wish: Point
     domain, seen = ours(connection, wish.machine, settings.endpoint)
     live = _running(domain, seen)
     chosen = _chosen(seen, wish.disks)
-    release_all(domain, _checkpoint_of(wish.since))
+    release_all(domain, _checkpoints_of((wish.since, *wish.keep)))
     if _has_job(domain):  # libvirt would wait half a minute for it to end
         raise Busy(f"Machine {seen.name!r} is being backed up by somebody else. It is tried again.")
     whole = _why_whole(domain, chosen, wish.since)
@@ -168,6 +168,10 @@ def _why_whole(domain: Domain, chosen: Sequence[mapping.Disk], since: Bookmark |
     return ""
 
 
+def _checkpoints_of(bookmarks: Iterable[Bookmark | None]) -> set[str]:
+    return {_checkpoint_of(bookmark) for bookmark in bookmarks} - {""}
+
+
 def _checkpoint_of(bookmark: Bookmark | None) -> str:
     return str(bookmark.data.get(CHECKPOINT, "")) if bookmark is not None else ""
 
@@ -225,20 +229,20 @@ def _configuration(
 # --- releasing -------------------------------------------------------------------------------------------------------
 
 
-def release(connection: Any, machine: MachineRef, keep: Bookmark | None) -> None:
-    """Nothing of ours stays on the machine but the checkpoint to keep. A machine that is gone is success."""
+def release(connection: Any, machine: MachineRef, keep: Sequence[Bookmark]) -> None:
+    """Nothing of ours stays on the machine but the checkpoints to keep. A machine that is gone is success."""
     found = find_ours(connection, machine)
     if found is not None:
-        release_all(found[0], _checkpoint_of(keep))
+        release_all(found[0], _checkpoints_of(keep))
 
 
-def release_all(domain: Domain, keep: str) -> None:
+def release_all(domain: Domain, keep: Set[str]) -> None:
     """Job, scratch files, checkpoints but `keep`. Idempotent. Jobs and checkpoints of others are left alone.
 
     Raises `Busy` if the job does not end in time.
     """
     _remove_scratch(domain, is_fresh=_end_job(domain))
-    ours_ = [one for one in checkpoints(domain) if one.getName().startswith(names.PREFIX) and one.getName() != keep]
+    ours_ = [one for one in checkpoints(domain) if one.getName().startswith(names.PREFIX) and one.getName() not in keep]
     for checkpoint in _newest_first(ours_):
         # One of a machine that is off can only be forgotten: its bitmap stays in the disk until it runs again.
         checkpoint.delete(0 if domain.isActive() else libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)

@@ -147,12 +147,21 @@ class Vault:
 
     # --- runs ---------------------------------------------------------------------------------------------------------
 
-    def begin(self, installation: str, source: str, base: RecoveryPoint | None = None, *, threads: int = 2) -> Run:
+    def begin(
+        self,
+        installation: str,
+        source: str,
+        base: RecoveryPoint | None = None,
+        *,
+        id: str | None = None,
+        threads: int = 2,
+    ) -> Run:
         """Begin a copy. What it does not write is as in `base`, whoever's point that is.
 
+        `id` is a UUID of the caller's that was never given before, so that others can look for what became of it.
         Raises `NotFound` if the base was deleted. `threads` hash and compress; with 0 the caller's does all.
         """
-        id = self._register(installation, source, is_collection=False)
+        id = self._register(installation, source, is_collection=False, id=id)
         try:
             if base is not None:
                 # Read again now that the run is registered: until here a collection may have emptied its trash.
@@ -182,8 +191,8 @@ class Vault:
         """
         self._store.delete(f"runs/{_require_id(run_id)}")
 
-    def _register(self, installation: str, source: str, *, is_collection: bool) -> str:
-        id = str(uuid.uuid4())
+    def _register(self, installation: str, source: str, *, is_collection: bool, id: str | None = None) -> str:
+        id = _require_id(id) if id else str(uuid.uuid4())
         told = {
             "installation": installation,
             "source": source,
@@ -195,13 +204,13 @@ class Vault:
 
     # --- collection ---------------------------------------------------------------------------------------------------
 
-    def collect(self, installation: str) -> Collected:
+    def collect(self, installation: str, *, id: str | None = None) -> Collected:
         """Free the room of what no point refers to. Safe beside everything, also beside another collection.
 
         What may still be needed by a run that is open waits for a later collection. Raises `Damaged`, with nothing
         moved, if it cannot be known what a point refers to. If this process dies, its owner calls `end_run`.
         """
-        collection = self.collection(installation)
+        collection = self.collection(installation, id=id)
         try:
             collection.find()
             collection.move()
@@ -212,10 +221,10 @@ class Vault:
             # Also after a failure: nothing is moved any more, so the next collection may take over the mark.
             self.end_run(collection.id)
 
-    def collection(self, installation: str) -> Collection:
-        """A registered collection that has not yet done anything."""
+    def collection(self, installation: str, *, id: str | None = None) -> Collection:
+        """A registered collection that has not yet done anything. `id` as in `begin`."""
         return Collection(
-            self._register(installation, "", is_collection=True),
+            self._register(installation, "", is_collection=True, id=id),
             self._objects,
             points=self.points,
             open_copies=self._open_copies,

@@ -108,7 +108,7 @@ def test_a_point_of_a_paused_guest_is_its_disk_byte_for_byte(
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises(AssertionError, match="mismatch"):
         qemu_img("compare", "-f", "qcow2", "-F", "raw", tmp_path / "overlay.qcow2", copied)
-    connector.release(machine, None, soon())
+    connector.release(machine, (), soon())
 
 
 def test_a_point_says_what_the_machine_is(by_ssh: LibvirtWorld, machine: MachineRef) -> None:
@@ -124,7 +124,7 @@ def test_a_point_says_what_the_machine_is(by_ssh: LibvirtWorld, machine: Machine
     assert [(nic.model, nic.network) for nic in found.nics] == [("virtio", "default")]
     assert found.nics[0].mac
     run_in_guest(domain_of(by_ssh, machine), "/bin/touch", "/mnt/goes-on")
-    connector.release(machine, None, soon())
+    connector.release(machine, (), soon())
 
 
 def test_five_points_in_a_vault_are_each_what_the_disk_was_and_cost_what_changed(
@@ -156,15 +156,20 @@ def test_five_points_in_a_vault_are_each_what_the_disk_was_and_cost_what_changed
         there.mkdir()
         points.append((base, disk_now(host, domain, there)))
         bookmark = point.bookmark
-        connector.release(machine, bookmark, soon())
+        connector.release(machine, kept(bookmark), soon())
         domain.resume()
         if number > 0:
             assert progress.moved < 8 << 20, "half a MiB was written, and what ext4 writes with it"
     for point_then, image in points:
         restored = saved(vault.open_disk(point_then, "vda"), image.parent / "restored.raw")
         qemu_img("compare", "-f", "qcow2", "-F", "raw", image, restored)
-    connector.release(machine, None, soon())
+    connector.release(machine, (), soon())
     assert left_on(host, domain) == ([], [])
+
+
+def kept(bookmark: Bookmark | None) -> list[Bookmark]:
+    assert bookmark is not None
+    return [bookmark]
 
 
 def test_a_second_point_without_writes_between_names_next_to_nothing(by_ssh: LibvirtWorld, machine: MachineRef) -> None:
@@ -172,11 +177,11 @@ def test_a_second_point_without_writes_between_names_next_to_nothing(by_ssh: Lib
     run_in_guest(domain, "/bin/sync")
     domain.suspend()
     first = take(connector, machine)
-    connector.release(machine, first.bookmark, soon())
+    connector.release(machine, kept(first.bookmark), soon())
     source = take(connector, machine, first.bookmark).open("vda")
     assert sum(extent.length for extent in source.extents()) < source.size * 0.02
     source.close()
-    connector.release(machine, None, soon())
+    connector.release(machine, (), soon())
 
 
 def test_whatever_becomes_of_the_mover_releasing_leaves_nothing_but_the_mark(
@@ -185,13 +190,13 @@ def test_whatever_becomes_of_the_mover_releasing_leaves_nothing_but_the_mark(
     domain = domain_of(by_ssh, machine)
     first = take(by_ssh.connector(), machine)
     assert first.bookmark is not None
-    by_ssh.connector().release(machine, first.bookmark, soon())
+    by_ssh.connector().release(machine, kept(first.bookmark), soon())
     take(by_ssh.connector(), machine, first.bookmark)  # and nobody ever hears of it again
     assert left_on(host, domain)[1]
     for _ in range(2):
-        by_ssh.connector().release(machine, first.bookmark, soon())
+        by_ssh.connector().release(machine, kept(first.bookmark), soon())
         assert left_on(host, domain) == ([str(first.bookmark.data["checkpoint"])], [])
-    by_ssh.connector().release(machine, None, soon())
+    by_ssh.connector().release(machine, (), soon())
     assert left_on(host, domain) == ([], [])
     run_in_guest(domain, "/bin/touch", "/mnt/alive")
 
@@ -207,7 +212,7 @@ def test_a_scratch_file_whose_job_ended_without_us_is_removed_too(
     (host.images / scratch).touch()
     for pool in by_ssh.conn.listAllStoragePools():
         pool.refresh()
-    by_ssh.connector().release(machine, None, soon())
+    by_ssh.connector().release(machine, (), soon())
     assert left_on(host, domain) == ([], [])
 
 
@@ -221,7 +226,7 @@ def test_a_point_taken_while_an_earlier_one_was_never_released_ends_that_one(
     source = second.open("vda")
     assert len(source.read(0, 512)) == 512
     source.close()
-    connector.release(machine, None, soon())
+    connector.release(machine, (), soon())
 
 
 def test_a_forgotten_checkpoint_means_that_everything_is_read_and_it_says_so(
@@ -229,13 +234,13 @@ def test_a_forgotten_checkpoint_means_that_everything_is_read_and_it_says_so(
 ) -> None:
     connector = by_ssh.connector()
     first = take(connector, machine)
-    connector.release(machine, None, soon())
+    connector.release(machine, (), soon())
     second = take(connector, machine, first.bookmark)
     assert "does not remember the last point" in second.whole
     source = second.open("vda")
     assert sum(extent.length for extent in source.extents()) == source.size
     source.close()
-    connector.release(machine, None, soon())
+    connector.release(machine, (), soon())
 
 
 def test_somebody_elses_backup_is_neither_ended_nor_overtaken(
@@ -252,7 +257,7 @@ def test_somebody_elses_backup_is_neither_ended_nor_overtaken(
     )
     with pytest.raises(Busy, match="somebody else"):
         take(by_ssh.connector(), machine)
-    by_ssh.connector().release(machine, None, soon())
+    by_ssh.connector().release(machine, (), soon())
     assert domain.backupGetXMLDesc(0)
     domain.abortJob()
 
@@ -272,7 +277,7 @@ def test_what_cannot_be_replicated_is_said_in_words(by_ssh: LibvirtWorld, host: 
     domain.destroy()
     with pytest.raises(Unsupported, match="is off"):
         take(connector, machine)
-    connector.release(MachineRef(new_key(), machine.stamp), None, soon())
+    connector.release(MachineRef(new_key(), machine.stamp), (), soon())
     assert left_on(host, domain) == ([], [])
 
 

@@ -60,6 +60,8 @@ from connectors.errors import (
     Unreachable,
     Unsupported,
 )
+from connectors.replication import Bookmark, Landing, LandingWish, PointWish
+from tests.doubles.instant import disks
 from tests.doubles.instant.world import MachineRow, World
 
 LINKED_SHARE = 10
@@ -195,6 +197,24 @@ class InstantConnector:
             outcome = self._judge(receipt)
             world.faults.reach("poll.after")
             yield outcome
+
+    # --- replication ---
+
+    def take_point(self, wish: PointWish, deadline: float) -> disks.InstantPoint:
+        world = self._reach_endpoint(deadline)
+        return disks.take(world, self._same(wish.machine), wish)
+
+    def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
+        disks.release(self._reach_endpoint(deadline), machine.id, keep)
+
+    def land(self, wish: LandingWish, deadline: float) -> Landing:
+        world = self._reach_endpoint(deadline)
+        if (wish.storage,) not in world.rows("SELECT id FROM storage"):
+            raise NotFound(f"There is no storage {wish.storage!r} on the instant hypervisor.")
+        return _Landing(disks.InstantLanding(world, self.surroundings.installation, wish))
+
+    def clear(self, key: str, deadline: float) -> None:
+        disks.clear(self._reach_endpoint(deadline), key)
 
     def close(self) -> None:
         if self._world is not None:
@@ -515,6 +535,28 @@ class InstantConnector:
     def _probe(self, order: ProbeAcceleration) -> Outcome:
         probed = Probed(acceleration="instant", reason="Nothing runs here.")
         return Outcome(key=order.key, stage=Stage.DONE, result=probed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Landing:
+    made: disks.InstantLanding
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.made.warnings
+
+    @property
+    def is_done(self) -> bool:
+        return self.made.is_done
+
+    def open(self, disk: str) -> disks.DiskInTheMaking:
+        return self.made.open(disk)
+
+    def finish(self, deadline: float) -> MachineRef:
+        return MachineRef(self.made.machine(), Stamp(self.made.installation, self.made.wish.key))
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _failed(order: Order, error: ConnectorError) -> Outcome:

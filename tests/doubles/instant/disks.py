@@ -1,0 +1,230 @@
+"""Disks of the instant hypervisor as files of real bytes: points, increments, machines made from points.
+
+    disks/MACHINE/NAME.raw      what the machine has now
+    points/MACHINE/KEY/NAME.raw  as it was; kept for as long as a bookmark names it
+    landings/KEY/NAME.raw       of a machine in the making
+
+Knobs: `fail_point` (taking one fails), `fail_read` and `fail_write` (the end is lost in the middle), `fail_release`,
+`whole` (the platform has forgotten what changed). Boundaries: point.taken, point.read, point.released, landing.written,
+landing.made.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from connectors.errors import NotFound, PlatformFault, Unreachable
+from connectors.replication import Bookmark, Consistency, LandingWish, PointWish
+from disks.base import Extent
+from disks.errors import OutOfSpace, SinkLost, SourceLost
+from disks.vault.points import Configuration, Drive
+from tests.doubles.instant.world import MachineRow, World
+
+GRAIN = 64 << 10
+SIZE = 4 << 20
+ONLY = "disk-1"
+
+
+def path_of(world: World, machine_id: str, name: str = ONLY) -> Path:
+    """Of a disk; a machine that nobody wrote to has one of zeros."""
+    file = world.folder / "disks" / machine_id / f"{name}.raw"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as made:
+            made.truncate(SIZE)
+    return file
+
+
+def write(world: World, machine_id: str, offset: int, data: bytes, name: str = ONLY) -> None:
+    """What a guest writes."""
+    with path_of(world, machine_id, name).open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def read(world: World, machine_id: str, name: str = ONLY) -> bytes:
+    return path_of(world, machine_id, name).read_bytes()
+
+
+def names(world: World, machine_id: str) -> list[str]:
+    path_of(world, machine_id)
+    return sorted(file.stem for file in (world.folder / "disks" / machine_id).glob("*.raw"))
+
+
+def points(world: World, machine_id: str) -> list[str]:
+    """Keys of those that stand on the platform."""
+    return sorted(folder.name for folder in (world.folder / "points" / machine_id).glob("*"))
+
+
+def landings(world: World) -> list[str]:
+    return sorted(folder.name for folder in (world.folder / "landings").glob("*"))
+
+
+# --- points -----------------------------------------------------------------------------------------------------------
+
+
+class DiskFile:
+    """A `disks.base.Source` on a copy."""
+
+    def __init__(self, world: World, file: Path, before: Path | None) -> None:
+        self._world, self._content = world, file.read_bytes()
+        self._before = before.read_bytes() if before is not None else None
+        self.size = len(self._content)
+
+    def extents(self) -> Iterator[Extent]:
+        for offset in range(0, self.size, GRAIN):
+            now = self._content[offset : offset + GRAIN]
+            if self._before is None:
+                if now.strip(b"\0"):
+                    yield Extent(offset, len(now))
+            elif now != self._before[offset : offset + GRAIN]:
+                yield Extent(offset, len(now))
+
+    def read(self, offset: int, length: int) -> bytes:
+        self._world.faults.reach("point.read")
+        if self._world.faults.strikes("fail_read"):
+            raise SourceLost("The instant hypervisor went away while a disk was read. It is tried again.")
+        return self._content[offset : offset + length]
+
+    def close(self) -> None:
+        self._content = b""
+
+
+@dataclass(frozen=True, slots=True)
+class InstantPoint:
+    world: World
+    folder: Path
+    name: str
+    configuration: Configuration
+    taken_at: datetime
+    consistency: Consistency
+    bookmark: Bookmark | None
+    whole: str
+    before: Path | None
+
+    def open(self, disk: str) -> DiskFile:
+        before = self.before / f"{disk}.raw" if self.before is not None else None
+        return DiskFile(self.world, self.folder / f"{disk}.raw", before)
+
+    def close(self) -> None:
+        """Files are read at once."""
+
+
+def take(world: World, machine: MachineRow, wish: PointWish) -> InstantPoint:
+    if world.faults.strikes("fail_point"):
+        raise PlatformFault(f"No point of {machine.name} can be taken. Look at the instant hypervisor's log.")
+    there = names(world, machine.id)
+    if missing := set(wish.disks) - set(there):
+        raise NotFound(f"Machine {machine.name} has no disk {min(missing)!r}. Choose among its disks anew.")
+    release(world, machine.id, [*wish.keep, *([wish.since] if wish.since else [])])
+    place = world.folder / "points" / machine.id
+    folder = place / wish.key
+    folder.mkdir(parents=True)
+    chosen = [name for name in there if not wish.disks or name in wish.disks]
+    taken_at = datetime.now(UTC)
+    for name in chosen:
+        shutil.copy(path_of(world, machine.id, name), folder / f"{name}.raw")
+    world.faults.reach("point.taken")
+    before = place / str(wish.since.data["point"]) if wish.since is not None else None
+    whole = "It is the first point."
+    if before is not None:
+        is_forgotten = world.faults.value("whole") is not None or not before.exists()
+        whole = "The machine does not remember the last point any more." if is_forgotten else ""
+    drives = tuple(Drive(name, "virtio", path_of(world, machine.id, name).stat().st_size) for name in chosen)
+    return InstantPoint(
+        world=world,
+        folder=folder,
+        name=machine.name,
+        configuration=Configuration(machine.vcpus, machine.memory_mib, "bios", disks=drives),
+        taken_at=taken_at,
+        consistency=Consistency.CRASH,
+        bookmark=Bookmark({"point": wish.key}),
+        whole=whole,
+        before=None if whole else before,
+    )
+
+
+def release(world: World, machine_id: str, keep: Sequence[Bookmark]) -> None:
+    if world.faults.strikes("fail_release"):
+        raise Unreachable("The instant hypervisor does not answer. Check that it is up.")
+    kept = {str(bookmark.data["point"]) for bookmark in keep}
+    for key in points(world, machine_id):
+        if key not in kept:
+            shutil.rmtree(world.folder / "points" / machine_id / key)
+    world.faults.reach("point.released")
+
+
+# --- landings ---------------------------------------------------------------------------------------------------------
+
+
+class DiskInTheMaking:
+    """A `disks.base.Sink`."""
+
+    def __init__(self, world: World, file: Path, size: int) -> None:
+        self._world, self._file = world, file.open("wb")
+        self._path = file
+        self._file.truncate(size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._world.faults.reach("landing.written")
+        if self._world.faults.strikes("storage_full"):
+            raise OutOfSpace(f"No room for {self._path.name}. Make room on the storage.")
+        if self._world.faults.strikes("fail_write"):
+            raise SinkLost("The instant hypervisor went away while a disk was written. It is tried again.")
+        self._file.seek(offset)
+        self._file.write(data)
+
+    def zero(self, offset: int, length: int) -> None:
+        """It is zeros from the beginning."""
+
+    def commit(self) -> None:
+        self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
+        with suppress(OSError):
+            self._path.unlink()
+
+
+class InstantLanding:
+    def __init__(self, world: World, installation: str, wish: LandingWish) -> None:
+        self.world, self.installation, self.wish = world, installation, wish
+        self.warnings: tuple[str, ...] = ()
+        if wish.configuration.secure_boot:
+            self.warnings = ("Secure boot is off: the instant hypervisor has none.",)
+        self.folder = world.folder / "landings" / wish.key
+        self.is_done = bool(world.machines_of(installation, wish.key))
+        if not self.is_done:
+            clear(world, wish.key)
+            self.folder.mkdir(parents=True)
+
+    def open(self, disk: str) -> DiskInTheMaking:
+        size = next(drive.size for drive in self.wish.configuration.disks if drive.name == disk)
+        return DiskInTheMaking(self.world, self.folder / f"{disk}.raw", size)
+
+    def machine(self) -> str:
+        """Makes it, once its disks are there."""
+        if made := self.world.machines_of(self.installation, self.wish.key):
+            return made[0].id
+        wish, machine_id = self.wish, f"landed-{self.wish.key}"
+        target = self.world.folder / "disks" / machine_id
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        self.folder.rename(target)
+        values = [
+            machine_id, wish.name, "off", wish.configuration.vcpus, wish.configuration.memory_mib,
+            wish.host or "host-1", self.installation, wish.key, 0.0, 0.0, "",
+        ]  # fmt: skip
+        with self.world.change() as db:
+            db.execute(f"INSERT INTO machine VALUES ({', '.join('?' * len(values))})", values)
+        self.world.faults.reach("landing.made")
+        return machine_id
+
+
+def clear(world: World, key: str) -> None:
+    shutil.rmtree(world.folder / "landings" / key, ignore_errors=True)
