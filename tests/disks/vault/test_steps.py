@@ -96,8 +96,10 @@ def test_a_copy_is_registered_before_it_looks_for_chunks(monkeypatch: pytest.Mon
         register, ended = Vault._register, Run.commit
         entries: dict[str, bytes] = {}
 
-        def postponed(vault: Vault, installation: str, source: str, *, is_collection: bool) -> str:
-            id = register(vault, installation, source, is_collection=is_collection)
+        def postponed(
+            vault: Vault, installation: str, source: str, *, is_collection: bool, id: str | None = None
+        ) -> str:
+            id = register(vault, installation, source, is_collection=is_collection, id=id)
             if not is_collection:
                 entries[id] = vault._store.get(f"runs/{id}")
                 vault._store.delete(f"runs/{id}")
