@@ -10,7 +10,7 @@ from django.core.cache import cache
 from django.db import DatabaseError, connection
 
 from broker.domain.lifecycle import State
-from broker.models import Desktop, Hypervisor, Pool
+from broker.models import Desktop, Hypervisor, Pool, Vault
 from broker.selectors import pulse
 
 DEMO_POOLS = ("Tiny Linux", "All makers")
@@ -34,7 +34,7 @@ def parts() -> list[Part]:
 
 
 def processes() -> list[Part]:
-    """Redis, worker and beat, remembered for three seconds: what every console page asks."""
+    """Redis, worker, beat and mover, remembered for three seconds: what every console page asks."""
     known: list[Part] | None = cache.get("health.processes")
     if known is None:
         known = _processes()
@@ -67,7 +67,17 @@ def _processes() -> list[Part]:
         Part(
             "beat", bool(beat), "Ticking." if beat else "The clock is not running: schedules and repairs stand still."
         ),
+        *_mover(is_alive=bool(signs["mover"])),
     ]
+
+
+def _mover(*, is_alive: bool) -> list[Part]:
+    """Who replicates nothing needs none."""
+    if is_alive:
+        return [Part("mover", True, "At work.")]
+    if Vault.objects.exists():
+        return [Part("mover", False, "No mover is running: nothing is replicated or brought up. Start one.")]
+    return []
 
 
 def _hypervisors() -> list[Part]:

@@ -1,4 +1,4 @@
-"""Signs of life of worker and beat in Redis, each with its own expiry. `services/alive.py` writes them."""
+"""Signs of life of worker, beat and mover in Redis, each with its own expiry. `services/alive.py` writes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.conf import settings
 
 EVERY_S = 3.0
 EXPIRES_S = 12
-PARTS = ("worker", "beat")
+PARTS = ("worker", "beat", "mover")
 
 
 @cache

@@ -13,11 +13,12 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from broker.domain.lifecycle import LIVE
 from broker.hypervisors import sealing
-from broker.models import Desktop, Host, Hypervisor, Pool, PoolMember, TemplateCopy
+from broker.models import Desktop, Host, Hypervisor, Pool, PoolMember, TemplateCopy, Vault
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
@@ -220,14 +221,18 @@ def rotate_secrets() -> int:
     Each row is its own transaction, so that it may run beside a busy broker and again after a failure. Raises
     `sealing.SecretsLocked` at the first secret that no configured key opens.
     """
+    return _rotate(Hypervisor.objects.all()) + _rotate(Vault.objects.all())
+
+
+def _rotate(rows: QuerySet[Hypervisor] | QuerySet[Vault]) -> int:
     done = 0
-    for pk in Hypervisor.objects.exclude(secrets=b"").values_list("pk", flat=True):
+    for pk in rows.exclude(secrets=b"").values_list("pk", flat=True):
         with transaction.atomic():
-            hypervisor = Hypervisor.objects.select_for_update().filter(pk=pk).first()
-            if hypervisor is None:
+            row = rows.select_for_update().filter(pk=pk).first()
+            if row is None:
                 continue
-            hypervisor.secrets = sealing.reseal(hypervisor.secrets)
-            hypervisor.save(update_fields=["secrets"])
+            row.secrets = sealing.reseal(row.secrets)
+            row.save(update_fields=["secrets"])
             done += 1
     return done
 

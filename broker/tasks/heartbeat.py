@@ -16,14 +16,19 @@ _is_beat = threading.Event()
 
 
 @worker_ready.connect
-def worker_breathes(**_: Any) -> None:
-    threading.Thread(target=_breathe, name="heartbeat", daemon=True).start()
+def worker_breathes(sender: Any, **_: Any) -> None:
+    """One worker may do for pumps and movers both, by the queues that it reads."""
+    queues = set(sender.app.amqp.queues.consume_from)
+    parts = ["mover"] if "movers" in queues else []
+    parts += ["worker"] if queues - {"movers"} else []
+    threading.Thread(target=_breathe, args=[parts], name="heartbeat", daemon=True).start()
 
 
-def _breathe() -> None:
+def _breathe(parts: list[str]) -> None:
     pause = threading.Event()
     while not pause.wait(pulse.EVERY_S):
-        alive.sign("worker", f"{socket.gethostname()}:{os.getpid()}")
+        for part in parts:
+            alive.sign(part, f"{socket.gethostname()}:{os.getpid()}")
 
 
 @beat_init.connect

@@ -38,6 +38,10 @@ COMMANDS = {
         "-m", "{worker}", "--app", "broker.config", "worker", "--pool", "threads", "--concurrency", "16",
         "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat",
     ),
+    "mover": (
+        "-m", "{worker}", "--app", "broker.config", "worker", "--queues", "movers", "--pool", "threads",
+        "--concurrency", "8", "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat",
+    ),
     "beat": (
         "-m", "celery", "--app", "broker.config", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile=",
         "--loglevel", "WARNING",
@@ -96,7 +100,7 @@ class Stack:
         arguments = [
             part.format(asgi="broker.config.asgi:application", port=self.port, worker=module) for part in COMMANDS[kind]
         ]
-        if kind == "worker":
+        if kind in ("worker", "mover"):
             arguments += ["--hostname", f"{name}@test"]
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
@@ -110,7 +114,8 @@ class Stack:
         return self.processes[name].pid
 
     def start_all(self) -> None:
-        for kind in COMMANDS:
+        """But a mover: who tests replication starts one."""
+        for kind in COMMANDS.keys() - {"mover"}:
             self.start(kind)
         self.wait_for_web()
 

@@ -21,4 +21,4 @@ class Command(BaseCommand):
             number = rotate_secrets()
         except SecretsLocked as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(f"Encrypted the secrets of {number} hypervisors with the newest key.")
+        self.stdout.write(f"Encrypted the secrets of {number} hypervisors and vaults with the newest key.")
