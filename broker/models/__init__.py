@@ -4,6 +4,7 @@ from broker.models.assignments import Assignment
 from broker.models.audit import AuditEntry, Event
 from broker.models.desktops import Desktop
 from broker.models.entitlements import Entitlement
+from broker.models.failovers import Failover
 from broker.models.hypervisors import Host, Hypervisor, Lease, Machine, Network, Storage
 from broker.models.installation import Installation
 from broker.models.networks import LogicalNetwork, NetworkMapping
@@ -31,6 +32,7 @@ __all__ = [
     "Desktop",
     "Entitlement",
     "Event",
+    "Failover",
     "Holiday",
     "HolidayCalendar",
     "Host",

@@ -52,6 +52,8 @@ class Desktop(models.Model):
     why = models.JSONField(default=list)
     """Placement, candidate by candidate: [{"target", "chosen", "reasons": [words]}]."""
     is_in_maintenance = models.BooleanField(default=False)
+    is_moving = models.BooleanField(default=False, db_default=False)
+    """A failover is at work on it: nobody switches its power, opens its screen or gives it back meanwhile."""
     is_resting = models.BooleanField(default=False, db_default=False)
     """A schedule shut it down and nothing has switched it on since: while it is off, that is no fault, and whoever asks
     gets it with a start order."""

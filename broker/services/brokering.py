@@ -280,9 +280,11 @@ def release_desktop(*, actor: User, desktop_id: UUID) -> Operation | None:
     )
     if assignment is None or not (actor.is_staff or assignment.user_id == actor.pk):
         raise Missing("There is no such desktop.")
+    if assignment.desktop.is_moving:
+        raise Clash(f"{assignment.desktop} is being moved to another host. Wait until it is there.")
     now = timezone.now()
     with transaction.atomic():
-        moved = Desktop.objects.filter(pk=desktop_id, state__in=sources(Move.RELEASED)).update(
+        moved = Desktop.objects.filter(pk=desktop_id, is_moving=False, state__in=sources(Move.RELEASED)).update(
             state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None, attempts=0
         )
         if not moved or not Assignment.objects.filter(pk=assignment.pk, until=None).update(until=now):

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from broker.models import Pool
-from broker.services import inventory, movers, nudges, pump, replication, schedules
+from broker.services import failover_steps, inventory, movers, nudges, pump, replication, schedules
 
 RECONCILE_EVERY_S = 10
 
@@ -24,6 +24,7 @@ def tick() -> None:
         *((nudges.RECONCILE, pool_id) for pool_id in pools_due()),
         *((nudges.SCHEDULE, schedule_id) for schedule_id in schedules.due()),
         *((nudges.MOVE, run_id) for run_id in movers.backlog()),
+        *((nudges.FAILOVER, failover_id) for failover_id in failover_steps.running()),
     ]
     # In one transaction all is said at once: without Redis each word alone would cost its own time-out.
     with transaction.atomic():

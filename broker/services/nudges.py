@@ -26,6 +26,7 @@ INVENTORY = "deskyard.inventory"
 RECONCILE = "deskyard.reconcile"
 SCHEDULE = "deskyard.schedule"
 MOVE = "deskyard.move"
+FAILOVER = "deskyard.failover"
 
 PENDING_S = 2
 """A hint that nobody has taken up for so long is given again."""

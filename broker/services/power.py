@@ -53,6 +53,8 @@ def _refuse_unknown(action: str) -> None:
 def _order(actor: User, desktop: Desktop, action: str) -> Operation:
     if not desktop.machine_id or desktop.state in (State.RECYCLING, State.RETIRING, State.GONE, State.MISSING):
         raise Clash(f"{desktop} is {desktop.state}: it has no power to switch now.")
+    if desktop.is_moving:
+        raise Clash(f"{desktop} is being moved to another host. Wait until it is there.")
     with transaction.atomic():
         operation = operations.order(
             kind=Operation.Kind.POWER,

@@ -85,14 +85,29 @@ def materialise(
             wish["storage"] = storage.platform_id
         wish["networks"] = _networks(intake, hypervisor_id, network_ids)
         intake.refuse_faults("The machine was not ordered.")
-        run = ReplicationRun.objects.create(
-            kind=ReplicationRun.Kind.MATERIALISE, point=point, vault_id=point.vault_id, hypervisor=hypervisor,
-            subject=wish["name"], wish=wish, requested_by=actor, rank=RANK_ASKED,
-        )  # fmt: skip
+        run = order_landing(point, hypervisor, actor, **wish)
         shown = {"machine": [None, wish["name"]], "on": [None, str(hypervisor)]}
         audit.record(actor=actor, action="point.materialise", subject=point, changes=shown)
-        nudges.nudge(nudges.MOVE, run.pk)
-        nudges.announce("replication")
+    return run
+
+
+def order_landing(
+    point: RecoveryPoint,
+    hypervisor: Hypervisor | None,
+    actor: User | None,
+    *,
+    name: str,
+    storage: str,
+    networks: Sequence[str],
+) -> ReplicationRun:
+    """A run that makes a machine of a point: storage and networks by the platform's ids. Inside a transaction."""
+    run = ReplicationRun.objects.create(
+        kind=ReplicationRun.Kind.MATERIALISE, point=point, vault_id=point.vault_id, hypervisor=hypervisor,
+        subject=name, wish={"name": name, "storage": storage, "networks": list(networks)}, requested_by=actor,
+        rank=RANK_ASKED,
+    )  # fmt: skip
+    nudges.nudge(nudges.MOVE, run.pk)
+    nudges.announce("replication")
     return run
 
 

@@ -425,7 +425,7 @@ def run_now(*, actor: User, policy_id: UUID) -> list[ReplicationRun]:
         sources = list(policy.sources.filter(is_chosen=True))
         if not sources:
             raise Clash(f"{policy} has no machine to replicate. Choose one first.")
-        made = _queue(sources, actor, RANK_ASKED)
+        made = queue(sources, actor, RANK_ASKED)
         if not made:
             raise Clash("Each of its machines is being replicated already.")
         audit.record(actor=actor, action="policy.run", subject=policy, changes={"runs": [None, len(made)]})
@@ -469,11 +469,11 @@ def due() -> int:
         for source in found:
             source.next_run_at = _next(source.policy, source, now)
         ReplicationSource.objects.bulk_update(found, ["next_run_at"])
-        return len(_queue(found, None, RANK_SCHEDULED))
+        return len(queue(found, None, RANK_SCHEDULED))
 
 
-def _queue(sources: Sequence[ReplicationSource], actor: User | None, rank: int) -> list[ReplicationRun]:
-    """Runs of those whose machine is not being replicated. Inside a transaction."""
+def queue(sources: Sequence[ReplicationSource], actor: User | None, rank: int) -> list[ReplicationRun]:
+    """Runs of those whose machine is not being replicated. Inside a transaction; sources with their policies."""
     busy = set(
         ReplicationRun.objects.filter(
             kind=ReplicationRun.Kind.REPLICATE,

@@ -157,6 +157,8 @@ def _refuse_unready(user: User, desktop: Desktop) -> None:
     """Raises `Clash` unless the screen can be ordered now; starts a desktop that is switched off."""
     if desktop.state != State.ASSIGNED:
         raise Clash(f"{desktop.name} cannot be found at the moment. We keep looking; your administrator can see why.")
+    if desktop.is_moving:
+        raise Clash(f"{desktop.name} is being moved to another host. It will be there in a while.")
     if desktop.hypervisor.status in (Hypervisor.Status.DOWN, Hypervisor.Status.REFUSED):
         raise Clash(f"The host of {desktop.name} cannot be reached at the moment. We keep trying.")
     wake = {Power.OFF: PowerAction.ON, Power.SUSPENDED: PowerAction.RESUME}.get(Power(desktop.power))

@@ -1,4 +1,4 @@
-"""Tasks about one hypervisor, one pool or one schedule."""
+"""Tasks about one hypervisor, one pool, one schedule or one failover."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from celery import shared_task
 
-from broker.services import inventory, nudges, pump, reconcile, schedules
+from broker.services import failover_steps, inventory, nudges, pump, reconcile, schedules
 from broker.tasks.database import with_database
 
 
@@ -26,6 +26,12 @@ def take_inventory(hypervisor_id: str) -> None:
 @with_database
 def reconcile_pool(pool_id: str) -> None:
     reconcile.run(UUID(pool_id))
+
+
+@shared_task(name=nudges.FAILOVER)
+@with_database
+def advance_failover(failover_id: str) -> None:
+    failover_steps.advance(UUID(failover_id))
 
 
 @shared_task(name=nudges.SCHEDULE)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 from connectors.errors import NotFound, PlatformFault, Unreachable
 from connectors.replication import Bookmark, Consistency, LandingWish, PointWish
@@ -211,7 +212,7 @@ class InstantLanding:
         """Makes it, once its disks are there."""
         if made := self.world.machines_of(self.installation, self.wish.key):
             return made[0].id
-        wish, machine_id = self.wish, f"landed-{self.wish.key}"
+        wish, machine_id = self.wish, str(uuid4())
         target = self.world.folder / "disks" / machine_id
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)

@@ -1,0 +1,87 @@
+"""The steps of a failover, and what an end in each of them means. Plain rules; `services/failovers.py` carries out.
+
+    test        a recovery point is brought up beside everything, started, asked for a sign of life, and taken away
+    move        the desktop stops, its last bytes are copied, it starts elsewhere, and its user goes on there
+    emergency   the desktop's newest recovery point is brought up, and its user goes on there
+
+A move copies twice: first while its user works, so that the copy after the stop is short. What goes wrong before the
+user goes on elsewhere is taken back: the new machine goes, and the old one runs again if it ran.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    TEST = "test"
+    MOVE = "move"
+    EMERGENCY = "emergency"
+
+
+class Step(StrEnum):
+    WAITING = "waiting"
+    """Its turn has not come."""
+    COPYING = "copying"
+    """The desktop's state comes into the vault, while its user works."""
+    STOPPING = "stopping"
+    LAST_COPY = "last_copy"
+    """What changed since, now that nothing changes any more."""
+    LANDING = "landing"
+    """The recovery point becomes a machine."""
+    STARTING = "starting"
+    PROBING = "probing"
+    """A sign of life is waited for."""
+    CLEANING = "cleaning"
+    """The test's machine is deleted."""
+    TAKING_BACK = "taking_back"
+    """It failed: what it made is deleted, what it stopped is started."""
+    OVER = "over"
+
+
+STEPS: dict[Kind, tuple[Step, ...]] = {
+    Kind.TEST: (Step.WAITING, Step.LANDING, Step.STARTING, Step.PROBING, Step.CLEANING, Step.OVER),
+    Kind.MOVE: (
+        Step.WAITING, Step.COPYING, Step.STOPPING, Step.LAST_COPY, Step.LANDING, Step.STARTING, Step.PROBING, Step.OVER,
+    ),
+    Kind.EMERGENCY: (Step.WAITING, Step.LANDING, Step.STARTING, Step.PROBING, Step.OVER),
+}  # fmt: skip
+
+WORDS: dict[Step, str] = {
+    Step.WAITING: "Waits for its turn",
+    Step.COPYING: "Copies it while its user works",
+    Step.STOPPING: "Shuts it down",
+    Step.LAST_COPY: "Copies what changed since",
+    Step.LANDING: "Brings the recovery point up",
+    Step.STARTING: "Starts the machine",
+    Step.PROBING: "Waits for a sign of life",
+    Step.CLEANING: "Takes the test's machine away",
+    Step.TAKING_BACK: "Puts things back as they were",
+    Step.OVER: "Over",
+}
+
+HOLDS_USER_OFF = frozenset({Step.STOPPING, Step.LAST_COPY, Step.LANDING, Step.STARTING, Step.PROBING, Step.TAKING_BACK})
+"""Steps of a move or an emergency in which nobody may use the desktop."""
+
+MAY_BE_CANCELLED = frozenset(Step) - {Step.CLEANING, Step.TAKING_BACK, Step.OVER}
+
+SHUTDOWN_GRACE_S = 120
+PROBE_S = 900.0
+"""How long a machine may take until its guest answers."""
+AT_ONCE = 4
+"""Of a group."""
+
+
+def after(kind: Kind, step: Step) -> Step:
+    """The step that follows a good end."""
+    if step == Step.TAKING_BACK:
+        return Step.OVER
+    steps = STEPS[kind]
+    return steps[steps.index(step) + 1]
+
+
+def after_failure(kind: Kind, step: Step, *, has_machine: bool, was_stopped: bool) -> Step:
+    """Where it goes when a step ends badly or is cancelled."""
+    if step in (Step.TAKING_BACK, Step.CLEANING) or not (has_machine or was_stopped):
+        return Step.OVER
+    return Step.CLEANING if kind == Kind.TEST else Step.TAKING_BACK

@@ -1,0 +1,434 @@
+"""Failovers, carried out. Nothing waits: a failover is a row with a step. `advance` looks at what the step waits for,
+a run or an operation, and takes the next step in one transaction, so that a process may die anywhere. The clock comes
+by for all that are running.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from broker.domain import failover as rules
+from broker.domain.failover import Kind, Step
+from broker.domain.lifecycle import State
+from broker.models import (
+    Desktop,
+    Failover,
+    Hypervisor,
+    Machine,
+    Operation,
+    Pool,
+    PoolMember,
+    ReplicationChoice,
+    ReplicationPolicy,
+    ReplicationRun,
+    ReplicationSource,
+)
+from broker.models.operations import UNFINISHED as UNFINISHED_OPERATIONS
+from broker.services import nudges, operations, recovery, replication, reservations
+from broker.services.errors import Clash
+
+STATES = Failover.State
+
+
+def running() -> list[UUID]:
+    """For the clock to nudge."""
+    return list(Failover.objects.filter(state=STATES.RUNNING).order_by("step_since").values_list("pk", flat=True))
+
+
+def advance(failover_id: UUID) -> None:
+    """Take all steps that can be taken now. Whoever else is at it meanwhile goes away."""
+    nudges.taken(nudges.FAILOVER, failover_id)
+    while _one_step(failover_id):
+        pass
+
+
+def _one_step(failover_id: UUID) -> bool:
+    """Whether it moved on."""
+    with transaction.atomic():
+        row = (
+            Failover.objects.select_for_update(skip_locked=True, of=("self",))
+            .select_related("hypervisor", "run", "operation", "desktop", "point")
+            .filter(pk=failover_id, state=STATES.RUNNING)
+            .first()
+        )
+        if row is None:
+            return False
+        before = row.step
+        try:
+            if row.is_to_end and Step(row.step) in rules.MAY_BE_CANCELLED:
+                _cancel_what_runs(row)
+                raise _Ends("It was cancelled.", is_cancelled=True)
+            _refuse_change_of_hands(row)
+            ACTS[Step(row.step)](row)
+        except _Ends as end:
+            _fail(row, end)
+        row.save()
+        nudges.announce("replication")
+        return row.step != before and row.state == STATES.RUNNING
+
+
+class _Ends(Exception):
+    """A step that ended badly."""
+
+    def __init__(self, words: str, *, is_cancelled: bool = False) -> None:
+        super().__init__(words)
+        self.words, self.is_cancelled = words, is_cancelled
+
+
+def _go_on(row: Failover, words: str) -> None:
+    """The step ended well."""
+    now = timezone.now()
+    _note(row, words, now)
+    row.step, row.step_since = rules.after(Kind(row.kind), Step(row.step)), now
+    row.run = row.operation = None
+    if row.step == Step.OVER:
+        _over(row, now)
+
+
+def _fail(row: Failover, end: _Ends) -> None:
+    now = timezone.now()
+    _note(row, end.words, now, is_good=False)
+    row.error = row.error or end.words
+    was_stopped = row.stopped_at is not None and row.kind == Kind.MOVE
+    row.step = rules.after_failure(
+        Kind(row.kind), Step(row.step), has_machine=bool(row.machine_id), was_stopped=was_stopped
+    )
+    row.step_since, row.run, row.operation = now, None, None
+    row.is_to_end = end.is_cancelled or row.is_to_end
+    if row.step == Step.OVER:
+        _over(row, now)
+
+
+def _over(row: Failover, now: datetime) -> None:
+    row.finished_at = now
+    row.state = STATES.DONE if not row.error else STATES.CANCELLED if row.is_to_end else STATES.FAILED
+    row.digest = hashlib.sha256(json.dumps(row.report, sort_keys=True).encode()).hexdigest()
+    if row.desktop_id is not None:
+        Desktop.objects.filter(pk=row.desktop_id).update(is_moving=False, is_in_maintenance=row.was_in_maintenance)
+        nudges.announce("desktops", desktop=str(row.desktop_id))
+    level = "info" if row.state == STATES.DONE else "error"
+    outcome = {STATES.DONE: "went well", STATES.CANCELLED: "was cancelled"}.get(STATES(row.state), "failed")
+    what = {Kind.TEST: "The test of", Kind.MOVE: "The move of", Kind.EMERGENCY: "The failover of"}[Kind(row.kind)]
+    words = f"{what} {row} {outcome}. {row.error}".strip()
+    operations.event(
+        f"failover.{row.state}", words, level=level, desktop=row.desktop, hypervisor_id=row.hypervisor_id
+    ).save()
+    if row.kind == Kind.MOVE:
+        _stop_replicating_for(row)
+
+
+def _note(row: Failover, words: str, now: datetime, *, is_good: bool = True) -> None:
+    row.report = [*row.report, {"at": now.isoformat(), "step": row.step, "words": words, "is_good": is_good}]
+
+
+def _refuse_change_of_hands(row: Failover) -> None:
+    """Its user gave it back, or it was deleted: then there is nothing to move any more."""
+    if row.kind == Kind.TEST or Step(row.step) not in rules.MAY_BE_CANCELLED:
+        return
+    desktop = row.desktop
+    if desktop is None or desktop.epoch != row.epoch or desktop.state != State.ASSIGNED:
+        _cancel_what_runs(row)
+        raise _Ends(f"{row.subject} changed hands meanwhile.")
+
+
+def _cancel_what_runs(row: Failover) -> None:
+    if row.run is not None and row.run.state in replication.UNFINISHED:
+        ReplicationRun.objects.filter(pk=row.run.pk).update(is_to_end=True, not_before=None)
+        nudges.nudge(nudges.MOVE, row.run.pk)
+    if row.operation is not None:
+        Operation.objects.filter(pk=row.operation.pk, state=Operation.State.QUEUED).update(
+            state=Operation.State.CANCELLED, finished_at=timezone.now(), error="The failover was cancelled."
+        )
+
+
+# Steps: each looks at what it waits for, or orders it.
+
+
+def _wait(row: Failover) -> None:
+    """A group goes a few at once, in order."""
+    if row.group is not None:
+        earlier = Failover.objects.filter(group=row.group, state=STATES.RUNNING, place__lt=row.place)
+        if earlier.count() >= rules.AT_ONCE:
+            return
+    if row.kind == Kind.EMERGENCY:
+        _hold_user_off(row)
+    _go_on(row, f"{row.subject} goes to {row.hypervisor}.")
+
+
+def _copy(row: Failover) -> None:
+    run = row.run
+    if run is None:
+        row.run = _order_copy(row)
+        return
+    if _is_done(run):
+        row.point = run.point
+        _go_on(row, _copied(run))
+
+
+def _copied(run: ReplicationRun) -> str:
+    whole = f" {run.whole}" if run.whole else ""
+    return f"Copied {run.read_bytes} bytes of {run.total_bytes or 0}.{whole}"
+
+
+def _stop(row: Failover) -> None:
+    desktop = row.desktop
+    if desktop is None:
+        raise _Ends("The desktop is gone.")
+    if row.operation is None:
+        _hold_user_off(row)
+        row.was_on = desktop.power != "off"
+        if not row.was_on:
+            _go_on(row, "It was off already.")
+            return
+        row.operation = _order_power(desktop, "shutdown", {"grace_s": rules.SHUTDOWN_GRACE_S}, row)
+        return
+    if _is_carried_out(row.operation):
+        _go_on(row, "Shut down.")
+
+
+def _hold_user_off(row: Failover) -> None:
+    row.stopped_at = row.stopped_at or timezone.now()
+    Desktop.objects.filter(failovers=row).update(is_moving=True, is_in_maintenance=True)
+    nudges.announce("desktops", desktop=str(row.desktop_id))
+
+
+def _land(row: Failover) -> None:
+    run = row.run
+    if run is None:
+        if row.point is None:
+            raise _Ends("The recovery point was deleted meanwhile.")
+        row.run = recovery.order_landing(
+            row.point, row.hypervisor, row.requested_by, name=row.name, storage=row.storage, networks=row.networks
+        )
+        return
+    if _is_done(run):
+        row.machine_id, row.machine_key = run.platform_id, str(run.pk)
+        warnings = " ".join(run.findings)
+        _go_on(row, f"Brought up as {row.name}. {warnings}".strip())
+
+
+def _start(row: Failover) -> None:
+    if row.operation is None:
+        row.operation = operations.order(
+            kind=Operation.Kind.POWER,
+            hypervisor_id=row.hypervisor_id,
+            parameters={"machine": row.machine_id, "stamp_key": row.machine_key, "action": "on"},
+            requested_by=row.requested_by,
+            rank=operations.RANK_PERSON,
+        )
+        return
+    if _is_carried_out(row.operation):
+        _go_on(row, "Started.")
+
+
+def _probe(row: Failover) -> None:
+    """The guest's own agent answers, or at least the machine runs where no agent is waited for."""
+    now = timezone.now()
+    seen = Machine.objects.filter(hypervisor=row.hypervisor_id, platform_id=row.machine_id, seen_at__gt=row.step_since)
+    machine = seen.first()
+    waits_for_agent = row.desktop is None or row.desktop.pool.preparation == Pool.Preparation.AGENT
+    if machine is not None and machine.power == "on" and (machine.agent == "answering" or not waits_for_agent):
+        row.answered_at = now
+        where = f" at {', '.join(machine.addresses)}" if machine.addresses else ""
+        words = f"The guest answers{where}." if machine.agent == "answering" else "The machine runs."
+        if row.kind != Kind.TEST:
+            _switch(row, machine, now)
+            words += " Its user goes on there."
+        _go_on(row, words)
+        return
+    limit_s = row.desktop.pool.prepare_timeout_s if row.desktop is not None else rules.PROBE_S
+    if now - row.step_since > timedelta(seconds=limit_s):
+        power = f"it is {machine.power}" if machine is not None else "no listing shows it"
+        raise _Ends(f"No sign of life within {limit_s:.0f} s; {power}.")
+    Hypervisor.objects.filter(pk=row.hypervisor_id).update(next_inventory_at=now)
+    nudges.nudge(nudges.INVENTORY, row.hypervisor_id)
+
+
+def _switch(row: Failover, machine: Machine, now: datetime) -> None:
+    """From now on the desktop is the new machine: user, entitlement and history stay its own.
+
+    The epoch rises: screens of the old machine close, and what was ordered for it and not sent dies.
+    """
+    desktop = row.desktop
+    if desktop is None:
+        raise _Ends("The desktop is gone.")
+    member = PoolMember.objects.filter(pool=desktop.pool_id, hypervisor=row.hypervisor_id).first()
+    if member is None:
+        raise _Ends("The pool does not build there any more.")
+    moved = Desktop.objects.filter(pk=desktop.pk, epoch=row.epoch, state=State.ASSIGNED).update(
+        hypervisor=row.hypervisor_id,
+        member=member,
+        copy=member.copy_id,
+        machine_id=row.machine_id,
+        stamp_key=row.machine_key,
+        disks=[],
+        applied_share="",
+        target_host=machine.host_id,
+        power=machine.power,
+        is_answering=machine.agent == "answering",
+        addresses=machine.addresses,
+        observed_at=machine.seen_at,
+        learned_at=now,
+        epoch=F("epoch") + 1,
+        is_resting=False,
+    )
+    if not moved:
+        raise _Ends(f"{row.subject} changed hands meanwhile.")
+    desktop.refresh_from_db()
+    reservations.end([desktop])
+    words = f"It is on {row.hypervisor} now, and was on {row.old_hypervisor}."
+    operations.event("desktop.moved", words, desktop=desktop).save()
+    nudges.nudge(nudges.RECONCILE, desktop.pool_id)
+
+
+def _clean(row: Failover) -> None:
+    if not row.machine_id:
+        _end_of_cleaning(row)
+        return
+    if row.operation is None:
+        row.operation = _order_deletion(row)
+        return
+    if _is_carried_out(row.operation):
+        row.machine_id = ""
+        _end_of_cleaning(row)
+
+
+def _end_of_cleaning(row: Failover) -> None:
+    _go_on(row, "The test's machine is gone.")
+
+
+def _take_back(row: Failover) -> None:
+    """First the new machine goes, then the old one starts: never do both run."""
+    if row.machine_id:
+        if row.operation is None:
+            row.operation = _order_deletion(row)
+            return
+        if not _is_carried_out(row.operation):
+            return
+        row.machine_id, row.operation = "", None
+    desktop = row.desktop
+    if row.kind == Kind.MOVE and row.was_on and desktop is not None and desktop.machine_id == row.old_machine_id:
+        if row.operation is None:
+            row.operation = _order_power(desktop, "on", {}, row)
+            return
+        if not _is_carried_out(row.operation):
+            return
+        _go_on(row, "It runs again where it was.")
+        return
+    _go_on(row, "Nothing of the failover is left.")
+
+
+ACTS: dict[Step, Callable[[Failover], None]] = {
+    Step.WAITING: _wait,
+    Step.COPYING: _copy,
+    Step.STOPPING: _stop,
+    Step.LAST_COPY: _copy,
+    Step.LANDING: _land,
+    Step.STARTING: _start,
+    Step.PROBING: _probe,
+    Step.CLEANING: _clean,
+    Step.TAKING_BACK: _take_back,
+}
+
+
+# --- what steps order -------------------------------------------------------------------------------------------------
+
+
+def _is_done(run: ReplicationRun) -> bool:
+    """Raises `_Ends` if it failed."""
+    if run.state in replication.UNFINISHED:
+        return False
+    if run.state != ReplicationRun.State.DONE:
+        raise _Ends(run.error or "The run was cancelled.")
+    return True
+
+
+def _is_carried_out(operation: Operation) -> bool:
+    """Raises `_Ends` if it failed."""
+    if operation.state in UNFINISHED_OPERATIONS:
+        return False
+    if operation.state != Operation.State.DONE:
+        raise _Ends(operation.error or "The operation was cancelled.")
+    return True
+
+
+def _order_power(desktop: Desktop, action: str, more: dict[str, Any], row: Failover) -> Operation:
+    """Raises `_Ends` if the desktop is busy with something else."""
+    try:
+        return operations.order(
+            kind=Operation.Kind.POWER,
+            hypervisor_id=desktop.hypervisor_id,
+            desktop=desktop,
+            parameters=operations.machine_parameters(desktop) | {"action": action} | more,
+            requested_by=row.requested_by,
+            rank=operations.RANK_PERSON,
+        )
+    except Clash as clash:
+        raise _Ends(clash.message) from clash
+
+
+def _order_deletion(row: Failover) -> Operation:
+    return operations.order(
+        kind=Operation.Kind.DELETE,
+        hypervisor_id=row.hypervisor_id,
+        parameters={"machine": row.machine_id, "stamp_key": row.machine_key},
+        requested_by=row.requested_by,
+        rank=operations.RANK_PERSON,
+    )
+
+
+def _order_copy(row: Failover) -> ReplicationRun:
+    """A run of the desktop's machine into the vault of the move: by the source it has there, or by one made for it."""
+    source = _source(row)
+    run = ReplicationRun.objects.filter(
+        kind=ReplicationRun.Kind.REPLICATE, source=source, state__in=replication.UNFINISHED
+    ).first()
+    if run is not None and row.step == Step.COPYING:
+        return run
+    if run is not None:
+        raise _Ends(f"{row.subject} is being replicated by {source.policy} right now. Try again.")
+    made = replication.queue([source], row.requested_by, replication.RANK_ASKED)
+    if not made:
+        raise _Ends(f"{row.subject} is being replicated elsewhere right now. Try again.")
+    return made[0]
+
+
+def _source(row: Failover) -> ReplicationSource:
+    there = ReplicationSource.objects.select_related("policy").filter(
+        policy__vault=row.vault_id, hypervisor=row.old_hypervisor, platform_id=row.old_machine_id, is_chosen=True
+    )
+    if found := there.filter(disks=[]).first():
+        return found
+    policy, _made = ReplicationPolicy.objects.get_or_create(
+        name=f"Moves through {row.vault}"[:100],
+        defaults={
+            "vault": row.vault,
+            "interval_s": 86_400,
+            "rpo_s": 86_400,
+            "keep_daily": 0,
+            "keep_last": 1,
+            "is_enabled": False,
+        },
+    )
+    ReplicationChoice.objects.get_or_create(policy=policy, kind=ReplicationChoice.Kind.DESKTOP, desktop=row.desktop)
+    replication.settle(policy, timezone.now())
+    return there.get(policy=policy)
+
+
+def _stop_replicating_for(row: Failover) -> None:
+    """What was chosen for the move alone is not chosen any more."""
+    choices = ReplicationChoice.objects.filter(
+        policy__name=f"Moves through {row.vault}"[:100], policy__is_enabled=False, desktop=row.desktop
+    )
+    for policy in ReplicationPolicy.objects.filter(pk__in=choices.values("policy")):
+        choices.delete()
+        replication.settle(policy, timezone.now())

@@ -1,0 +1,307 @@
+"""Failovers as people begin them: tests that prove recovery points, moves between hypervisors, and emergencies.
+
+`services/failover_steps.py` carries them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from broker.domain import failover as rules
+from broker.domain.failover import Kind, Step
+from broker.domain.lifecycle import LIVE, State
+from broker.models import (
+    Assignment,
+    Desktop,
+    Failover,
+    Hypervisor,
+    Machine,
+    Network,
+    Pool,
+    PoolMember,
+    RecoveryPoint,
+    Storage,
+    Vault,
+)
+from broker.services import audit, nudges
+from broker.services.errors import Clash, Invalid, Missing
+from broker.services.intake import Intake
+from broker.services.permissions import require_administrator
+from broker.services.rows import locked
+
+TEST_SUFFIX = "-test"
+STATES = Failover.State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where to."""
+
+    hypervisor_id: UUID
+    storage_id: UUID
+    network_ids: Sequence[UUID | None] = ()
+    """One a NIC; None: not connected. Empty: a test's NICs hang on an isolated network if there is one and else on
+    none; a moved desktop's on those of its pool's member."""
+
+
+# --- begun by people --------------------------------------------------------------------------------------------------
+
+
+def begin_test(*, actor: User, point_id: UUID, target: Target) -> Failover:
+    """Bring a recovery point up in isolation, see whether it lives, take it away, and write down what was seen.
+
+    Raises `Missing`, `Forbidden`, `Invalid`, `Clash` if the point cannot be read.
+    """
+    require_administrator(actor)
+    with transaction.atomic():
+        point = locked(RecoveryPoint.objects.select_related("source"), point_id, "recovery point")
+        _refuse_unreadable(point)
+        row = _row(Kind.TEST, point.machine_name, target, vault_id=point.vault_id, actor=actor)
+        row.point = point
+        # A name of its own: two tests at once, or one beside the machine itself, must not clash.
+        row.name = f"{point.machine_name[:50]}{TEST_SUFFIX}-{row.pk.hex[:6]}"
+        row.networks = _networks(target) or _isolated(target, len(point.configuration.get("nics", [])))
+        return _begin(row, actor)
+
+
+def begin_move(*, actor: User, desktop_id: UUID, vault_id: UUID, target: Target) -> Failover:
+    """Move a desktop with its user and all that lies on it to another hypervisor of its pool.
+
+    Raises `Missing`, `Forbidden`, `Invalid`, `Clash`.
+    """
+    require_administrator(actor)
+    with transaction.atomic():
+        desktop = _movable(desktop_id, target)
+        if not Vault.objects.filter(pk=vault_id).exists():
+            raise Invalid("The desktop was not moved.", {"vault_id": "There is no such vault."})
+        if desktop.hypervisor.status != Hypervisor.Status.UP:
+            words = f"{desktop.hypervisor} does not answer. Bring up its newest recovery point instead."
+            raise Clash(words)
+        row = _row(Kind.MOVE, desktop.name, target, vault_id=vault_id, actor=actor)
+        return _begin_with(row, desktop, target, actor)
+
+
+def begin_emergency(
+    *, actor: User, desktop_id: UUID, target: Target, point_id: UUID | None = None, even_if_up: bool = False
+) -> Failover:
+    """Bring the desktop's newest recovery point up (or a given one) and let its user go on there.
+
+    What its user did since that point is lost. The old machine is left alone; while its hypervisor is up this is
+    refused unless wanted all the same. Raises `Missing`, `Forbidden`, `Invalid`, `Clash`.
+    """
+    require_administrator(actor)
+    with transaction.atomic():
+        desktop = _movable(desktop_id, target)
+        if desktop.hypervisor.status == Hypervisor.Status.UP and not even_if_up:
+            raise Clash(f"{desktop.hypervisor} answers. Move the desktop instead: then nothing is lost.")
+        point = _newest(desktop, point_id)
+        row = _row(Kind.EMERGENCY, desktop.name, target, vault_id=point.vault_id, actor=actor)
+        row.point = point
+        return _begin_with(row, desktop, target, actor)
+
+
+def cancel(*, actor: User, failover_id: UUID) -> Failover:
+    """What it made is taken away, what it stopped is started again. Raises `Missing`, `Clash` when it is too late."""
+    require_administrator(actor)
+    with transaction.atomic():
+        row = locked(Failover.objects.all(), failover_id, "failover")
+        if row.state != STATES.RUNNING or Step(row.step) not in rules.MAY_BE_CANCELLED:
+            raise Clash("It is over or being put back already.")
+        row.is_to_end = True
+        row.save(update_fields=["is_to_end"])
+        audit.record(actor=actor, action="failover.cancel", subject=row)
+        nudges.nudge(nudges.FAILOVER, row.pk)
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What would become of one desktop of a pool."""
+
+    desktop: Desktop
+    point: RecoveryPoint | None
+    loses_s: float | None
+    """How old the state is that its user would find: None with a move, which loses nothing."""
+    why_not: str
+    """Empty: it can go."""
+
+
+def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind) -> list[Prospect]:
+    """A dry run: what would become of each assigned desktop of a pool, in the order in which they would go.
+
+    Changes nothing. Raises `Missing`, `Forbidden`.
+    """
+    require_administrator(actor)
+    pool = Pool.objects.filter(pk=pool_id).first()
+    if pool is None:
+        raise Missing("There is no such pool.")
+    now = timezone.now()
+    held = Assignment.objects.filter(pool=pool, until=None).values("desktop_id")
+    desktops = Desktop.objects.filter(pk__in=held, state__in=LIVE).exclude(hypervisor=target.hypervisor_id)
+    member = PoolMember.objects.filter(pool=pool, hypervisor=target.hypervisor_id).first()
+    moving = set(
+        Failover.objects.filter(state=STATES.RUNNING).exclude(kind=Kind.TEST).values_list("desktop", flat=True)
+    )
+    points = _newest_points(desktops)
+    found = []
+    for desktop in desktops.select_related("hypervisor").order_by("name"):
+        point = points.get((desktop.hypervisor_id, desktop.machine_id))
+        why_not = ""
+        if member is None:
+            why_not = f"{pool} does not build on the target: add it to the pool first."
+        elif desktop.pk in moving:
+            why_not = "It is being moved already."
+        elif kind == Kind.EMERGENCY and point is None:
+            why_not = "It has no recovery point."
+        elif kind == Kind.MOVE and desktop.hypervisor.status != Hypervisor.Status.UP:
+            why_not = f"{desktop.hypervisor} does not answer."
+        loses = (now - point.taken_at).total_seconds() if kind == Kind.EMERGENCY and point else None
+        found.append(Prospect(desktop, point, loses, why_not))
+    return found
+
+
+def begin_pool(*, actor: User, pool_id: UUID, target: Target, kind: Kind, vault_id: UUID | None = None) -> UUID:
+    """All that `look_ahead` finds able, a few at a time, in its order. The id of the group.
+
+    Raises as the single ones do, and `Clash` if none can go.
+    """
+    group = uuid4()
+    place = 0
+    with transaction.atomic():
+        for prospect in look_ahead(actor=actor, pool_id=pool_id, target=target, kind=kind):
+            if prospect.why_not:
+                continue
+            if kind == Kind.MOVE and vault_id is not None:
+                row = begin_move(actor=actor, desktop_id=prospect.desktop.pk, vault_id=vault_id, target=target)
+            else:
+                row = begin_emergency(actor=actor, desktop_id=prospect.desktop.pk, target=target, even_if_up=True)
+            place += 1
+            Failover.objects.filter(pk=row.pk).update(group=group, place=place)
+        if not place:
+            raise Clash("No desktop of the pool can go there. The dry run says why of each.")
+    return group
+
+
+# --- what is wanted, checked ------------------------------------------------------------------------------------------
+
+
+def _row(kind: Kind, subject: str, target: Target, *, vault_id: UUID, actor: User) -> Failover:
+    intake = Intake()
+    hypervisor = Hypervisor.objects.filter(pk=target.hypervisor_id).first()
+    if hypervisor is None:
+        intake.faults["hypervisor_id"] = "There is no such hypervisor."
+    elif hypervisor.status != Hypervisor.Status.UP:
+        intake.faults["hypervisor_id"] = (
+            f"{hypervisor} is {hypervisor.get_status_display().lower()}. Choose another one."
+        )
+    storage = Storage.objects.filter(pk=target.storage_id, hypervisor=target.hypervisor_id).first()
+    if storage is None:
+        intake.faults["storage_id"] = "This hypervisor has no such storage."
+    known = set(Network.objects.filter(hypervisor=target.hypervisor_id).values_list("pk", flat=True))
+    if unknown := [one for one in target.network_ids if one is not None and one not in known]:
+        intake.faults["network_ids"] = f"This hypervisor has no network {unknown[0]}."
+    intake.refuse_faults("The failover was not begun.")
+    return Failover(
+        kind=kind, subject=subject, vault_id=vault_id, hypervisor=hypervisor, name=subject,
+        storage=storage.platform_id if storage else "", step_since=timezone.now(), requested_by=actor,
+    )  # fmt: skip
+
+
+def _begin(row: Failover, actor: User) -> Failover:
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+    except IntegrityError as error:
+        raise Clash(f"{row.subject} is being moved already.") from error
+    shown = {"kind": [None, row.kind], "to": [None, str(row.hypervisor)]}
+    audit.record(actor=actor, action="failover.begin", subject=row, changes=shown)
+    nudges.nudge(nudges.FAILOVER, row.pk)
+    nudges.announce("replication")
+    return row
+
+
+def _begin_with(row: Failover, desktop: Desktop, target: Target, actor: User) -> Failover:
+    row.desktop, row.epoch = desktop, desktop.epoch
+    row.was_in_maintenance, row.was_on = desktop.is_in_maintenance, desktop.power == "on"
+    row.old_hypervisor, row.old_machine_id, row.old_machine_key = (
+        desktop.hypervisor, desktop.machine_id, desktop.stamp_key,
+    )  # fmt: skip
+    row.networks = _networks(target) or list(_member(desktop, target).networks)
+    row.name = _free_name(row)
+    return _begin(row, actor)
+
+
+def _free_name(row: Failover) -> str:
+    """The desktop's, unless a machine of that name stands there: what it was before an earlier move, most of all."""
+    taken = Machine.objects.filter(hypervisor=row.hypervisor_id, name__iexact=row.subject).exists()
+    return f"{row.subject[:56]}-{row.pk.hex[:6]}" if taken else row.subject
+
+
+def _movable(desktop_id: UUID, target: Target) -> Desktop:
+    desktop = locked(Desktop.objects.select_related("pool", "hypervisor"), desktop_id, "desktop")
+    if desktop.state != State.ASSIGNED or not desktop.machine_id:
+        raise Clash(f"{desktop} is {desktop.state}. Only desktops that somebody has are moved; others are built anew.")
+    if desktop.hypervisor_id == target.hypervisor_id:
+        raise Invalid("The desktop was not moved.", {"hypervisor_id": f"{desktop} is there already."})
+    _member(desktop, target)
+    return desktop
+
+
+def _member(desktop: Desktop, target: Target) -> PoolMember:
+    member = PoolMember.objects.filter(pool=desktop.pool_id, hypervisor=target.hypervisor_id).first()
+    if member is None:
+        words = f"{desktop.pool} does not build there. Add that hypervisor to the pool first."
+        raise Invalid("The desktop was not moved.", {"hypervisor_id": words})
+    return member
+
+
+def _networks(target: Target) -> list[str]:
+    ids = dict(Network.objects.filter(hypervisor=target.hypervisor_id).values_list("pk", "platform_id"))
+    return [ids.get(one, "") if one is not None else "" for one in target.network_ids]
+
+
+def _isolated(target: Target, nics: int) -> list[str]:
+    found = Network.objects.filter(hypervisor=target.hypervisor_id, is_isolated=True).order_by("name").first()
+    return [found.platform_id if found else ""] * nics
+
+
+def _newest(desktop: Desktop, point_id: UUID | None) -> RecoveryPoint:
+    of_it = RecoveryPoint.objects.filter(
+        source__hypervisor=desktop.hypervisor_id, source__platform_id=desktop.machine_id
+    ).exclude(state=RecoveryPoint.State.DELETING)
+    if point_id is not None:
+        point = of_it.filter(pk=point_id).first()
+        if point is None:
+            raise Invalid("Nothing was begun.", {"point_id": f"This is no recovery point of {desktop}."})
+    else:
+        point = of_it.filter(state=RecoveryPoint.State.USABLE).order_by("-taken_at").first()
+        if point is None:
+            raise Clash(f"{desktop} has no recovery point that could be brought up.")
+    _refuse_unreadable(point)
+    return point
+
+
+def _newest_points(desktops: Any) -> dict[tuple[UUID, str], RecoveryPoint]:
+    """(hypervisor, machine) -> point; one statement."""
+    usable = (
+        RecoveryPoint.objects.filter(
+            state=RecoveryPoint.State.USABLE,
+            source__hypervisor__in=desktops.values("hypervisor"),
+            source__platform_id__in=desktops.values("machine_id"),
+        )
+        .select_related("source")
+        .order_by("taken_at")
+    )
+    return {(p.source.hypervisor_id, p.source.platform_id): p for p in usable if p.source is not None}
+
+
+def _refuse_unreadable(point: RecoveryPoint) -> None:
+    if point.state != RecoveryPoint.State.USABLE:
+        raise Clash(f"This recovery point is {point.get_state_display().lower()}. Choose another one.")

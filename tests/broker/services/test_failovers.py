@@ -1,0 +1,389 @@
+"""Failovers: tests leave nothing, moves keep user and bytes, and what goes wrong is taken back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from broker.domain.failover import Kind, Step
+from broker.domain.lifecycle import State
+from broker.models import Desktop, Event, Failover, Hypervisor, Operation, ReplicationPolicy, ReplicationRun
+from broker.services import brokering, failover_steps, failovers, movers, moving, power, replication, vaults
+from broker.services.errors import Clash, Forbidden, Invalid
+from broker.services.failovers import Target
+from broker.services.replication import ChoiceWish
+from tests.broker.plant import Plant
+from tests.doubles.instant import disks
+from tests.doubles.instant.world import World
+
+HERE, THERE = "instant-1", "instant-2"
+
+
+class House:
+    """A dedicated pool over two hypervisors; Alice has a desktop, with a file of hers on it."""
+
+    def __init__(self, plant: Plant, folder: Path) -> None:
+        self.plant = plant
+        for name in (HERE, THERE):
+            plant.add_hypervisor(name)
+        self.pool = plant.add_pool(kind="dedicated")
+        plant.fill()
+        plant.ask(plant.alice)
+        self.desktop = Desktop.objects.get(state=State.ASSIGNED)
+        self.here = self.desktop.hypervisor.name
+        self.there = THERE if self.here == HERE else HERE
+        disks.write(self.world(self.here), self.desktop.machine_id, 12_345, b"a letter of Alice's")
+        folder.mkdir()
+        self.vault = vaults.create_vault(actor=plant.dana, name="Cellar", kind="folder", location={"path": str(folder)})
+
+    def world(self, name: str) -> World:
+        return self.plant.worlds[name]
+
+    @property
+    def target(self) -> Target:
+        there = self.plant.hypervisor(self.there)
+        return Target(hypervisor_id=there.pk, storage_id=there.storages.get().pk)
+
+    def replicate(self) -> ReplicationPolicy:
+        policy = replication.create_policy(
+            actor=self.plant.dana,
+            name="Hourly",
+            vault_id=self.vault.pk,
+            interval_s=3600,
+            rpo_s=7200,
+            choices=[ChoiceWish(kind="desktop", desktop_id=self.desktop.pk)],
+        )
+        replication.run_now(actor=self.plant.dana, policy_id=policy.pk)
+        while moving.work():
+            pass
+        return policy
+
+    def move(self) -> Failover:
+        return failovers.begin_move(
+            actor=self.plant.dana, desktop_id=self.desktop.pk, vault_id=self.vault.pk, target=self.target
+        )
+
+    def emergency(self, *, even_if_up: bool = False) -> Failover:
+        return failovers.begin_emergency(
+            actor=self.plant.dana, desktop_id=self.desktop.pk, target=self.target, even_if_up=even_if_up
+        )
+
+    def until(self, failover: Failover, holds: Callable[[Failover], bool], what: str) -> Failover:
+        """Everybody works until it holds."""
+        for _ in range(30):
+            for pk in failover_steps.running():
+                failover_steps.advance(pk)
+            failover.refresh_from_db()
+            if holds(failover):
+                return failover
+            while moving.work():
+                pass
+            ReplicationRun.objects.filter(state="queued").update(not_before=None)
+            self.plant.pauses_pass()
+            for name in (HERE, THERE):
+                self.plant.pump(name)
+                self.plant.look(name)
+        raise AssertionError(f"It never came to pass that {what}: {failover.step} {failover.report}")
+
+    def end(self, failover: Failover) -> Failover:
+        return self.until(failover, lambda row: row.state != "running", "it is over")
+
+    def at(self, failover: Failover, step: Step) -> Failover:
+        return self.until(failover, lambda row: row.step == step, f"it stands at {step}")
+
+    def bytes_of(self, name: str, machine_id: str) -> bytes:
+        return disks.read(self.world(name), machine_id)
+
+
+@pytest.fixture
+def house(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    movers._stopping.clear()
+    monkeypatch.setattr(movers, "_have_a_keeper", lambda: None)
+    return House(plant, tmp_path / "vault")
+
+
+# --- moves ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_moved_desktop_keeps_its_user_its_name_and_every_byte(house: House) -> None:
+    before = house.bytes_of(house.here, house.desktop.machine_id)
+    old = house.desktop.machine_id
+    done = house.end(house.move())
+    assert (done.state, done.error) == ("done", "")
+    desktop = Desktop.objects.get(pk=house.desktop.pk)
+    assert (desktop.hypervisor.name, desktop.state, desktop.name) == (house.there, "assigned", house.desktop.name)
+    assert desktop.assignments.get(until=None).user == house.plant.alice
+    assert house.bytes_of(house.there, desktop.machine_id) == before
+    assert desktop.member is not None
+    assert desktop.member.hypervisor == desktop.hypervisor
+    assert desktop.copy == desktop.member.copy
+    assert desktop.epoch == house.desktop.epoch + 1
+    assert (desktop.is_moving, desktop.is_in_maintenance, desktop.power) == (False, False, "on")
+    left = house.world(house.here).machine(old)
+    assert left is not None
+    assert left.power == "off", "two of it never run"
+    assert Event.objects.filter(kind="desktop.moved", desktop=desktop).count() == 1
+
+
+def test_what_is_written_until_the_stop_comes_along(house: House) -> None:
+    failover = house.at(house.move(), Step.STOPPING)
+    disks.write(house.world(house.here), house.desktop.machine_id, 900_000, b"the last letter")
+    house.end(failover)
+    desktop = Desktop.objects.get(pk=house.desktop.pk)
+    assert b"the last letter" in house.bytes_of(house.there, desktop.machine_id)
+
+
+def test_nothing_is_left_of_the_way_it_went(house: House) -> None:
+    old = house.desktop.machine_id
+    house.end(house.move())
+    while moving.work():
+        pass
+    assert disks.points(house.world(house.here), old) == []
+    assert disks.landings(house.world(house.there)) == []
+    assert not ReplicationPolicy.objects.get().choices.exists()
+
+
+def test_a_desktop_with_a_policy_is_moved_by_its_source_and_stays_in_the_policy(house: House) -> None:
+    policy = house.replicate()
+    house.end(house.move())
+    assert ReplicationPolicy.objects.get() == policy
+    replication.watch()
+    desktop = Desktop.objects.get(pk=house.desktop.pk)
+    source = policy.sources.get(is_chosen=True)
+    assert (source.hypervisor, source.platform_id) == (desktop.hypervisor, desktop.machine_id)
+
+
+def test_while_it_is_moved_nobody_uses_it_and_before_everybody_can(house: House) -> None:
+    failover = house.at(house.move(), Step.COPYING)
+    power.set_power(actor=house.plant.alice, desktop_id=house.desktop.pk, action="reboot")
+    house.plant.pump(house.here)
+    house.at(failover, Step.LAST_COPY)
+    for refused in (
+        lambda: power.set_power(actor=house.plant.alice, desktop_id=house.desktop.pk, action="on"),
+        lambda: brokering.release_desktop(actor=house.plant.alice, desktop_id=house.desktop.pk),
+        lambda: house.move(),
+    ):
+        with pytest.raises(Clash, match="being moved"):
+            refused()
+    house.end(failover)
+    power.set_power(actor=house.plant.alice, desktop_id=house.desktop.pk, action="reboot")
+
+
+def test_it_moves_back_the_same_way(house: House) -> None:
+    house.end(house.move())
+    disks.write(house.world(house.there), Desktop.objects.get(pk=house.desktop.pk).machine_id, 0, b"written there")
+    house.there = house.here
+    done = house.end(house.move())
+    assert done.state == "done"
+    desktop = Desktop.objects.get(pk=house.desktop.pk)
+    assert desktop.hypervisor.name == house.there
+    assert house.bytes_of(house.there, desktop.machine_id).startswith(b"written there")
+
+
+@pytest.mark.parametrize("step", [Step.COPYING, Step.LAST_COPY, Step.LANDING, Step.PROBING])
+def test_a_cancelled_move_leaves_everything_as_it_was(house: House, step: Step) -> None:
+    house.world(house.there).faults.set("silent")
+    before = house.bytes_of(house.here, house.desktop.machine_id)
+    failover = house.at(house.move(), step)
+    failovers.cancel(actor=house.plant.dana, failover_id=failover.pk)
+    over = house.end(failover)
+    assert over.state == "cancelled"
+    assert_as_before(house, before)
+
+
+def test_a_machine_that_shows_no_sign_of_life_is_taken_away_again(house: House) -> None:
+    before = house.bytes_of(house.here, house.desktop.machine_id)
+    house.world(house.there).faults.set("silent")
+    failover = house.at(house.move(), Step.PROBING)
+    Failover.objects.update(step_since=timezone.now() - timedelta(hours=1))
+    over = house.end(failover)
+    assert over.state == "failed"
+    assert "No sign of life" in over.error
+    assert_as_before(house, before)
+
+
+def test_a_full_storage_takes_the_move_back(house: House) -> None:
+    before = house.bytes_of(house.here, house.desktop.machine_id)
+    house.world(house.there).faults.set("storage_full")
+    over = house.end(house.move())
+    assert over.state == "failed"
+    assert "No room" in over.error
+    assert_as_before(house, before)
+
+
+def assert_as_before(house: House, before: bytes) -> None:
+    """Its user goes on where it was, and nothing of the attempt is left."""
+    while moving.work():
+        pass
+    desktop = Desktop.objects.get(pk=house.desktop.pk)
+    assert (desktop.hypervisor.name, desktop.machine_id) == (house.here, house.desktop.machine_id)
+    assert (desktop.is_moving, desktop.is_in_maintenance, desktop.epoch) == (False, False, house.desktop.epoch)
+    machine = house.world(house.here).machine(desktop.machine_id)
+    assert machine is not None
+    assert machine.power == "on"
+    assert house.bytes_of(house.here, desktop.machine_id) == before
+    assert disks.points(house.world(house.here), desktop.machine_id) == []
+    assert disks.landings(house.world(house.there)) == []
+    assert [m.name for m in house.world(house.there).machines() if m.name == desktop.name] == []
+
+
+def test_a_desktop_that_was_given_back_meanwhile_is_not_moved(house: House) -> None:
+    failover = house.at(house.move(), Step.COPYING)
+    brokering.release_desktop(actor=house.plant.alice, desktop_id=house.desktop.pk)
+    over = house.end(failover)
+    assert over.state == "failed"
+    assert "changed hands" in over.error
+
+
+def test_what_cannot_be_moved_is_refused_in_words(house: House) -> None:
+    with pytest.raises(Forbidden):
+        failovers.begin_move(
+            actor=house.plant.alice, desktop_id=house.desktop.pk, vault_id=house.vault.pk, target=house.target
+        )
+    here = house.plant.hypervisor(house.here)
+    target = Target(hypervisor_id=here.pk, storage_id=here.storages.get().pk)
+    with pytest.raises(Invalid) as refused:
+        failovers.begin_move(
+            actor=house.plant.dana, desktop_id=house.desktop.pk, vault_id=house.vault.pk, target=target
+        )
+    assert "there already" in refused.value.fields["hypervisor_id"]
+    house.pool.members.filter(hypervisor__name=house.there).delete()
+    with pytest.raises(Invalid) as refused:
+        house.move()
+    assert "does not build there" in refused.value.fields["hypervisor_id"]
+
+
+def test_each_step_survives_the_death_of_who_took_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever dies in the middle of a step has changed nothing: it is undone, and the next one takes the step."""
+
+    class Dies(BaseException):
+        pass
+
+    failover = house.move()
+    for step, act in list(failover_steps.ACTS.items()):
+
+        def die(row: Failover, act: Callable[[Failover], None] = act) -> None:
+            act(row)
+            raise Dies
+
+        monkeypatch.setitem(failover_steps.ACTS, step, die)
+        failover.refresh_from_db()
+        if failover.step == step:
+            with pytest.raises(Dies):
+                failover_steps.advance(failover.pk)
+        monkeypatch.setitem(failover_steps.ACTS, step, act)
+        if failover.state == "running":
+            house.until(failover, lambda row, before=step: row.step != before, f"{step} is passed")  # type: ignore[misc]
+    assert house.end(failover).state == "done"
+    assert Desktop.objects.filter(hypervisor__name=house.there, state="assigned").count() == 1
+    assert len([m for m in house.world(house.there).machines() if m.name == house.desktop.name]) == 1
+
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_test_proves_a_point_and_leaves_nothing(house: House) -> None:
+    house.replicate()
+    point = ReplicationRun.objects.get(kind="replicate").point
+    assert point is not None
+    before = len(house.world(house.there).machines())
+    failover = failovers.begin_test(actor=house.plant.dana, point_id=point.pk, target=house.target)
+    up = house.at(failover, Step.CLEANING)
+    assert house.bytes_of(house.there, up.machine_id) == house.bytes_of(house.here, house.desktop.machine_id)
+    done = house.end(up)
+    assert (done.state, done.error) == ("done", "")
+    assert len(house.world(house.there).machines()) == before
+    assert done.digest == hashlib.sha256(json.dumps(done.report, sort_keys=True).encode()).hexdigest()
+    assert [entry["step"] for entry in done.report] == ["waiting", "landing", "starting", "probing", "cleaning"]
+    desktop = Desktop.objects.get(pk=house.desktop.pk)
+    assert (desktop.hypervisor.name, desktop.power, desktop.is_moving) == (house.here, "on", False)
+
+
+def test_a_test_that_fails_says_so_and_leaves_nothing_either(house: House) -> None:
+    house.replicate()
+    point = ReplicationRun.objects.get(kind="replicate").point
+    assert point is not None
+    before = len(house.world(house.there).machines())
+    house.world(house.there).faults.set("silent")
+    failover = failovers.begin_test(actor=house.plant.dana, point_id=point.pk, target=house.target)
+    house.at(failover, Step.PROBING)
+    Failover.objects.update(step_since=timezone.now() - timedelta(hours=1))
+    over = house.end(failover)
+    assert over.state == "failed"
+    assert len(house.world(house.there).machines()) == before
+
+
+# --- emergencies ------------------------------------------------------------------------------------------------------
+
+
+def test_in_an_emergency_the_newest_point_is_brought_up_for_its_user(house: House) -> None:
+    house.replicate()
+    with pytest.raises(Clash, match="Move the desktop instead"):
+        house.emergency()
+    Hypervisor.objects.filter(name=house.here).update(status="down", retry_at=timezone.now() + timedelta(hours=1))
+    failover = house.emergency()
+    for _ in range(10):
+        failover_steps.advance(failover.pk)
+        while moving.work():
+            pass
+        house.plant.pump(house.there)
+        house.plant.look(house.there)
+    failover.refresh_from_db()
+    assert (failover.state, failover.error) == ("done", "")
+    desktop = Desktop.objects.get(pk=house.desktop.pk)
+    assert desktop.hypervisor.name == house.there
+    assert b"a letter of Alice's" in house.bytes_of(house.there, desktop.machine_id)
+    assert failover.answered_at is not None
+    assert failover.stopped_at is not None
+
+
+def test_without_a_point_there_is_no_emergency(house: House) -> None:
+    with pytest.raises(Clash, match="no recovery point"):
+        house.emergency(even_if_up=True)
+
+
+# --- pools ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_would_become_of_each_and_changes_nothing(house: House) -> None:
+    before = Operation.objects.count(), ReplicationRun.objects.count()
+    found = failovers.look_ahead(
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY
+    )
+    assert [(p.desktop, p.why_not) for p in found] == [(house.desktop, "It has no recovery point.")]
+    found = failovers.look_ahead(actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.MOVE)
+    assert [p.why_not for p in found] == [""]
+    house.replicate()
+    found = failovers.look_ahead(
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY
+    )
+    assert found[0].why_not == ""
+    assert found[0].loses_s is not None
+    assert not Failover.objects.exists()
+    assert before[0] == Operation.objects.count()
+
+
+def test_a_whole_pool_moves_a_few_at_a_time_in_order(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from broker.domain import failover as rules
+
+    monkeypatch.setattr(rules, "AT_ONCE", 1)
+    house.plant.ask(house.plant.bob)
+    on_here = Desktop.objects.filter(state="assigned", hypervisor__name=house.here)
+    names = sorted(on_here.values_list("name", flat=True))
+    group = failovers.begin_pool(
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.MOVE, vault_id=house.vault.pk
+    )
+    rows = list(Failover.objects.filter(group=group).order_by("place"))
+    assert [row.subject for row in rows] == names
+    for row in rows:
+        for later in rows[row.place :]:
+            later.refresh_from_db()
+            assert later.step == Step.WAITING
+        assert house.end(row).state == "done"
+    assert not Desktop.objects.filter(state="assigned", hypervisor__name=house.here).exists()
