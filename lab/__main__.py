@@ -51,7 +51,7 @@ def run(folder: Path, kinds: Sequence[str], *, seed: int, speed: float, over: th
         for platform in platforms:
             platform.start()
         _tell(folder / "lab.json", control, platforms)
-        saved = [-1] * len(platforms)
+        saved = [(-1, -1)] * len(platforms)
         while not over.wait(SAVE_EVERY_S):
             saved = [_saved(*each) for each in zip(sites, platforms, saved, strict=True)]
         for platform in platforms:
@@ -61,11 +61,12 @@ def run(folder: Path, kinds: Sequence[str], *, seed: int, speed: float, over: th
     (folder / "lab.json").unlink(missing_ok=True)
 
 
-def _saved(at: Site, platform: Platform, sequence: int) -> int:
-    """Saves a world that has changed since; its sequence now."""
-    if platform.world.sequence != sequence:
+def _saved(at: Site, platform: Platform, then: tuple[int, int]) -> tuple[int, int]:
+    """Saves a world of which machines or the bytes on disks have changed since; where both stand now."""
+    now = platform.world.sequence, platform.world.contents.sequence
+    if now != then:
         at.save(platform)
-    return platform.world.sequence
+    return now
 
 
 def _tell(path: Path, control: Control, platforms: Sequence[Platform]) -> None:

@@ -13,6 +13,7 @@ are refused, and changes must be `application/json`.
     POST   /worlds/NAME/certificate           {}: another certificate
     POST   /worlds/NAME/hosts/NAME            {"is_up": false}
     POST   /worlds/NAME/storages/NAME         {"is_full": true}
+    POST   /worlds/NAME/diary/MACHINE         {"seed": "x", "times": 60, "every_s": 1}: what its guest writes
     POST   /worlds/NAME/rights                {"hidden": ["folder"], "forbidden": ["verb"]}
 """
 
@@ -118,6 +119,7 @@ class Control(LabServer):
             ("POST", "certificate"): lambda: [server.change_certificate().sha256 for server in platform.servers],
             ("POST", "hosts"): lambda: _set_host(platform.world, "/".join(rest), bool(given["is_up"])),
             ("POST", "storages"): lambda: _set_storage(platform.world, "/".join(rest), bool(given["is_full"])),
+            ("POST", "diary"): lambda: _scribble(platform.world, "/".join(rest), **given),
             ("POST", "rights"): lambda: _set_rights(platform.world, given),
         }
         act = acts.get((method, what))
@@ -161,6 +163,10 @@ def _set_host(world: World, name: str, is_up: bool) -> None:
 
 def _set_storage(world: World, name: str, is_full: bool) -> None:
     (world.fill if is_full else world.drain)(_named(world.storages, name))
+
+
+def _scribble(world: World, name: str, *, seed: str, times: int, every_s: float = 1.0) -> None:
+    world.scribble(_named(world.machines, name), str(seed), times=int(times), every_s=float(every_s))
 
 
 def _set_rights(world: World, given: Mapping[str, Any]) -> None:

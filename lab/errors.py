@@ -49,3 +49,11 @@ class GuestSilent(WorldError):
 
 class TaskBroke(WorldError):
     """A task failed in mid-flight, as it was told to."""
+
+
+class Misfit(WorldError):
+    """No disk has such a size, or it does not reach that far."""
+
+
+class UnknownToken(WorldError):
+    """Of another history than the disk's: what has changed since cannot be told."""

@@ -48,12 +48,20 @@ class Network:
 class Disk:
     id: str
     storage: str
-    capacity_mib: int
+    capacity: int
+    """In bytes: whole sectors of 512."""
     used_mib: int
     parent: str | None = None
     """The disk of which this one holds only the differences."""
-    extents: dict[int, bytes] = field(default_factory=dict)
-    """What was written to it: offset in bytes -> data. Everything else is the parent's, or zero."""
+    layers: tuple[str, ...] = ()
+    """What it holds but does not write to any more, the lowest first (`lab.contents`); may be shared."""
+    top: str = ""
+    """Its own layer; empty: the one that bears the disk's id."""
+
+    @property
+    def capacity_mib(self) -> int:
+        """Rounded up."""
+        return -(-self.capacity // 2**20)
 
 
 @dataclass(slots=True)

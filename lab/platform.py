@@ -71,7 +71,7 @@ class Site:
 
     def world(self) -> World:
         """As it was when it was last saved; else empty."""
-        world = World(self.name, self.seed, self.clock, guest_network=self.guest_network)
+        world = World(self.name, self.seed, self.clock, folder=self.folder / "disks", guest_network=self.guest_network)
         state.load(world, self.folder / "world.json")
         return world
 

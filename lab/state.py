@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from lab.nouns import Disk, Guest, Host, Machine, Network, Nic, Power, Snapshot, Storage
-from lab.world import World
+from lab.world import MIB, World
 
 
 def save(world: World, path: Path) -> None:
-    """Whole or not at all."""
-    with world:
-        text = json.dumps(dump(world))
+    """Whole or not at all. What is on the disks lies in the world's folder already: only where is saved here."""
     fresh = path.with_suffix(".new")
-    fresh.write_text(text)
-    os.replace(fresh, path)
+    with world:
+        fresh.write_text(json.dumps(dump(world)))
+        os.replace(fresh, path)
+        world.contents.saved(world.disks)
 
 
 def load(world: World, path: Path) -> bool:
@@ -32,9 +32,6 @@ def load(world: World, path: Path) -> bool:
 
 
 def dump(world: World) -> dict[str, Any]:
-    disks = [asdict(disk) for disk in world.disks.values()]
-    for disk in disks:
-        disk["extents"] = [[at, base64.b64encode(data).decode()] for at, data in disk["extents"].items()]
     return {
         "now_s": world.now,
         "sequence": world.sequence,
@@ -42,7 +39,8 @@ def dump(world: World) -> dict[str, Any]:
         "hosts": [asdict(host) for host in world.hosts.values()],
         "storages": [asdict(storage) for storage in world.storages.values()],
         "networks": [asdict(network) for network in world.networks.values()],
-        "disks": disks,
+        "disks": [asdict(disk) for disk in world.disks.values()],
+        "contents": world.contents.dump(),
         "machines": [asdict(machine) for machine in world.machines.values()],
         "hidden": sorted(world.hidden),
         "forbidden": sorted(world.forbidden),
@@ -57,9 +55,9 @@ def restore(world: World, data: dict[str, Any]) -> None:
     world.hosts = {it["id"]: Host(**it) for it in data["hosts"]}
     world.storages = {it["id"]: Storage(**it) for it in data["storages"]}
     world.networks = {it["id"]: Network(**it) for it in data["networks"]}
+    world.contents.restore(data.get("contents", {"layers": [], "histories": []}))
     for it in data["disks"]:
-        extents = {int(at): base64.b64decode(text) for at, text in it.pop("extents")}
-        world.disks[it["id"]] = Disk(**it, extents=extents)
+        _restore_disk(world, it)
     for it in data["machines"]:
         world.machines[it["id"]] = machine = _machine(it)
         world.touch_id(machine.id)
@@ -67,6 +65,16 @@ def restore(world: World, data: dict[str, Any]) -> None:
             world.settle_guest(machine)
     world.number_from(max((machine.number for machine in world.machines.values()), default=0) + 1)
     world.hidden, world.forbidden = set(data["hidden"]), set(data["forbidden"])
+
+
+def _restore_disk(world: World, it: dict[str, Any]) -> None:
+    """Worlds that were saved before disks had files bear sizes in MiB, and bytes in their midst."""
+    extents = it.pop("extents", ())
+    if "capacity_mib" in it:
+        it["capacity"] = it.pop("capacity_mib") * MIB
+    disk = world.disks[it["id"]] = Disk(**it | {"layers": tuple(it.get("layers", ()))})
+    for at, text in extents:
+        world.contents.write(disk, int(at), base64.b64decode(text))
 
 
 def _machine(it: dict[str, Any]) -> Machine:

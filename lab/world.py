@@ -1,7 +1,8 @@
 """A world of hosts, storage, networks, machines and their guests, in virtual time. It knows no maker.
 
 Time passes lazily: `with world:` takes the world's lock and first carries out whatever has come due (guests that have
-booted, tasks that have ended), so thousands of machines cost nothing while nobody looks. All methods want that lock.
+booted, tasks that have ended), so thousands of machines cost nothing while nobody looks. All methods want that lock,
+except `read`, which takes it for a moment only.
 The same seed gives the same ids, names, addresses and boot times.
 """
 
@@ -13,14 +14,17 @@ import threading
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from lab.clock import Clock
+from lab.contents import GRAIN, Area, Contents, Token, image_layer, seeded_layer
 from lab.errors import (
     GuestSilent,
     HostDown,
     InUse,
+    Misfit,
     NoSuch,
     OutOfMemory,
     OutOfStorage,
@@ -32,12 +36,17 @@ from lab.nouns import Disk, Guest, Host, Machine, Network, Nic, Power, Snapshot,
 
 LINKED_DISK_MIB = 64
 """What a fresh linked clone takes of its storage."""
+MIB = 1024 * 1024
+SECTOR = 512
 SHUTDOWN_S = 3.0
 """How long a guest takes to go down when asked."""
 
 
 class World:
-    """One platform's things. `guest_network` is a part of 127.64.0.0/10 that no other world uses."""
+    """One platform's things. `guest_network` is a part of 127.64.0.0/10 that no other world uses.
+
+    What is on the disks lies in `folder`; without one, in a temporary folder that goes with the world.
+    """
 
     def __init__(
         self,
@@ -45,6 +54,7 @@ class World:
         seed: int = 1,
         clock: Clock | None = None,
         *,
+        folder: Path | None = None,
         guest_network: str = "127.64.0.0/16",
         boot_s: tuple[float, float] = (8.0, 20.0),
     ) -> None:
@@ -59,6 +69,7 @@ class World:
         self.networks: dict[str, Network] = {}
         self.machines: dict[str, Machine] = {}
         self.disks: dict[str, Disk] = {}
+        self.contents = Contents(folder)
         self.tasks: dict[str, Task] = {}
         self.task_s: dict[str, float] = {}
         """Kind of task -> how long it takes here, whatever its platform thinks."""
@@ -135,8 +146,9 @@ class World:
     def add_template(
         self, name: str, *, vcpus: int = 2, memory_mib: int = 2_048, disk_mib: int = 20_480, folder: str = ""
     ) -> Machine:
-        """A golden image: a machine that is off, on the first storage and network."""
+        """A golden image: a machine that is off, on the first storage and network. Its disk holds something."""
         machine = self.create(name, vcpus=vcpus, memory_mib=memory_mib, disks_mib=(disk_mib,), folder=folder)
+        self.seed_disk(machine.disks[0])
         machine.is_template = True
         return machine
 
@@ -160,15 +172,22 @@ class World:
         vcpus: int = 1,
         memory_mib: int = 1_024,
         disks_mib: tuple[int, ...] = (),
+        disks: tuple[str, ...] = (),
         host: str | None = None,
         storage: str | None = None,
         networks: tuple[str, ...] | None = None,
         folder: str = "",
         id: str = "",
     ) -> Machine:
-        """A new machine with empty disks, off. `networks` None: one NIC on the first network."""
+        """A new machine, off, with these disks and behind them empty ones. `networks` None: one NIC on the first.
+
+        Raises `InUse`, `NoSuch` for a disk that it cannot have, `OutOfStorage`.
+        """
         storage = storage or next(iter(self.storages))
         machine = self._new(name, host, vcpus, memory_mib, folder, id)
+        for disk_id in disks:
+            self._require_loose(disk_id)
+        machine.disks = list(disks)
         for size in disks_mib:
             disk = self.new_disk(storage, size, used_mib=max(1, size // 10))
             machine.disks.append(disk.id)
@@ -221,7 +240,7 @@ class World:
                 if disk.parent in own and disk.id not in own:
                     raise InUse(f"a disk hangs from {machine.name}")
             for disk_id in own:
-                self.disks.pop(disk_id, None)
+                self.erase_disk(disk_id)
         self._by_address.pop(machine.guest.address, None)
         del self.machines[id]
         self.touch_id(id)
@@ -251,48 +270,93 @@ class World:
 
     # --- disks --------------------------------------------------------------------------------------------------------
 
-    def new_disk(self, storage: str, capacity_mib: int, *, used_mib: int = 1, parent: str | None = None) -> Disk:
-        """Raises `OutOfStorage`, `NoSuch`."""
+    def new_disk(
+        self,
+        storage: str,
+        capacity_mib: int = 0,
+        *,
+        capacity: int | None = None,
+        used_mib: int = 1,
+        parent: str | None = None,
+    ) -> Disk:
+        """An empty disk of so many MiB, or of exactly so many bytes. Raises `OutOfStorage`, `NoSuch`, `Misfit`."""
+        size = capacity_mib * MIB if capacity is None else capacity
+        if size <= 0 or size % SECTOR:
+            raise Misfit(f"a disk of {size} bytes: it must be whole sectors of {SECTOR}")
         if storage not in self.storages:
             raise NoSuch(f"storage {storage}")
         if used_mib > self.free_mib(storage):
             raise OutOfStorage(self.storages[storage].name)
-        disk = Disk(self.new_id(), storage, capacity_mib, used_mib, parent)
+        disk = Disk(self.new_id(), storage, size, used_mib, parent)
         self.disks[disk.id] = disk
         return disk
 
-    def copy_disk(self, source: str, *, linked: bool, storage: str | None = None) -> Disk:
-        """A disk that hangs from the source (which must not be written any more), or a full copy."""
+    def copy_disk(self, source: str, *, linked: bool, storage: str | None = None, used_mib: int | None = None) -> Disk:
+        """A disk that hangs from the source (which must not be written any more), or a full copy.
+
+        Neither copies a byte: both go on from what the source holds now. A copy takes as much room as all that is in
+        the source, unless it is said to take less.
+        """
         original = self.disks[source]
-        target = storage or original.storage
-        if linked:
-            return self.new_disk(target, original.capacity_mib, used_mib=LINKED_DISK_MIB, parent=source)
-        used = sum(self.disks[part].used_mib for part in (source, *self._chain(source)))
-        disk = self.new_disk(target, original.capacity_mib, used_mib=used)
-        for part in reversed((source, *self._chain(source))):
-            disk.extents |= self.disks[part].extents
+        used = LINKED_DISK_MIB if linked else used_mib
+        if used is None:
+            used = sum(self.disks[part].used_mib for part in (source, *self._chain(source)))
+        disk = self.new_disk(
+            storage or original.storage, capacity=original.capacity, used_mib=used, parent=source if linked else None
+        )
+        self.contents.share(original, disk)
         return disk
+
+    def resize_disk(self, id: str, capacity: int) -> None:
+        """To so many bytes; what is new is zero. Raises `NoSuch`, `Misfit` for a smaller size or a broken sector."""
+        disk = self._within(id, 0, 0)
+        if capacity < disk.capacity or capacity % SECTOR:
+            raise Misfit(f"disk {id} of {disk.capacity} bytes cannot have {capacity}")
+        disk.capacity = capacity
+
+    def attach_disk(self, machine: str, disk: str) -> None:
+        """As its last. Raises `NoSuch`, `InUse` if another machine or a snapshot has it, or a disk hangs from it."""
+        self._require_loose(disk)
+        found = self.machine(machine)
+        found.disks.append(disk)
+        self.touch(found)
+
+    def detach_disk(self, machine: str, disk: str) -> None:
+        """It stays, and is nobody's. Raises `NoSuch`."""
+        found = self.machine(machine)
+        if disk not in found.disks:
+            raise NoSuch(f"disk {disk} of {found.name}")
+        found.disks.remove(disk)
+        self.touch(found)
 
     def drop_disk(self, id: str) -> None:
         """Raises `InUse` if another disk hangs from it."""
         if any(disk.parent == id for disk in self.disks.values()):
             raise InUse(f"a disk hangs from {id}")
-        self.disks.pop(id, None)
+        self.erase_disk(id)
+
+    def erase_disk(self, id: str) -> None:
+        """Whatever hangs from it; that keeps its bytes. Does nothing if there is none."""
+        if disk := self.disks.pop(id, None):
+            self.contents.drop(disk, self.disks)
 
     def free_mib(self, storage: str) -> int:
         there = self.storages[storage]
         used = sum(disk.used_mib for disk in self.disks.values() if disk.storage == storage)
         return max(0, there.capacity_mib - there.ballast_mib - used)
 
-    def write(self, disk: str, offset: int, data: bytes) -> None:
-        """What a guest wrote."""
-        self.disks[disk].extents[offset] = data
+    def _require_loose(self, disk: str) -> None:
+        if disk not in self.disks:
+            raise NoSuch(f"disk {disk}")
+        held = (part for it in self.machines.values() for point in it.snapshots.values() for part in point.disks)
+        if any(disk in it.disks for it in self.machines.values()) or disk in held or any(self._children(disk)):
+            raise InUse(f"something has or hangs from disk {disk}")
 
     def _chain(self, disk: str) -> Iterator[str]:
-        parent = self.disks[disk].parent if disk in self.disks else None
-        while parent:
-            yield parent
-            parent = self.disks[parent].parent
+        at = self.disks.get(disk)
+        while at and at.parent and (above := self.disks.get(at.parent)):
+            yield above.id
+            at = above
 
     def _is_ours(self, disk: str, machine: Machine) -> bool:
         """Whether a parent disk belongs to this machine alone: nobody else has it as a disk or a snapshot of it."""
@@ -317,6 +381,105 @@ class World:
                 raise NoSuch(f"storage {target}")
             if size > self.free_mib(target):
                 raise OutOfStorage(self.storages[target].name)
+
+    # --- what is on the disks -----------------------------------------------------------------------------------------
+
+    def read(self, disk: str, offset: int, length: int) -> bytes:
+        """Those bytes as they are now. May be called without the lock, which it does not hold while it reads.
+
+        Raises `NoSuch` (also if the disk goes meanwhile), `Misfit`.
+        """
+        with self:
+            reading = self.contents.reading(self._within(disk, offset, length), offset, length)
+        with reading:
+            data = reading.read()
+        with self:
+            self._within(disk, offset, length)
+        return data
+
+    def write(self, disk: str, offset: int, data: bytes) -> None:
+        """What a guest or an import wrote. Raises `NoSuch`, `Misfit`, `OutOfStorage`: nothing of it is written then.
+
+        The disk takes more room once it holds more than it was reckoned with.
+        """
+        there = self._within(disk, offset, len(data))
+        held, missing = self.contents.missing(there, offset, len(data))
+        wanted_mib = -(-(held + missing) * GRAIN // MIB)
+        if missing and wanted_mib > there.used_mib:
+            if wanted_mib - there.used_mib > self.free_mib(there.storage):
+                raise OutOfStorage(self.storages[there.storage].name)
+            there.used_mib = wanted_mib
+        self.contents.write(there, offset, data)
+
+    def zero(self, disk: str, offset: int, length: int) -> None:
+        """From now on that is zero, which takes no room. Raises `NoSuch`, `Misfit`."""
+        self.contents.zero(self._within(disk, offset, length), offset, length)
+
+    def fill_disk(self, disk: str, image: Path) -> None:
+        """From now on it holds what that raw image holds, and zeros behind it; nothing is copied.
+
+        The image must stay as it is. Raises `NoSuch`, `Misfit` if it is larger than the disk.
+        """
+        there = self._within(disk, 0, 0)
+        layer, size = image_layer(image)
+        self._within(disk, 0, size)
+        self.contents.show(there, layer)
+
+    def seed_disk(self, disk: str) -> None:
+        """From now on it holds a few MiB that look like something: the same for disks of the same id and size."""
+        there = self._within(disk, 0, 0)
+        self.contents.show(there, seeded_layer(f"{self.name} {disk}", there.capacity))
+
+    def allocated(self, disk: str, since: str | None = None) -> list[Area]:
+        """Where it is not known to be zero; with another disk, where it is not known to hold the same as that one.
+
+        Whole grains of 64 KiB, in their order; none touches the next. Raises `NoSuch`.
+        """
+        there = self._within(disk, 0, 0)
+        return self.contents.differing(there, self._within(since, 0, 0)) if since else self.contents.allocated(there)
+
+    def change_token(self, disk: str) -> Token:
+        """This moment in the disk's history. Snapshots pass the history on to the disk that the machine goes on with;
+        copies and disks that were reverted to begin another one. Raises `NoSuch`.
+        """
+        return self.contents.token(self._within(disk, 0, 0))
+
+    def changed(self, disk: str, since: Token) -> list[Area]:
+        """Where it was written after that moment: whole grains, in their order. Raises `NoSuch`, `UnknownToken`."""
+        return self.contents.changed(self._within(disk, 0, 0), since)
+
+    def forget_changes(self, disk: str) -> None:
+        """All its tokens are unknown from now on."""
+        self.contents.forget(self._within(disk, 0, 0).id)
+
+    def scribble(self, machine: str, seed: str, *, times: int, every_s: float = 1.0, disk: int = 0) -> None:
+        """Have the guest write 1 to 4 KiB somewhere on a disk every so often, as long as it is up then.
+
+        The same seed writes the same on disks of the same size.
+        """
+        self._scribble(machine, random.Random(seed), times, self.now, every_s, disk)
+
+    def _scribble(self, machine: str, chance: random.Random, times: int, now: float, every_s: float, disk: int) -> None:
+        if times <= 0 or machine not in self.machines:
+            return
+
+        def write() -> None:
+            data, place = chance.randbytes(chance.randrange(1, 9) * SECTOR), chance.random()
+            there = self.machines.get(machine)
+            if there and there.guest.is_up and disk < len(there.disks):
+                sectors = self.disks[there.disks[disk]].capacity // SECTOR - len(data) // SECTOR
+                self.write(there.disks[disk], int(place * sectors) * SECTOR, data)
+            self._scribble(machine, chance, times - 1, now + every_s, every_s, disk)
+
+        heapq.heappush(self._due, (now + every_s, next(self._order), write))
+
+    def _within(self, disk: str, offset: int, length: int) -> Disk:
+        there = self.disks.get(disk)
+        if there is None:
+            raise NoSuch(f"disk {disk}")
+        if offset < 0 or length < 0 or offset + length > there.capacity:
+            raise Misfit(f"disk {disk} has {there.capacity} bytes, not {length} at {offset}")
+        return there
 
     # --- networks -----------------------------------------------------------------------------------------------------
 
@@ -466,6 +629,8 @@ class World:
             Power.OFF, description,
         )  # fmt: skip
         machine.disks = [self.copy_disk(disk, linked=True).id for disk in point.disks]
+        for before, after in zip(point.disks, machine.disks, strict=True):
+            self.contents.hand_on(before, after)
         machine.snapshots[point.id] = point
         machine.snapshot = point.id
         self.touch(machine)
@@ -481,7 +646,7 @@ class World:
         machine.disks = [self.copy_disk(disk, linked=True).id for disk in point.disks]
         for disk in old:
             if not any(self._children(disk)):
-                self.disks.pop(disk, None)
+                self.erase_disk(disk)
         machine.vcpus, machine.memory_mib, machine.snapshot = point.vcpus, point.memory_mib, point.id
         if machine.power is not Power.OFF:
             self._off(machine)
@@ -508,13 +673,12 @@ class World:
         self.touch(machine)
 
     def _merge(self, disk: str) -> None:
-        """What the disk holds goes into those that hang from it."""
+        """What the disk takes goes to those that hang from it; what it holds they share anyway."""
         gone = self.disks[disk]
         for child in list(self._children(disk)):
-            child.extents = gone.extents | child.extents
             child.used_mib += gone.used_mib
             child.parent = gone.parent
-        del self.disks[disk]
+        self.erase_disk(disk)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 

@@ -451,7 +451,7 @@ class EsxiServer(LabServer):
         if parent:
             disk = self.world.copy_disk(parent, linked=True, storage=store)
         else:
-            disk = self.world.new_disk(store, change.device.capacityInKB // 1024)
+            disk = self.world.new_disk(store, capacity=change.device.capacityInKB * 1024)
         self.things.files[disk.id] = backing.fileName
         return disk.id
 
@@ -590,7 +590,7 @@ class EsxiServer(LabServer):
             if name not in self.things.folders and not disks:
                 raise vim.fault.FileNotFound(file=name)
             for disk in disks:
-                self.world.disks.pop(disk, None)
+                self.world.erase_disk(disk)
                 self.things.files.pop(disk, None)
             self.things.folders.discard(name)
 

@@ -317,7 +317,7 @@ class Things:
             found.append(
                 vim.vm.device.VirtualDisk(
                     key=DISK + index, controllerKey=CONTROLLER, unitNumber=index,
-                    capacityInKB=long(self.world.disks[disk].capacity_mib * 1024), backing=self._backing(disk),
+                    capacityInKB=long(self.world.disks[disk].capacity // 1024), backing=self._backing(disk),
                 )
             )  # fmt: skip
         for index, nic in enumerate(machine.nics):

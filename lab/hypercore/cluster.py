@@ -29,6 +29,7 @@ from lab.hypercore.devices import (
     Iso,
     Point,
     copy_bytes,
+    disk_size,
     extra_of,
     free_slot,
     sync_disks,
@@ -418,7 +419,7 @@ class Cluster:
         )  # fmt: skip
         if kind in DISKS + SINGLES:
             storage = next(iter(self.world.storages))
-            device.disk = self.world.new_disk(storage, max(1, capacity // MIB)).id
+            device.disk = self.world.new_disk(storage, capacity=disk_size(capacity)).id
         return device
 
     def _require_place(self, machine: Machine, wanted: Body) -> None:
@@ -498,6 +499,8 @@ class Cluster:
             device.path = str(body.get("path", device.path))
             device.slot = int(body.get("slot", device.slot))
             device.capacity = int(body.get("capacity", device.capacity))
+            if device.disk and disk_size(device.capacity) > self.world.disks[device.disk].capacity:
+                self.world.resize_disk(device.disk, disk_size(device.capacity))
 
         return self.begin("UpdateDisk", "Update block device of VM %@", [machine.name], act, on=machine)
 
@@ -617,7 +620,7 @@ class Cluster:
     def _drop_point(self, point: Point) -> None:
         for device in point.devices:
             if device.disk:
-                self.world.disks.pop(device.disk, None)
+                self.world.erase_disk(device.disk)
         self.points.pop(point.uuid, None)
 
     # --- ISO images ---------------------------------------------------------------------------------------------------
@@ -683,6 +686,7 @@ class Cluster:
         """A machine that is off; from 9.7 on also marked as not runnable."""
         network = self._network(vlan)
         machine = self.world.create(name, vcpus=2, memory_mib=memory_mib, disks_mib=(disk_mib,), networks=(network,))
+        self.world.seed_disk(machine.disks[0])
         machine.is_template = self.has_labels
         extra_of(self.world, machine)
         return machine

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.nouns import Machine
-from lab.world import World
+from lab.world import SECTOR, World
 
 MIB = 1024 * 1024
 DISKS = ("VIRTIO_DISK", "IDE_DISK", "SCSI_DISK")
@@ -98,7 +98,7 @@ def extra_of(world: World, machine: Machine) -> Extra:
         return found
     extra = Extra(boots_s=machine.guest.boots_s)
     for slot, disk in enumerate(machine.disks):
-        capacity = world.disks[disk].capacity_mib * MIB
+        capacity = world.disks[disk].capacity
         extra.devices.append(Device(world.new_id(), "VIRTIO_DISK", capacity, slot=slot, disk=disk))
     extra.boot = [device.uuid for device in extra.devices[:1]]
     machine.marks["hypercore"] = extra
@@ -110,9 +110,12 @@ def copy_bytes(world: World, device: Device) -> str:
     if not device.disk:
         return ""
     original = world.disks[device.disk]
-    copy = world.new_disk(original.storage, original.capacity_mib, used_mib=min(COPY_MIB, original.capacity_mib))
-    copy.extents = dict(original.extents)
-    return copy.id
+    return world.copy_disk(original.id, linked=False, used_mib=min(COPY_MIB, original.capacity_mib)).id
+
+
+def disk_size(capacity: int) -> int:
+    """What the world's disk has for a device of so many bytes: whole sectors, and never nothing."""
+    return max(MIB, -(-capacity // SECTOR) * SECTOR)
 
 
 def free_slot(devices: list[Device], kind: str) -> int:

@@ -109,7 +109,7 @@ def disk(one: Disk, index: int) -> Json:
         "backingInfo": {
             "$objectType": "vmm.v4.ahv.config.VmDisk",
             "diskExtId": one.id,
-            "diskSizeBytes": one.capacity_mib * MIB,
+            "diskSizeBytes": one.capacity,
             "storageContainer": {"extId": one.storage},
         },
     }

@@ -90,6 +90,18 @@ def test_it_kills_hosts_fills_storages_and_takes_rights(control: httpx.Client, p
     assert control.post("/worlds/north/hosts/none", json={"is_up": True}).status_code == 404
 
 
+def test_it_has_a_guest_write_to_its_disk(control: httpx.Client, platform: Platform) -> None:
+    with platform.world as world:
+        desk = world.create("desk", disks_mib=(1,))
+        world.power_on(desk.id)
+    world.clock.advance(60)
+    assert control.post("/worlds/north/diary/desk", json={"seed": "x", "times": 3}).status_code == 200
+    world.clock.advance(60)
+    with world:
+        assert world.allocated(desk.disks[0])
+    assert control.post("/worlds/north/diary/nobody", json={"seed": "x", "times": 3}).status_code == 404
+
+
 def test_it_is_not_for_web_pages(control: httpx.Client, platform: Platform) -> None:
     evil = {"Origin": "https://evil.example"}
     assert control.post("/worlds/north/endpoint", json={"is_up": False}, headers=evil).status_code == 403

@@ -10,8 +10,8 @@ from lab.nouns import Power
 from lab.world import World
 
 
-def furnished() -> World:
-    world = World("kept", clock=Clock(speed=0))
+def furnished(folder: Path) -> World:
+    world = World("kept", clock=Clock(speed=0), folder=folder)
     with world:
         world.add_host("one")
         world.add_storage("disks")
@@ -21,7 +21,7 @@ def furnished() -> World:
 
 
 def test_what_stood_stands_again(tmp_path: Path) -> None:
-    world = furnished()
+    world = furnished(tmp_path / "disks")
     with world:
         golden = next(iter(world.machines))
         desk, booting = (world.clone(golden, name=name) for name in ("desk", "booting"))
@@ -35,7 +35,7 @@ def test_what_stood_stands_again(tmp_path: Path) -> None:
         world.power_on(booting.id)
     state.save(world, tmp_path / "world.json")
 
-    again = World("kept", clock=Clock(speed=0))
+    again = World("kept", clock=Clock(speed=0), folder=tmp_path / "disks")
     assert state.load(again, tmp_path / "world.json")
     with again:
         assert again.machines.keys() == world.machines.keys()
