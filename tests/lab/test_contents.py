@@ -55,8 +55,9 @@ def grains(areas: list[Area]) -> set[int]:
 
 
 def apart(one: bytes | bytearray, other: bytes | bytearray) -> set[int]:
-    """Grains in which they differ."""
-    return {at // GRAIN for at in range(0, SIZE, GRAIN) if one[at : at + GRAIN] != other[at : at + GRAIN]}
+    """Grains in which they differ: told in a moment, where pytest would compare two long strings for minutes."""
+    size = max(len(one), len(other))
+    return {at // GRAIN for at in range(0, size, GRAIN) if one[at : at + GRAIN] != other[at : at + GRAIN]}
 
 
 @dataclass
@@ -199,7 +200,8 @@ class Disks(RuleBasedStateMachine):
         self.load()
         for disk in self.world.disks:
             found = whole(self.world, disk)
-            assert found in (self.model[disk], self.first.get(disk, self.model[disk]))
+            then = self.first.get(disk, self.model[disk])
+            assert not (apart(found, self.model[disk]) and apart(found, then))
             self.model[disk] = bytearray(found)
         for moment in self.moments:
             moment.written.clear()
@@ -212,7 +214,7 @@ class Disks(RuleBasedStateMachine):
     @rule()
     def look(self) -> None:
         for disk in self.world.disks:
-            assert whole(self.world, disk) == self.model[disk]
+            assert apart(whole(self.world, disk), self.model[disk]) == set()
 
     @rule()
     def compare(self) -> None:
@@ -314,7 +316,7 @@ def test_what_was_merged_outlives_a_crash_whatever_was_written_since(tmp_path: P
         world.delete_snapshot(desk.id, point.id)
         state.save(world, tmp_path / "world.json")
         expected = b"".join(letter * GRAIN for letter in (b"a", b"b", b"\0", b"c")) + bytes(4 * GRAIN)
-        assert whole(world, disk) == expected
+        assert apart(whole(world, disk), expected) == set()
         assert len(files(tmp_path / "disks")) == 1
         world.write(disk, 5 * GRAIN, b"d")
         expected = expected[: 5 * GRAIN] + b"d" + expected[5 * GRAIN + 1 :]
@@ -322,7 +324,7 @@ def test_what_was_merged_outlives_a_crash_whatever_was_written_since(tmp_path: P
         world = World("test", clock=Clock(speed=0), folder=tmp_path / "disks")
         state.load(world, tmp_path / "world.json")
         with world:
-            assert whole(world, disk) == expected
+            assert apart(whole(world, disk), expected) == set()
             world.write(disk, 6 * GRAIN, new)
             expected = expected[: 6 * GRAIN] + new + expected[6 * GRAIN + 1 :]
 
