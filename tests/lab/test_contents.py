@@ -352,6 +352,12 @@ def test_zeros_hide_what_is_below_and_take_no_room(tmp_path: Path) -> None:
         assert len(files(tmp_path)) == 1
         assert world.read(desk.disks[0], MIB, MIB) == bytes(MIB)
         assert world.allocated(desk.disks[0]) == []
+        bare = machine_with(world, 4 * MIB).disks[0]
+        world.write(bare, 0, b"a" * MIB)
+        world.zero(bare, 0, MIB)
+        world.write(bare, 5, b"b")
+        assert world.read(bare, 4, 3) == b"\0b\0"
+        assert files(tmp_path)[f"{bare}.raw"] == GRAIN
 
 
 def test_a_golden_image_holds_the_same_bytes_in_every_run_and_no_file() -> None:
@@ -451,6 +457,11 @@ def test_a_machine_is_made_of_disks_that_nobody_has() -> None:
                 world.create("other", disks=(taken,))
             with pytest.raises(InUse):
                 world.attach_disk(desk.id, taken)
+        for disk in list(desk.disks):
+            world.detach_disk(desk.id, disk)
+            world.drop_disk(disk)
+        with pytest.raises(InUse):
+            world.create("other", disks=point.disks[:1])
         with pytest.raises(NoSuch):
             world.attach_disk(desk.id, "nothing")
         world.attach_disk(desk.id, child)
@@ -580,6 +591,28 @@ def test_a_guest_scribbles_the_same_in_every_run_while_it_is_up() -> None:
     assert 1 <= changed <= 20
 
 
+def test_a_crash_brings_back_what_went_after_the_saving_and_forgets_what_was_forgotten(tmp_path: Path) -> None:
+    world = furnished(tmp_path / "disks")
+    with world:
+        gone, stays = machine_with(world, MIB, "gone"), machine_with(world, MIB, "stays")
+        for it in (gone, stays):
+            world.write(it.disks[0], 0, b"saved")
+        token = world.change_token(stays.disks[0])
+        state.save(world, tmp_path / "world.json")
+        world.delete(gone.id)
+        world.forget_changes(stays.disks[0])
+        world.write(stays.disks[0], 0, b"after")
+    (tmp_path / "disks" / "stray.raw").write_bytes(b"written, but not yet in the log")
+    world = World("test", clock=Clock(speed=0), folder=tmp_path / "disks")
+    state.load(world, tmp_path / "world.json")
+    with world:
+        assert world.read(gone.disks[0], 0, 5) == b"saved"
+        assert world.read(stays.disks[0], 0, 5) == b"after"
+        with pytest.raises(UnknownToken):
+            world.changed(stays.disks[0], token)
+    assert len(files(tmp_path / "disks")) == 2
+
+
 DIES = """
 import os, signal, sys
 from pathlib import Path
@@ -627,6 +660,11 @@ def test_what_was_written_outlives_a_process_that_is_killed(tmp_path: Path) -> N
         with pytest.raises(UnknownToken):
             world.changed(disk, Token.of(changed))
         assert world.changed(quiet, Token.of(unchanged)) == []
+        world.write(quiet, 3 * MIB, b"and again")
+    world = World("esxi", clock=Clock(speed=0), folder=tmp_path / "esxi" / "disks")
+    state.load(world, tmp_path / "esxi" / "world.json")
+    with world:
+        assert world.read(quiet, 3 * MIB, 9) == b"and again"
         state.save(world, tmp_path / "esxi" / "world.json")
         assert len(files(tmp_path / "esxi" / "disks")) == 4, "what was lost has left nothing"
 
