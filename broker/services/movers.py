@@ -214,16 +214,22 @@ def bookmarks(run: ReplicationRun) -> list[Bookmark]:
     return [Bookmark(data) for data in rows.values_list("bookmark", flat=True) if data is not None]
 
 
-def owe(run: ReplicationRun) -> None:
-    """Another run takes away what it began, as soon as the platform answers."""
+def owe(run: ReplicationRun, not_before: datetime | None = None) -> ReplicationRun:
+    """Another run takes away what it began, as soon as the platform answers. The run itself must have ended."""
     kinds = ReplicationRun.Kind
     wish = {} if run.kind == kinds.REPLICATE else {"clear": str(run.pk)}
     debt = ReplicationRun(
         kind=kinds.RELEASE, hypervisor=run.hypervisor, platform_id=run.platform_id, subject=run.subject, wish=wish,
-        rank=RANK_RELEASE,
+        rank=RANK_RELEASE, not_before=not_before,
     )  # fmt: skip
     # One that waits already does the same, and a new run of the machine begins with it.
     ReplicationRun.objects.bulk_create([debt], ignore_conflicts=True)
+    return debt
+
+
+def paid(debt: ReplicationRun) -> None:
+    """Whoever owed it has done it himself."""
+    ReplicationRun.objects.filter(pk=debt.pk, state=STATES.QUEUED).delete()
 
 
 def failed(hold: Hold, words: str, *, retry: bool, for_ever: bool = False) -> None:

@@ -155,13 +155,13 @@ def _replicate(hold: Hold) -> None:
             )
         done = _earlier(hold, vault)
         if done is not None:
-            _enter(hold, source, done, bookmark=None, consistency="crash")
+            debt = _enter(hold, source, done, bookmark=None, consistency="crash")
         elif hold.is_to_end:
             connector.release(_machine(run), movers.bookmarks(run), _by())
             raise Cancelled("It was cancelled.")
         else:
-            _copy_out(hold, source, vault, connector)
-        _clean_up(hold, vault, connector)
+            debt = _copy_out(hold, source, vault, connector)
+        _clean_up(hold, vault, connector, debt)
 
 
 def _earlier(hold: Hold, vault: Opened) -> Stored | None:
@@ -169,15 +169,15 @@ def _earlier(hold: Hold, vault: Opened) -> Stored | None:
     finds out when it commits."""
     for attempt in range(1, hold.attempt):
         key = hold.key(attempt)
-        with suppress(NotFound):
-            return vault.point(key)
+        # First ended, then looked for: from then on it can commit no more. One that has committed and died before it
+        # was unregistered is unregistered by this.
         vault.end_run(key)
-        with suppress(NotFound):  # committed between the two
+        with suppress(NotFound):
             return vault.point(key)
     return None
 
 
-def _copy_out(hold: Hold, source: ReplicationSource, vault: Opened, connector: Replicates) -> None:
+def _copy_out(hold: Hold, source: ReplicationSource, vault: Opened, connector: Replicates) -> ReplicationRun:
     run, ref = hold.run, _machine(hold.run)
     since = _bookmark(source) if _can_build_on(source, vault) else None
     hold.says(f"Takes a point of {run.subject}", silent_s=2 * CALL_S)
@@ -187,7 +187,7 @@ def _copy_out(hold: Hold, source: ReplicationSource, vault: Opened, connector: R
     try:
         point = connector.take_point(wish, _by())
         try:
-            _fill(hold, source, vault, point, since)
+            return _fill(hold, source, vault, point, since)
         finally:
             point.close()
     except BaseException:
@@ -196,7 +196,7 @@ def _copy_out(hold: Hold, source: ReplicationSource, vault: Opened, connector: R
         raise
 
 
-def _fill(hold: Hold, source: ReplicationSource, vault: Opened, point: Point, since: Bookmark | None) -> None:
+def _fill(hold: Hold, source: ReplicationSource, vault: Opened, point: Point, since: Bookmark | None) -> ReplicationRun:
     is_whole = since is None or bool(point.whole)
     base = None
     if not is_whole and source.common is not None:
@@ -217,7 +217,7 @@ def _fill(hold: Hold, source: ReplicationSource, vault: Opened, point: Point, si
         raise
     hold.new = copying.tally.new_bytes
     whole = point.whole if is_whole else ""
-    _enter(hold, source, stored, bookmark=point.bookmark, consistency=point.consistency.value, whole=whole)
+    return _enter(hold, source, stored, bookmark=point.bookmark, consistency=point.consistency.value, whole=whole)
 
 
 def _copy_disk(hold: Hold, policy: ReplicationPolicy, copying: Copy, point: Point, name: str, before: int) -> None:
@@ -269,8 +269,8 @@ def _enter(
     bookmark: Bookmark | None,
     consistency: str,
     whole: str = "",
-) -> None:
-    """The point's row, and what it changes about its source, in one transaction."""
+) -> ReplicationRun:
+    """The point's row, and what it changes about its source, in one transaction. Returns the release that is owed."""
     now = timezone.now()
     with hold.writing():
         row = RecoveryPoint.objects.create(
@@ -304,13 +304,15 @@ def _enter(
         if source.policy.verification == ReplicationPolicy.Verification.READ_BACK:
             recovery.queue_verification(row, None)
         hold.finish(STATES.DONE, point=row, whole=whole, error="")
+        # Written with the point: if this process dies before it has released it, another one does.
+        return movers.owe(hold.run, not_before=now + timedelta(seconds=2 * CALL_S))
 
 
-def _clean_up(hold: Hold, vault: Opened, connector: Replicates) -> None:
-    """After the run has ended well: what fails here is made up for by a run of its own."""
+def _clean_up(hold: Hold, vault: Opened, connector: Replicates, debt: ReplicationRun) -> None:
+    """After the run has ended well: what fails here is made up for by the run that is owed."""
     _release(hold, connector, _machine(hold.run))
-    if hold.is_owing:
-        movers.owe(hold.run)
+    if not hold.is_owing:
+        movers.paid(debt)
     with suppress(DiskError):
         _delete_condemned(hold.run.vault_id, vault)
 

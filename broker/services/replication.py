@@ -481,14 +481,15 @@ def queue(sources: Sequence[ReplicationSource], actor: User | None, rank: int) -
             hypervisor__in={source.hypervisor_id for source in sources},
         ).values_list("hypervisor_id", "platform_id")
     )
+    wanted = [source for source in sources if (source.hypervisor_id, source.platform_id) not in busy]
+    _take_over_releases(wanted)
     fresh = [
         ReplicationRun(
             kind=ReplicationRun.Kind.REPLICATE, source=source, vault_id=source.policy.vault_id,
             hypervisor_id=source.hypervisor_id, platform_id=source.platform_id, subject=source.name, rank=rank,
             requested_by=actor,
         )
-        for source in sources
-        if (source.hypervisor_id, source.platform_id) not in busy
+        for source in wanted
     ]  # fmt: skip
     # Somebody may write one in this moment: the constraint decides, and theirs serves as well as ours.
     ReplicationRun.objects.bulk_create(fresh, ignore_conflicts=True)
@@ -498,6 +499,17 @@ def queue(sources: Sequence[ReplicationSource], actor: User | None, rank: int) -
     if made:
         nudges.announce("replication")
     return made
+
+
+def _take_over_releases(sources: Sequence[ReplicationSource]) -> None:
+    """A run begins with what a release does, so that one that waits need not stand in its way."""
+    waiting = ReplicationRun.objects.filter(
+        kind=ReplicationRun.Kind.RELEASE,
+        state=ReplicationRun.State.QUEUED,
+        hypervisor__in={source.hypervisor_id for source in sources},
+        platform_id__in=[source.platform_id for source in sources],
+    )
+    waiting.delete()
 
 
 # --- what was promised ------------------------------------------------------------------------------------------------
