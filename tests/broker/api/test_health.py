@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.core.cache import cache
 from django.db import connections
 from django.test import Client
 from django.urls import reverse
@@ -12,7 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from broker.domain.lifecycle import State
-from broker.models import Desktop, Hypervisor
+from broker.models import Desktop, Hypervisor, Vault
 from broker.selectors import pulse
 from broker.selectors.health import DEMO_POOLS
 from tests.broker.portal.cast import Estate
@@ -35,7 +36,7 @@ def all_well(house: Estate, settings: Settings, redis_url: str) -> Iterator[None
     pulse.connection.cache_clear()
 
 
-PARTS = {"database", "redis", "worker", "beat", "hypervisor kvm-01", "demo pool"}
+PARTS = {"database", "redis", "worker", "beat", "mover", "hypervisor kvm-01", "demo pool"}
 
 
 def down(client: Client, parts: set[str] = PARTS) -> dict[str, str]:
@@ -64,12 +65,20 @@ def test_a_process_that_gives_no_sign_of_life_is_down_alone(client: Client, part
     assert words in found[part]
 
 
+def test_a_mover_is_missed_only_by_who_replicates(client: Client) -> None:
+    pulse.connection().delete(pulse.key("mover"))
+    assert down(client, PARTS - {"mover"}) == {}
+    Vault.objects.create(name="Cellar", kind="folder")
+    cache.clear()
+    assert down(client)["mover"].startswith("No mover is running")
+
+
 def test_without_redis_nothing_is_known_of_worker_and_beat_and_the_rest_is_judged(
     client: Client, settings: Settings
 ) -> None:
     settings.REDIS_URL = NOBODY
     pulse.connection.cache_clear()
-    found = down(client)
+    found = down(client, PARTS - {"mover"})
     assert found.keys() == {"redis", "worker", "beat"}
     assert "Redis does not answer (ConnectionError)" in found["redis"]
     assert found["worker"] == found["beat"] == "Unknown while Redis is away."
@@ -87,7 +96,7 @@ def database_away() -> Iterator[None]:
 
 
 def test_without_a_database_the_processes_are_still_judged(client: Client, database_away: None) -> None:
-    found = down(client, {"database", "redis", "worker", "beat"})
+    found = down(client, {"database", "redis", "worker", "beat", "mover"})
     assert found.keys() == {"database"}
     assert found["database"].startswith("The database does not answer: ")
 
