@@ -11,14 +11,14 @@ import ssl
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lab.certificates import Certificate, kept, make
@@ -26,6 +26,7 @@ from lab.faults import Rule
 from lab.world import World
 
 LARGEST_BODY = 64 * 1024 * 1024
+PIECE = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -43,6 +44,8 @@ class Request:
     is_tls: bool
     label: str = ""
     """What is asked, in a few words: faults go by it."""
+    file: BinaryIO | None = None
+    """Where the body lies, at its beginning, if the server wanted it there (`LabServer.place_for`)."""
 
 
 @dataclass(slots=True)
@@ -50,6 +53,11 @@ class Response:
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    pieces: Iterator[bytes] | None = None
+    """Instead of a body: sent as they come. Each is made without the world's lock; one that raises `Dropped` ends the
+    connection."""
+    length: int | None = None
+    """Of all pieces together. None: they are sent in chunks, and nobody is told beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,10 @@ class LabServer:
 
     def expire_sessions(self) -> None:
         """Forget who has signed in."""
+
+    def place_for(self, method: str, path: str) -> BinaryIO | None:
+        """A fresh file for the body of such a request, which may be larger than memory; None: it is read at once."""
+        return None
 
     def readable(self, request: Request) -> bytes:
         """The body for the record: a server that gets sealed bodies puts the plain text here."""
@@ -290,21 +302,44 @@ class _Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def _serve(self) -> None:
-        body = self._read_body()
-        if body is None:
-            self.close_connection = True
-            return
         parts = urlsplit(self.path)
-        request = Request(
-            self.command, unquote(parts.path), self.path, dict(parse_qsl(parts.query, keep_blank_values=True)),
-            self.headers, body, self.kept, self.server.lab._context is not None,
-        )  # fmt: skip
+        file = self.server.lab.place_for(self.command, unquote(parts.path))
         try:
+            body = self._read_body() if file is None else self._read_into(file)
+            if body is None:
+                self.close_connection = True
+                return
+            request = Request(
+                self.command, unquote(parts.path), self.path, dict(parse_qsl(parts.query, keep_blank_values=True)),
+                self.headers, body, self.kept, self.server.lab._context is not None, file=file,
+            )  # fmt: skip
             response, rule = self.server.lab.answer(request)
+            self._send(response, cut=rule is not None and rule.kind == "truncate")
         except Dropped:
             self._drop()
-            return
-        self._send(response, cut=rule is not None and rule.kind == "truncate")
+        finally:
+            if file is not None:
+                file.close()
+
+    def _read_into(self, file: BinaryIO) -> bytes | None:
+        """None if it was cut short."""
+        is_chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
+        left = 0 if is_chunked else int(self.headers.get("Content-Length") or 0)
+        while True:
+            if is_chunked and not left and not (left := int(self.rfile.readline().split(b";")[0] or b"0", 16)):
+                self.rfile.readline()
+                break
+            if not left:
+                break
+            data = self.rfile.read(min(left, PIECE))
+            if not data:
+                return None
+            file.write(data)
+            left -= len(data)
+            if is_chunked and not left:
+                self.rfile.readline()
+        file.seek(0)
+        return b""
 
     def _read_body(self) -> bytes | None:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -325,6 +360,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Type": "application/json"} | response.headers
         for name, value in headers.items():
             self.send_header(name, value)
+        if response.pieces is not None:
+            self._send_pieces(response, response.pieces, cut=cut)
+            return
         self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -332,6 +370,27 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if cut:
             self._drop()
+
+    def _send_pieces(self, response: Response, pieces: Iterator[bytes], *, cut: bool) -> None:
+        """Cut: half of them, or where nobody knows how many there are, half of the first."""
+        is_chunked = response.length is None
+        if is_chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(response.length))
+        self.end_headers()
+        room = (response.length or 0) // 2
+        for piece in pieces if self.command != "HEAD" else ():
+            kept = piece if not cut else piece[: len(piece) // 2 if is_chunked else room]
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(kept), kept) if is_chunked and kept else kept)
+            self.wfile.flush()
+            room -= len(kept)
+            if cut and (is_chunked or not room):
+                self._drop()
+                return
+        if is_chunked:
+            self.wfile.write(b"0\r\n\r\n")
+        self.wfile.flush()
 
     def _drop(self) -> None:
         self.close_connection = True

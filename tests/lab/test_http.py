@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 import pytest
@@ -42,7 +44,7 @@ def client(server: Counter) -> Iterator[httpx.Client]:
         yield made
 
 
-def trusting(server: Counter, timeout_s: float = 5.0) -> httpx.Client:
+def trusting(server: LabServer, timeout_s: float = 5.0) -> httpx.Client:
     assert server.certificate
     context = ssl.create_default_context(cadata=server.certificate.pem)
     return httpx.Client(base_url=server.url, verify=context, timeout=timeout_s, trust_env=False)
@@ -130,3 +132,44 @@ def test_a_certificate_that_is_kept_in_a_folder_outlives_its_server(tmp_path: Pa
     assert first.certificate
     assert first.certificate == second.certificate
     assert first.change_certificate() != second.certificate
+
+
+class Store(LabServer):
+    """Keeps what is put there in files, and gives it back piece by piece."""
+
+    kept = b""
+    is_told = True
+
+    def place_for(self, method: str, path: str) -> BinaryIO | None:
+        return tempfile.TemporaryFile() if method == "PUT" else None
+
+    def handle(self, request: Request) -> Response:
+        if request.file is not None:
+            self.kept = request.file.read()
+            return Response(201)
+        pieces = iter([self.kept[:100_000], self.kept[100_000:]])
+        return Response(pieces=pieces, length=len(self.kept) if self.is_told else None)
+
+
+LARGE = bytes(range(256)) * 1000
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    made = Store(World(), "127.0.0.9")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["with its length", "in chunks"])
+def test_large_bodies_go_in_and_out_through_files(is_told: bool, store: Store) -> None:
+    store.is_told = is_told
+    body = (LARGE[at : at + 1000] for at in range(0, len(LARGE), 1000))
+    with trusting(store) as client:
+        client.put("/x", content=LARGE if is_told else body)
+        assert store.kept == LARGE
+        assert client.get("/x").content == LARGE
+        store.faults.add("truncate", "^GET")
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get("/x")
