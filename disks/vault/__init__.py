@@ -21,7 +21,9 @@ A copy
   b. looks for each chunk in its place only. A chunk in the trash counts as missing and is stored anew, since the
      collection that put it there may not wait for a copy that began later;
   c. checks before its end that every chunk and leaf of the new point is in its place, and takes back from the trash
-     what is not: it may have been moved since it was looked for, or inherited from a base point that somebody deleted;
+     what is not: it may have been moved since it was looked for, or inherited from a base point that somebody deleted.
+     What it inherits it does not look at if no collection has trash and the base is still a point, in this order:
+     every collection that did not note this copy has ended then, and moved back what the base refers to;
   d. only then writes the point, in one piece: half a copy is never a point;
   e. only then is unregistered: at any moment its chunks are protected by the run or by the point.
 

@@ -127,6 +127,9 @@ class Vault:
         name = f"points/{_require_id(point.id)}"
         self._store.put(name, self._seal.close_up(name, papers.to_json(point, self._seal.name)))
 
+    def has_point(self, id: str) -> bool:
+        return self._store.exists(f"points/{_require_id(id)}")
+
     def delete_point(self, id: str) -> None:
         """Its room is free after a collection. One that is gone is deleted already; one that is damaged can be."""
         self._store.delete(f"points/{_require_id(id)}")

@@ -37,6 +37,7 @@ class Books(Protocol):
     def end_run(self, run_id: str) -> None: ...
     def enter(self, point: RecoveryPoint) -> None: ...
     def delete_point(self, point_id: str) -> None: ...
+    def has_point(self, point_id: str) -> bool: ...
 
 
 class Run:
@@ -113,8 +114,9 @@ class Run:
             disks=trees,
         )
         self._require_open()
+        is_vouched_for = self._has_a_safe_base()
         for tree in trees:
-            self._require_whole(tree)
+            self._require_whole(tree, self._disks[tree.name].base if is_vouched_for else None)
         self._books.enter(point)
         # Ended by its owner between the check and now, it was not protected: nobody can say that all is still there.
         if not self._books.is_open(self.id):
@@ -128,13 +130,31 @@ class Run:
         if not self._books.is_open(self.id):
             raise Refused(f"Run {self.id} was ended by its owner while it still worked. Begin a new one.")
 
-    def _require_whole(self, tree: DiskTree) -> None:
-        """All leaves and chunks of a disk are in their places; those in the trash are taken back."""
+    def _has_a_safe_base(self) -> bool:
+        """Whether what is inherited need not be looked at, because the base point vouches for it: without this, a
+        small change of a large disk would cost as much as the disk is large.
+
+        Only a collection that noted the open copies before this one began may delete what this one inherits. It has a
+        mark until it has ended; and in its end it moved back what the base refers to, if that is a point to this day.
+        """
+        if self.base is None or self._objects.broken() or any(True for _ in self._objects.marks()):
+            return False
+        # Asked after the marks: it was a point until the last of them had ended.
+        return self._books.has_point(self.base.id)
+
+    def _require_whole(self, tree: DiskTree, base: DiskTree | None) -> None:
+        """All leaves and chunks of a disk are in their places; those in the trash are taken back. Of what the base has
+        at the same place nothing need be seen."""
         broken = self._objects.broken()
-        for leaf in dict.fromkeys(tree.leaves):
-            if not leaf:
+        known = dict(enumerate(base.leaves)) if base is not None else {}
+        looked_at: set[str] = set()
+        for number, leaf in enumerate(tree.leaves):
+            if not leaf or leaf in looked_at or leaf == known.get(number):
                 continue
+            looked_at.add(leaf)
             names = {name for name in self._readable(leaf) if name}
+            if known.get(number):
+                names -= set(self._readable(known[number]))
             if found := (names | {leaf}) & broken:
                 raise Damaged(
                     f"{len(found)} objects of disk {tree.name} are damaged. Copy it again: they are read anew."
@@ -214,7 +234,7 @@ class VaultDisk:
         self.name, self.size = name, size
         self.tree: DiskTree | None = None
         """The disk as it lies in the vault, once it is committed."""
-        self._run, self._objects, self._base = run, objects, base
+        self._run, self._objects, self.base = run, objects, base
         self._chunk = objects.chunk_size
         self._chunks = -(-size // self._chunk)
         leaves = -(-self._chunks // LEAF_CHUNKS)
@@ -403,7 +423,7 @@ class VaultDisk:
         if self._is_over:
             raise ValueError("this copy has ended")
         last = self._chunks - 1
-        was_cut = self._base is not None and self._base.size > self.size
+        was_cut = self.base is not None and self.base.size > self.size
         if was_cut and last >= 0 and self._at <= last * self._chunk and self._index != last:
             # What the base has beyond the new end must not come back when the disk grows again.
             self._add(last, _Piece(0, 0, None))

@@ -23,6 +23,7 @@ BENCHES = {
     "estate": "makers",
     "hyperv_starts": "hyperv_starts",
     "copy": "copying",
+    "incremental": "incremental",
 }
 """Name -> module."""
 

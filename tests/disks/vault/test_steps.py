@@ -165,7 +165,7 @@ def test_a_commit_checks_that_all_of_the_point_is_there(monkeypatch: pytest.Monk
         return scene.is_whole
 
     def unchecked(patch: pytest.MonkeyPatch) -> None:
-        def nothing(run: Run, tree: DiskTree) -> None: ...
+        def nothing(run: Run, tree: DiskTree, base: DiskTree | None) -> None: ...
 
         patch.setattr(Run, "_require_whole", nothing)
 
