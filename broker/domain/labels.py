@@ -141,6 +141,83 @@ def schedule_label(is_enabled: bool) -> Label:
     return Label("Active", Tone.GOOD, "check") if is_enabled else Label("Paused", Tone.OFF, "pause")
 
 
+_VAULTS: dict[str, Label] = {
+    "new": Label("Not opened yet", Tone.BUSY, "clock"),
+    "up": Label("Up", Tone.GOOD, "check"),
+    "down": Label("Down", Tone.BAD, "cross"),
+    "refused": Label("Cannot be opened", Tone.BAD, "lock"),
+}
+
+
+def vault_label(status: str) -> Label:
+    return _VAULTS[status]
+
+
+_RUNS: dict[str, Label] = {
+    "queued": Label("Queued", Tone.BUSY, "clock"),
+    "running": Label("Running", Tone.BUSY, "spinner"),
+    "done": Label("Done", Tone.GOOD, "check"),
+    "failed": Label("Failed", Tone.BAD, "cross"),
+    "cancelled": Label("Cancelled", Tone.OFF, "cross"),
+}
+
+
+def run_label(state: str, *, is_to_end: bool = False, is_retried: bool = False) -> Label:
+    """Of a mover's run. `is_to_end`: somebody wants it cancelled; `is_retried`: an attempt has failed already."""
+    if is_to_end and state in ("queued", "running"):
+        return Label("Being cancelled", Tone.BUSY, "spinner")
+    if is_retried and state == "queued":
+        return Label("Tried again", Tone.ATTENTION, "clock")
+    return _RUNS[state]
+
+
+def point_label(state: str, *, is_verified: bool = False) -> Label:
+    """Of a recovery point."""
+    if state == "usable":
+        return Label("Verified", Tone.GOOD, "check") if is_verified else Label("Usable", Tone.GOOD, "check")
+    if state == "broken":
+        return Label("Damaged", Tone.BAD, "cross")
+    return Label("Being deleted", Tone.BUSY, "trash")
+
+
+_CONSISTENCIES: dict[str, Label] = {
+    "guest": Label("File systems frozen", Tone.GOOD, "check"),
+    "crash": Label("As after a power cut", Tone.OFF, "power"),
+    "off": Label("The machine was off", Tone.GOOD, "power"),
+}
+
+
+def consistency_label(consistency: str) -> Label:
+    """What a guest that starts from a recovery point finds."""
+    return _CONSISTENCIES.get(consistency, Label("Not known", Tone.ATTENTION, "question"))
+
+
+def promise_label(*, is_chosen: bool, is_enabled: bool, has_point: bool, is_kept: bool) -> Label:
+    """Of one machine under a policy: whether its newest point is as new as promised."""
+    if not is_chosen:
+        return Label("Not replicated any more", Tone.OFF, "minus")
+    if not is_enabled:
+        return Label("Paused", Tone.OFF, "pause")
+    if not is_kept:
+        return Label("RPO broken", Tone.BAD, "warning")
+    if not has_point:
+        return Label("First point to come", Tone.BUSY, "clock")
+    return Label("RPO kept", Tone.GOOD, "check")
+
+
+def policy_label(*, is_enabled: bool, machines: int, broken: int, without_point: int) -> Label:
+    """Of a policy with all its machines."""
+    if not is_enabled:
+        return Label("Paused", Tone.OFF, "pause")
+    if not machines:
+        return Label("No machine chosen", Tone.ATTENTION, "question")
+    if broken:
+        return Label(f"RPO broken for {broken} of {machines}", Tone.BAD, "warning")
+    if without_point:
+        return Label("First points to come", Tone.BUSY, "clock")
+    return Label("RPO kept", Tone.GOOD, "check")
+
+
 class Wait(StrEnum):
     """The four words of a user's wait, in order."""
 

@@ -102,3 +102,23 @@ def time_left_s(*, total: int | None, done: int, since: datetime | None, now: da
         return None
     seconds = (now - since).total_seconds()
     return max(0.0, (total - done) * seconds / done) if seconds > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How far a run is, how fast it goes and how long it will take; None: nothing can be said."""
+
+    percent: int | None
+    bytes_a_second: float | None
+    """That it reads."""
+    left_s: float | None
+
+
+def pace(*, total: int | None, done: int, read: int, since: datetime | None, now: datetime) -> Pace:
+    """`since`: when the attempt began that is at work."""
+    seconds = (now - since).total_seconds() if since else 0.0
+    return Pace(
+        percent=min(100, 100 * done // total) if total else None,
+        bytes_a_second=read / seconds if seconds > 0 and read else None,
+        left_s=time_left_s(total=total, done=done, since=since, now=now),
+    )

@@ -15,6 +15,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
+from broker.hypervisors.abilities import can_land
 from broker.models import Hypervisor, Network, RecoveryPoint, ReplicationRun, ReplicationSource, Storage
 from broker.services import audit, nudges
 from broker.services.errors import Clash
@@ -78,6 +79,9 @@ def materialise(
         hypervisor = Hypervisor.objects.filter(pk=hypervisor_id).first()
         if hypervisor is None:
             intake.faults["hypervisor_id"] = "There is no such hypervisor."
+        elif not can_land(hypervisor.kind):
+            words = f"Nothing can be brought up on {hypervisor}: its connector makes no machines from recovery points."
+            intake.faults["hypervisor_id"] = words
         storage = Storage.objects.filter(pk=storage_id, hypervisor=hypervisor_id).first()
         if storage is None:
             intake.faults["storage_id"] = "This hypervisor has no such storage."

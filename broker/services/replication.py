@@ -22,9 +22,11 @@ from broker.domain import replication as rules
 from broker.domain import schedules
 from broker.domain.lifecycle import LIVE
 from broker.domain.replication import BadCron, Timing
+from broker.hypervisors.abilities import can_replicate
 from broker.models import (
     Assignment,
     Desktop,
+    Hypervisor,
     Machine,
     Pool,
     ReplicationChoice,
@@ -163,13 +165,18 @@ def delete_policy(*, actor: User, policy_id: UUID) -> None:
 
 def add_choice(*, actor: User, policy_id: UUID, wish: ChoiceWish) -> ReplicationChoice:
     """Raises `Missing`, `Forbidden`, `Invalid`; `Clash` if it is chosen already."""
+    return add_choices(actor=actor, policy_id=policy_id, wishes=[wish])[0]
+
+
+def add_choices(*, actor: User, policy_id: UUID, wishes: Sequence[ChoiceWish]) -> list[ReplicationChoice]:
+    """All of them or none. Raises as `add_choice`."""
     require_administrator(actor)
     with transaction.atomic():
         policy = locked(ReplicationPolicy.objects.all(), policy_id, "policy")
-        choice = _choose(actor, policy, wish)
+        choices = [_choose(actor, policy, wish) for wish in wishes]
         settle(policy, timezone.now())
         nudges.announce("replication")
-    return choice
+    return choices
 
 
 def remove_choice(*, actor: User, choice_id: UUID) -> None:
@@ -190,17 +197,25 @@ def _choose(actor: User, policy: ReplicationPolicy, wish: ChoiceWish) -> Replica
     choice.disks = _disk_names(intake, wish.disks)
     intake.refuse_faults("It was not chosen.")
     if wish.kind == ReplicationChoice.Kind.MACHINE:
-        machine: Machine = _found(Machine.objects.all(), wish.machine_id, "machine")
+        machine: Machine = _found(Machine.objects.select_related("hypervisor"), wish.machine_id, "machine")
         choice.hypervisor_id, choice.platform_id = machine.hypervisor_id, machine.platform_id
+        _refuse_unreadable([machine.hypervisor], "machine_id")
     elif wish.kind == ReplicationChoice.Kind.DESKTOP:
-        live = Desktop.objects.filter(state__in=LIVE).select_related("pool")
-        choice.desktop = _found(live, wish.desktop_id, "desktop")
-        _refuse_floating(choice.desktop.pool, "desktop_id")
+        live = Desktop.objects.filter(state__in=LIVE).select_related("pool", "hypervisor")
+        desktop: Desktop = _found(live, wish.desktop_id, "desktop")
+        choice.desktop = desktop
+        _refuse_floating(desktop.pool, "desktop_id")
+        _refuse_unreadable([desktop.hypervisor], "desktop_id")
     elif wish.kind == ReplicationChoice.Kind.TEMPLATE:
-        choice.template = _found(Template.objects.all(), wish.template_id, "template")
+        template: Template = _found(Template.objects.all(), wish.template_id, "template")
+        choice.template = template
+        copied_to = Hypervisor.objects.filter(copies__version__template=template).distinct()
+        _refuse_unreadable(copied_to, "template_id")
     else:
-        choice.pool = _found(Pool.objects.all(), wish.pool_id, "pool")
-        _refuse_floating(choice.pool, "pool_id")
+        pool: Pool = _found(Pool.objects.all(), wish.pool_id, "pool")
+        choice.pool = pool
+        _refuse_floating(pool, "pool_id")
+        _refuse_unreadable(Hypervisor.objects.filter(members__pool=pool).distinct(), "pool_id")
     try:
         with transaction.atomic():
             choice.save(force_insert=True)
@@ -220,6 +235,14 @@ def _found(rows: Any, pk: UUID | None, what: str) -> Any:
 def _refuse_floating(pool: Pool, field: str) -> None:
     if pool.kind != Pool.Kind.DEDICATED:
         words = f"Desktops of {pool} float: nothing of a user stays on them. Choose its template instead."
+        raise Invalid("It was not chosen.", {field: words})
+
+
+def _refuse_unreadable(hypervisors: Iterable[Hypervisor], field: str) -> None:
+    """Unless one of them can be replicated from; that there is none yet is no reason."""
+    found = list(hypervisors)
+    if found and not any(can_replicate(one.kind) for one in found):
+        words = f"Machines on {', '.join(one.name for one in found[:5])} cannot be replicated: no connector reads them."
         raise Invalid("It was not chosen.", {field: words})
 
 
@@ -363,9 +386,10 @@ def _of(choice: ReplicationChoice) -> Iterable[tuple[UUID, str, str]]:
         return [(choice.hypervisor_id, choice.platform_id, name or choice.platform_id)]
     if choice.kind == kinds.TEMPLATE and choice.template is not None:
         newest = choice.template.versions.order_by("-number").first()
-        copies = newest.copies.order_by("created_at")[:1] if newest else []
+        copies = newest.copies.select_related("hypervisor").order_by("created_at") if newest else []
         # Every copy of a version holds the same: one is enough, the oldest, from which the others were made.
-        return [(copy.hypervisor_id, copy.platform_id, copy.name) for copy in copies]
+        readable = [copy for copy in copies if can_replicate(copy.hypervisor.kind)]
+        return [(copy.hypervisor_id, copy.platform_id, copy.name) for copy in readable[:1]]
     held = Desktop.objects.filter(state__in=LIVE).exclude(machine_id="")
     if choice.kind == kinds.DESKTOP:
         rows = held.filter(pk__in=[choice.desktop_id])
