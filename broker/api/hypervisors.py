@@ -12,7 +12,8 @@ from ninja import Query, Router
 from broker.api.access import administrator
 from broker.api.pages import Page, Window, one, page, page_by_name
 from broker.api.shapes import In, Out, Switch
-from broker.models import Host, Hypervisor, Machine, Network
+from broker.hypervisors import abilities
+from broker.models import Host, Hypervisor, Machine, Network, Storage
 from broker.selectors import hypervisors as selectors
 from broker.services import hypervisors as services
 
@@ -48,6 +49,10 @@ class HypervisorOut(Out):
     machines_in_doubt: int
     complete_at: datetime | None
     """When the last complete listing began."""
+    can_replicate: bool
+    """Its machines can be replicated."""
+    can_land: bool
+    """Machines can be brought up on it from recovery points."""
     created_at: datetime
 
 
@@ -72,6 +77,15 @@ class NetworkOut(Out):
     kind: str
     is_isolated: bool
     """The platform itself keeps it apart."""
+
+
+class StorageOut(Out):
+    id: UUID
+    name: str
+    platform_id: str
+    capacity_mib: int
+    free_mib: int
+    is_up: bool
 
 
 class MachineOut(Out):
@@ -130,6 +144,8 @@ def show(row: Hypervisor) -> HypervisorOut:
         vcpu_ratio=row.vcpu_ratio,
         machines_in_doubt=len(row.doubt),
         complete_at=row.complete_at,
+        can_replicate=abilities.can_replicate(row.kind),
+        can_land=abilities.can_land(row.kind),
         created_at=row.created_at,
     )
 
@@ -157,6 +173,10 @@ def show_host(row: Host) -> HostOut:
 
 def show_network(row: Network) -> NetworkOut:
     return NetworkOut.model_validate(row)
+
+
+def show_storage(row: Storage) -> StorageOut:
+    return StorageOut.model_validate(row)
 
 
 def _typed(settings: dict[str, Setting]) -> dict[str, str]:
@@ -237,6 +257,14 @@ def list_networks(request: HttpRequest, id: UUID, window: Query[Window]) -> Page
     administrator(request)
     one(selectors.hypervisors(), id, "hypervisor")
     return page_by_name(selectors.networks_of(id), window, show_network)
+
+
+@router.get("/{id}/storages", response=Page[StorageOut])
+def list_storages(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[StorageOut]:
+    """By name."""
+    administrator(request)
+    one(selectors.hypervisors(), id, "hypervisor")
+    return page_by_name(selectors.storages_of(id), window, show_storage)
 
 
 @router.get("/{id}/machines", response=Page[MachineOut])

@@ -47,6 +47,11 @@ def page_by_name(rows: models.QuerySet[Row], window: Window, show: Callable[[Row
     return _page(rows.order_by("name", "pk"), window, lambda found: [show(row) for row in found])
 
 
+def page_as_ordered(rows: models.QuerySet[Row], window: Window, show: Callable[[Row], Item]) -> Page[Item]:
+    """The same in the order that the rows have."""
+    return _page(rows, window, lambda found: [show(row) for row in found])
+
+
 def _page(rows: models.QuerySet[Row], window: Window, show_all: Callable[[list[Row]], Iterable[Item]]) -> Page[Item]:
     found = list(rows[window.offset : window.offset + window.limit])
     return Page(items=list(show_all(found)), total=rows.order_by().count())

@@ -10,7 +10,21 @@ from ninja import NinjaAPI
 from ninja.openapi.schema import OpenAPISchema
 
 import broker.api
-from broker.api import desktops, entitlements, hypervisors, networks, operations, pools, problems, requests, templates
+from broker.api import (
+    desktops,
+    entitlements,
+    hypervisors,
+    networks,
+    operations,
+    pools,
+    problems,
+    recovery,
+    replication,
+    requests,
+    runs,
+    templates,
+    vaults,
+)
 from broker.api.access import ANYBODY_SIGNED_IN
 
 REFUSALS = {
@@ -60,6 +74,10 @@ for prefix, router in (
     ("/requests", requests.router),
     ("/desktops", desktops.router),
     ("/operations", operations.router),
+    ("/replication/vaults", vaults.router),
+    ("/replication/policies", replication.router),
+    ("/replication/runs", runs.router),
+    ("/replication/recovery-points", recovery.router),
 ):
     api.add_router(prefix, router)
 

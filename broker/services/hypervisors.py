@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import LIVE
 from broker.hypervisors import sealing
-from broker.models import Desktop, Host, Hypervisor, Pool, PoolMember, TemplateCopy, Vault
+from broker.models import Desktop, Host, Hypervisor, Pool, PoolMember, ReplicationSource, TemplateCopy, Vault
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
@@ -201,7 +201,7 @@ def confirm_absence(*, actor: User, hypervisor_id: UUID) -> Hypervisor:
 def remove_hypervisor(*, actor: User, hypervisor_id: UUID) -> None:
     """Forget a hypervisor with its inventory, copies and history; its machines are not touched, the audit is kept.
 
-    Raises `Clash` while a pool builds there or a desktop lives there.
+    Raises `Clash` while a pool builds there, a desktop lives there, or a machine of it is replicated.
     """
     require_administrator(actor)
     with transaction.atomic():
@@ -211,6 +211,8 @@ def remove_hypervisor(*, actor: User, hypervisor_id: UUID) -> None:
         history.forget_gone_desktops(Desktop.objects.filter(hypervisor=hypervisor))
         history.forget_operations(hypervisor)
         TemplateCopy.objects.filter(hypervisor=hypervisor).delete()
+        # What was replicated once: its recovery points stay in their vaults.
+        ReplicationSource.objects.filter(hypervisor=hypervisor).delete()
         hypervisor.delete()
         nudges.announce("hypervisors")
 
@@ -315,6 +317,9 @@ def _refuse_removal_in_use(hypervisor: Hypervisor) -> None:
             f"{hypervisor.name} still has live desktops ({live}). Drain it and retire them first; those out of reach "
             "can be forgotten."
         )
+    replicated = ReplicationSource.objects.filter(hypervisor=hypervisor, is_chosen=True)
+    if policies := replicated.order_by().values_list("policy__name", flat=True).distinct()[:5]:
+        raise Clash(f"Machines of {hypervisor.name} are replicated by {', '.join(policies)}. Take them out first.")
 
 
 def _ask_anew(hypervisor: Hypervisor) -> None:

@@ -1,0 +1,366 @@
+"""Replication policies, the machines under them, and the ledger of what they promise. Administrators only."""
+
+from __future__ import annotations
+
+from datetime import datetime, time
+from typing import Annotated, Any
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.utils import timezone
+from ninja import Field, Query, Router
+
+from broker.api.access import administrator
+from broker.api.pages import Page, Window, one, page, page_as_ordered
+from broker.api.runs import RunOut, show_run
+from broker.api.shapes import In, Out
+from broker.models import ReplicationChoice, ReplicationPolicy, RpoBreach
+from broker.selectors import replication as selectors
+from broker.services import replication as services
+
+router = Router(tags=["replication"])
+
+ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+"""HH:MM."""
+
+
+class ChoiceOut(Out):
+    id: UUID
+    kind: str
+    """machine, desktop, template, pool"""
+    hypervisor: UUID | None
+    """Of a machine, with its `platform_id`."""
+    platform_id: str
+    desktop: UUID | None
+    template: UUID | None
+    pool: UUID | None
+    name: str
+    disks: list[str]
+    """Names; empty: all that a machine has when it is read."""
+    created_at: datetime
+
+
+class PolicyOut(Out):
+    id: UUID
+    name: str
+    vault: UUID
+    interval_s: int | None
+    """Null: by `cron`."""
+    cron: str
+    """Five fields on the clock of `zone`; empty: by `interval_s`."""
+    zone: str
+    """IANA name: of the cron expression, of retention's days and of the window."""
+    rpo_s: int
+    """The newest recovery point of each machine is promised to be no older."""
+    keep_last: int
+    keep_hourly: int
+    keep_daily: int
+    keep_weekly: int
+    keep_monthly: int
+    verification: str
+    """digest (as it is written), read_back (after each run)"""
+    bytes_a_second: int | None
+    """At most so fast within the window; null: as fast as it goes."""
+    window_from: str | None
+    """HH:MM, as `window_to`; null: the limit holds always."""
+    window_to: str | None
+    is_enabled: bool
+    machines: int
+    """That its choices come to."""
+    machines_broken: int
+    """Whose newest recovery point is older than promised."""
+    machines_without_point: int
+    newest_at: datetime | None
+    """Of its machines' newest recovery points the newest."""
+    oldest_at: datetime | None
+    """Of its machines' newest recovery points the oldest."""
+    next_run_at: datetime | None
+    runs_at_work: int
+    """Queued and running."""
+    warning: str
+    """Why the promise breaks even while all goes well; empty if it does not."""
+    created_at: datetime
+
+
+class PolicyDetailOut(PolicyOut):
+    choices: list[ChoiceOut]
+
+
+class ChoiceIn(In):
+    """The id that goes with the kind, and no other."""
+
+    kind: ReplicationChoice.Kind
+    machine_id: UUID | None = None
+    """Of `GET /hypervisors/{id}/machines`."""
+    desktop_id: UUID | None = None
+    template_id: UUID | None = None
+    pool_id: UUID | None = None
+    disks: list[str] = []
+
+
+class PolicyChange(In):
+    """What is not named stays as it is. An interval that is named ends the cron expression, and the other way round."""
+
+    name: str = ""
+    vault_id: UUID | None = None
+    interval_s: int | None = None
+    """From 60."""
+    cron: str = ""
+    zone: str = "UTC"
+    rpo_s: int = 0
+    """From 60."""
+    keep_last: int = 3
+    keep_hourly: int = 0
+    keep_daily: int = 7
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    verification: ReplicationPolicy.Verification = ReplicationPolicy.Verification.DIGEST
+    bytes_a_second: int | None = None
+    window_from: ClockTime | None = None
+    window_to: ClockTime | None = None
+    is_enabled: bool = True
+
+
+class PolicyIn(PolicyChange):
+    """What is left out has the default shown."""
+
+    name: str
+    vault_id: UUID
+    rpo_s: int
+    choices: list[ChoiceIn] = []
+
+
+class SourceOut(Out):
+    """A machine that a policy's choices come to, against what is promised of it."""
+
+    id: UUID
+    name: str
+    hypervisor: UUID
+    platform_id: str
+    disks: list[str]
+    is_chosen: bool
+    """False: it is not replicated any more, and its recovery points stay."""
+    newest_at: datetime | None
+    """When the reading of its newest usable recovery point began; null: there is none."""
+    age_s: float | None
+    """How old that is now."""
+    rpo_s: int
+    is_kept: bool
+    """False: the promise is broken now."""
+    broken_since: datetime | None
+    broken_minutes: int
+    """Of the last 30 days."""
+    next_run_at: datetime | None
+    took_s: float | None
+    """How long its last good run took."""
+    smallest_rpo_s: float | None
+    """What could be promised at most if runs followed each other without a pause: twice that."""
+    fault: str
+    """Why the last run brought no recovery point; empty if it did."""
+    whole: str
+    """Why the last run had to read everything; empty if it read what had changed."""
+    last_run: UUID | None
+    created_at: datetime
+
+
+class BreachOut(Out):
+    source: UUID
+    name: str
+    """The machine's."""
+    since: datetime
+    until: datetime | None
+    """Null while it lasts."""
+    minutes: int
+    reason: str
+
+
+def show_policy(row: Any) -> PolicyOut:
+    """A row of `selectors.policies`."""
+    standing = selectors.standing_of(row)
+    return PolicyOut(
+        id=row.pk,
+        name=row.name,
+        vault=row.vault_id,
+        interval_s=row.interval_s,
+        cron=row.cron,
+        zone=row.zone,
+        rpo_s=row.rpo_s,
+        keep_last=row.keep_last,
+        keep_hourly=row.keep_hourly,
+        keep_daily=row.keep_daily,
+        keep_weekly=row.keep_weekly,
+        keep_monthly=row.keep_monthly,
+        verification=row.verification,
+        bytes_a_second=row.bytes_a_second,
+        window_from=_clock(row.window_from),
+        window_to=_clock(row.window_to),
+        is_enabled=row.is_enabled,
+        machines=standing.machines,
+        machines_broken=standing.broken,
+        machines_without_point=standing.without_point,
+        newest_at=standing.newest_at,
+        oldest_at=standing.oldest_at,
+        next_run_at=standing.next_run_at,
+        runs_at_work=standing.at_work,
+        warning=standing.warning,
+        created_at=row.created_at,
+    )
+
+
+def _clock(at: time | None) -> str | None:
+    return None if at is None else f"{at:%H:%M}"
+
+
+def show_choice(row: Any) -> ChoiceOut:
+    """A row of `selectors.choices_of`."""
+    named = row.desktop or row.template or row.pool
+    return ChoiceOut(
+        id=row.pk,
+        kind=row.kind,
+        hypervisor=row.hypervisor_id,
+        platform_id=row.platform_id,
+        desktop=row.desktop_id,
+        template=row.template_id,
+        pool=row.pool_id,
+        name=str(named) if named else row.machine_name or row.platform_id,
+        disks=row.disks,
+        created_at=row.created_at,
+    )
+
+
+def show_source(row: Any, now: datetime) -> SourceOut:
+    """A row of `selectors.sources`."""
+    standing = selectors.source_standing(row, now)
+    return SourceOut(
+        id=row.pk,
+        name=row.name,
+        hypervisor=row.hypervisor_id,
+        platform_id=row.platform_id,
+        disks=row.disks,
+        is_chosen=row.is_chosen,
+        newest_at=row.newest_at,
+        age_s=standing.age_s,
+        rpo_s=row.policy.rpo_s,
+        is_kept=standing.is_kept,
+        broken_since=standing.lag.broken_since,
+        broken_minutes=standing.broken_minutes,
+        next_run_at=row.next_run_at,
+        took_s=row.took_s,
+        smallest_rpo_s=standing.smallest_rpo_s,
+        fault=row.fault,
+        whole=row.whole,
+        last_run=row.last_run,
+        created_at=row.created_at,
+    )
+
+
+def show_breach(row: RpoBreach, now: datetime) -> BreachOut:
+    return BreachOut(
+        source=row.source_id,
+        name=row.source.name,
+        since=row.since,
+        until=row.until,
+        minutes=int(((row.until or now) - row.since).total_seconds() // 60),
+        reason=row.reason,
+    )
+
+
+def _policy(policy_id: UUID) -> PolicyDetailOut:
+    row = one(selectors.policies(timezone.now()), policy_id, "policy")
+    choices = [show_choice(choice) for choice in selectors.choices_of(policy_id)]
+    return PolicyDetailOut(**show_policy(row).model_dump(), choices=choices)
+
+
+def _wish(choice: ChoiceIn) -> services.ChoiceWish:
+    return services.ChoiceWish(
+        kind=choice.kind,
+        machine_id=choice.machine_id,
+        desktop_id=choice.desktop_id,
+        template_id=choice.template_id,
+        pool_id=choice.pool_id,
+        disks=choice.disks,
+    )
+
+
+def _fields(wish: PolicyChange) -> services.PolicyFields:
+    """What was named, as the service takes it."""
+    named: dict[str, Any] = wish.model_dump(exclude={"choices"}, exclude_unset=True)
+    for field in ("window_from", "window_to"):
+        if named.get(field) is not None:
+            named[field] = time.fromisoformat(named[field])
+    return named  # type: ignore[return-value]
+
+
+@router.get("", response=Page[PolicyOut])
+def list_policies(request: HttpRequest, window: Query[Window]) -> Page[PolicyOut]:
+    administrator(request)
+    return page(selectors.policies(timezone.now()), window, show_policy)
+
+
+@router.get("/{id}", response=PolicyDetailOut)
+def get_policy(request: HttpRequest, id: UUID) -> PolicyDetailOut:
+    administrator(request)
+    return _policy(id)
+
+
+@router.post("", response={201: PolicyDetailOut})
+def create_policy(request: HttpRequest, wish: PolicyIn) -> PolicyDetailOut:
+    """With either `interval_s` or `cron`. By interval its machines are replicated at once, by cron at its time."""
+    actor = administrator(request)
+    choices = [_wish(choice) for choice in wish.choices]
+    return _policy(services.create_policy(actor=actor, choices=choices, **_fields(wish)).pk)
+
+
+@router.patch("/{id}", response=PolicyDetailOut)
+def change_policy(request: HttpRequest, id: UUID, wish: PolicyChange) -> PolicyDetailOut:
+    """Another vault begins with whole copies. `is_enabled` pauses it and lets it go on."""
+    services.change_policy(actor=administrator(request), policy_id=id, **_fields(wish))
+    return _policy(id)
+
+
+@router.delete("/{id}", response={204: None})
+def delete_policy(request: HttpRequest, id: UUID) -> None:
+    """Its recovery points stay in their vault. 409 while one of its runs is at work."""
+    services.delete_policy(actor=administrator(request), policy_id=id)
+
+
+@router.post("/{id}/run", response={202: Page[RunOut]})
+def run_policy(request: HttpRequest, id: UUID) -> Page[RunOut]:
+    """The runs that were queued: one for each machine that is not being replicated already. 409 if there is none."""
+    made = services.run_now(actor=administrator(request), policy_id=id)
+    rows = list(selectors.runs().filter(pk__in=[run.pk for run in made]))
+    now = timezone.now()
+    return Page(items=[show_run(run, now) for run in rows], total=len(rows))
+
+
+@router.post("/{id}/choices", response={201: ChoiceOut})
+def add_choice(request: HttpRequest, id: UUID, wish: ChoiceIn) -> ChoiceOut:
+    """409 if it is chosen already."""
+    made = services.add_choice(actor=administrator(request), policy_id=id, wish=_wish(wish))
+    return show_choice(one(selectors.choices_of(id), made.pk, "choice"))
+
+
+@router.delete("/{id}/choices/{choice}", response={204: None})
+def remove_choice(request: HttpRequest, id: UUID, choice: UUID) -> None:
+    """What only it came to is not replicated any more; its recovery points stay."""
+    actor = administrator(request)
+    one(selectors.choices_of(id), choice, "choice")
+    services.remove_choice(actor=actor, choice_id=choice)
+
+
+@router.get("/{id}/sources", response=Page[SourceOut])
+def list_sources(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[SourceOut]:
+    """The machines under the policy, those that are chosen first, by name."""
+    administrator(request)
+    now = timezone.now()
+    one(ReplicationPolicy.objects.all(), id, "policy")
+    return page_as_ordered(selectors.sources(now).filter(policy=id), window, lambda row: show_source(row, now))
+
+
+@router.get("/{id}/breaches", response=Page[BreachOut])
+def list_breaches(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[BreachOut]:
+    """When the promise was broken, for which machine and why; newest first."""
+    administrator(request)
+    now = timezone.now()
+    one(ReplicationPolicy.objects.all(), id, "policy")
+    return page_as_ordered(selectors.breaches_of(id), window, lambda row: show_breach(row, now))
