@@ -174,9 +174,9 @@ class BreachOut(Out):
     reason: str
 
 
-def show_policy(row: Any) -> PolicyOut:
+def show_policy(row: Any, now: datetime) -> PolicyOut:
     """A row of `selectors.policies`."""
-    standing = selectors.standing_of(row)
+    standing = selectors.standing_of(row, now)
     return PolicyOut(
         id=row.pk,
         name=row.name,
@@ -213,7 +213,6 @@ def _clock(at: time | None) -> str | None:
 
 def show_choice(row: Any) -> ChoiceOut:
     """A row of `selectors.choices_of`."""
-    named = row.desktop or row.template or row.pool
     return ChoiceOut(
         id=row.pk,
         kind=row.kind,
@@ -222,7 +221,7 @@ def show_choice(row: Any) -> ChoiceOut:
         desktop=row.desktop_id,
         template=row.template_id,
         pool=row.pool_id,
-        name=str(named) if named else row.machine_name or row.platform_id,
+        name=selectors.name_of(row),
         disks=row.disks,
         created_at=row.created_at,
     )
@@ -266,9 +265,10 @@ def show_breach(row: RpoBreach, now: datetime) -> BreachOut:
 
 
 def _policy(policy_id: UUID) -> PolicyDetailOut:
-    row = one(selectors.policies(timezone.now()), policy_id, "policy")
+    now = timezone.now()
+    row = one(selectors.policies(now), policy_id, "policy")
     choices = [show_choice(choice) for choice in selectors.choices_of(policy_id)]
-    return PolicyDetailOut(**show_policy(row).model_dump(), choices=choices)
+    return PolicyDetailOut(**show_policy(row, now).model_dump(), choices=choices)
 
 
 def _wish(choice: ChoiceIn) -> services.ChoiceWish:
@@ -294,7 +294,8 @@ def _fields(wish: PolicyChange) -> services.PolicyFields:
 @router.get("", response=Page[PolicyOut])
 def list_policies(request: HttpRequest, window: Query[Window]) -> Page[PolicyOut]:
     administrator(request)
-    return page(selectors.policies(timezone.now()), window, show_policy)
+    now = timezone.now()
+    return page(selectors.policies(now), window, lambda row: show_policy(row, now))
 
 
 @router.get("/{id}", response=PolicyDetailOut)

@@ -17,7 +17,7 @@ from broker.console.answers import Question, act, ask_first, came_from, done, pa
 from broker.domain.lifecycle import Event, State, sources
 from broker.domain.power import Selection
 from broker.models import Desktop, Hypervisor, Machine, Pool
-from broker.selectors import audit, operations
+from broker.selectors import audit, operations, replication
 from broker.selectors import desktops as selectors
 from broker.selectors import power as power_selectors
 from broker.services import brokering, power
@@ -165,6 +165,7 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         "desktop": desktop,
         "machine": machines.select_related("host").first() if desktop.machine_id else None,
         "assignment": desktop.assignments.filter(until=None).select_related("user").first(),
+        "replicated": replication.replicated(desktop.hypervisor_id, desktop.machine_id) if desktop.machine_id else [],
         "events": audit.events_of(desktop),
         "operations": operations.operations().filter(desktop=desktop)[:OPERATIONS_SHOWN],
         "changes": audit.audit_of(desktop)[:10],

@@ -35,6 +35,7 @@ ROOMS = (
     Room("pools", _("Pools"), "pool"),
     Room("schedules", _("Schedules"), "clock"),
     Room("templates", _("Templates"), "template"),
+    Room("replication", _("Replication"), "replication"),
     Room("networks", _("Networks"), "network"),
     Room("hypervisors", _("Hypervisors"), "hypervisor"),
     Room("people", _("People"), "people"),

@@ -9,7 +9,11 @@ from broker.console.access import is_administrator
 from broker.selectors import live as changes
 from broker.services import nudges
 
-NOUNS = frozenset({"hypervisors", "templates", "networks", "pools", "desktops", "operations", "requests", "audit"})
+NOUNS = frozenset(
+    {
+        "hypervisors", "templates", "networks", "pools", "desktops", "replication", "operations", "requests", "audit",
+    }
+)  # fmt: skip
 
 
 async def live(request: HttpRequest) -> StreamingHttpResponse:

@@ -13,9 +13,22 @@ from django.utils import timezone
 
 from broker.console.access import administrators_only
 from broker.console.answers import show
-from broker.domain.labels import Label, Tone, hypervisor_label, label, operation_label, request_label
+from broker.domain.labels import (
+    Label,
+    Tone,
+    consistency_label,
+    hypervisor_label,
+    label,
+    operation_label,
+    point_label,
+    policy_label,
+    promise_label,
+    request_label,
+    run_label,
+    vault_label,
+)
 from broker.domain.lifecycle import State
-from broker.models import Event, Hypervisor, Operation, Request
+from broker.models import Event, Hypervisor, Operation, RecoveryPoint, ReplicationRun, Request, Vault
 
 
 class PatternForm(forms.Form):
@@ -34,7 +47,7 @@ ICONS = """
 check user screen clock spinner power pause wrench question warning cross trash lock info plus minus close menu more
 search dashboard desktops pool template hypervisor operation request drift audit people key network storage machine
 play refresh arrow-left arrow-right chevron-down copy sun moon sign-out edit full-screen keyboard help link
-template-copy filter
+template-copy filter replication vault
 """
 
 
@@ -57,6 +70,25 @@ def _desktop_labels() -> list[Label]:
     return list(dict.fromkeys([*standing, *others]))
 
 
+def _promise_labels() -> list[Label]:
+    standing = [
+        promise_label(is_chosen=chosen, is_enabled=enabled, has_point=has_point, is_kept=kept)
+        for chosen, enabled, has_point, kept in (
+            (True, True, True, True),
+            (True, True, False, True),
+            (True, True, True, False),
+            (True, False, True, True),
+            (False, True, True, True),
+        )
+    ]
+    policies = [
+        policy_label(is_enabled=True, machines=4, broken=1, without_point=0),
+        policy_label(is_enabled=True, machines=0, broken=0, without_point=0),
+        policy_label(is_enabled=True, machines=4, broken=0, without_point=1),
+    ]
+    return [*standing, *policies]
+
+
 @administrators_only
 def patterns(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
@@ -69,6 +101,25 @@ def patterns(request: HttpRequest) -> HttpResponse:
         "hypervisor_labels": [hypervisor_label(status) for status in Hypervisor.Status.values],
         "operation_labels": [operation_label(state) for state in Operation.State.values],
         "request_labels": [request_label(state) for state in Request.State.values],
+        "vault_labels": [vault_label(status) for status in Vault.Status.values],
+        "promise_labels": _promise_labels(),
+        "run_labels": [
+            *(run_label(state) for state in ReplicationRun.State.values),
+            run_label("running", is_to_end=True),
+            run_label("queued", is_retried=True),
+        ],
+        "point_labels": [
+            *(point_label(state) for state in RecoveryPoint.State.values),
+            point_label("usable", is_verified=True),
+            *(consistency_label(word) for word in ("guest", "crash", "off")),
+        ],
+        "lags": [
+            (now - timedelta(minutes=12), 720, 3600, Tone.GOOD),
+            (now - timedelta(minutes=58), 3480, 3600, Tone.GOOD),
+            (now - timedelta(hours=3), 10_800, 3600, Tone.BAD),
+            (now - timedelta(hours=3), 10_800, 3600, Tone.OFF),
+            (None, None, 3600, Tone.BUSY),
+        ],
         "form": form,
         "page": Paginator(range(240), 50).page(2),
         "steps": [("Finding", "done"), ("Starting", "done"), ("Preparing", "now"), ("Connecting", "later")],

@@ -12,7 +12,8 @@ from broker.console.answers import is_htmx, typed
 from broker.selectors.search import Hit, find
 
 ICONS = {
-    "desktop": "desktops", "pool": "pool", "template": "template", "hypervisor": "hypervisor", "user": "user",
+    "desktop": "desktops", "pool": "pool", "template": "template", "hypervisor": "hypervisor",
+    "policy": "replication", "user": "user",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.models import Hypervisor, Request
-from broker.selectors import desktops, drift, hypervisors, operations, pools
+from broker.selectors import desktops, drift, hypervisors, operations, pools, replication
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Overview:
     failed_lately: int
     waiting: int
     strays: int
+    replication: replication.Alarms
+    """Broken promises and vaults that cannot be used."""
 
     @property
     def hypervisor_count(self) -> int:
@@ -46,4 +48,5 @@ def overview(now: datetime) -> Overview:
         failed_lately=operations.failed_lately(now),
         waiting=Request.objects.filter(state__in=Request.IN_QUEUE).count(),
         strays=drift.drifting_machines(drift.LEFT_OVER).count(),
+        replication=replication.alarms(now),
     )

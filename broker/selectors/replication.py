@@ -92,6 +92,8 @@ def policies(now: datetime) -> QuerySet[ReplicationPolicy]:
             next_run_at=Min("sources__next_run_at", filter=chosen),
             at_work=Coalesce(Subquery(runs.values("source__policy").annotate(n=Count("pk")).values("n")), 0),
         )
+        # Rows that are counted for have no order of their own.
+        .order_by("name")
     )
 
 
@@ -106,6 +108,7 @@ class PolicyStanding:
     newest_at: datetime | None
     oldest_at: datetime | None
     """Of its machines' newest points the oldest: the worst that its promise is measured by."""
+    oldest_age_s: float | None
     next_run_at: datetime | None
     at_work: int
     """Runs that are not finished."""
@@ -137,7 +140,7 @@ class PolicyStanding:
         return promises.limit_in_words(policy.bytes_a_second, policy.window_from, policy.window_to, policy.zone)
 
 
-def standing_of(policy: Any) -> PolicyStanding:
+def standing_of(policy: Any, now: datetime) -> PolicyStanding:
     """Of a row of `policies`. No statement."""
     return PolicyStanding(
         policy=policy,
@@ -146,6 +149,7 @@ def standing_of(policy: Any) -> PolicyStanding:
         without_point=policy.without_point,
         newest_at=policy.newest_at,
         oldest_at=policy.oldest_at,
+        oldest_age_s=(now - policy.oldest_at).total_seconds() if policy.oldest_at else None,
         next_run_at=policy.next_run_at,
         at_work=policy.at_work,
         warning=promises.why_not_kept(
@@ -163,6 +167,12 @@ def choices_of(policy_id: UUID) -> QuerySet[ReplicationChoice]:
         .defer("hypervisor__secrets")
         .annotate(machine_name=Subquery(machine.values("name")[:1]))
     )
+
+
+def name_of(choice: Any) -> str:
+    """What a row of `choices_of` is called."""
+    named = choice.desktop or choice.template or choice.pool
+    return str(named) if named else choice.machine_name or choice.platform_id
 
 
 # --- machines under a policy ------------------------------------------------------------------------------------------

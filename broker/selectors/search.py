@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.db.models import Q
 
 from broker.domain.lifecycle import LIVE
-from broker.models import Assignment, Desktop, Hypervisor, Pool, Template
+from broker.models import Assignment, Desktop, Hypervisor, Pool, ReplicationPolicy, Template
 
 EACH = 6
 """Of each noun, at most so many."""
@@ -37,6 +37,12 @@ def find(text: str) -> list[Hit]:
         *(
             Hit("hypervisor", h.name, h.pk, h.product)
             for h in Hypervisor.objects.defer("secrets").filter(name__icontains=text)[:EACH]
+        ),
+        *(
+            Hit("policy", p.name, p.pk, p.vault.name)
+            for p in ReplicationPolicy.objects.select_related("vault")
+            .defer("vault__secrets")
+            .filter(name__icontains=text)[:EACH]
         ),
         *(Hit("user", u.username, u.pk) for u in User.objects.filter(username__icontains=text)[:EACH]),
     ]

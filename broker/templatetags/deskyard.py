@@ -16,9 +16,21 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from broker.domain.labels import Label, Tone, hypervisor_label, operation_label, request_label, schedule_label
+from broker.domain.labels import (
+    Label,
+    Tone,
+    consistency_label,
+    hypervisor_label,
+    operation_label,
+    point_label,
+    request_label,
+    run_label,
+    schedule_label,
+    vault_label,
+)
 from broker.domain.labels import label as desktop_label
 from broker.domain.schedules import Action, Reach, days_in_words, reach_in_words
+from broker.domain.spans import roughly
 
 register = template.Library()
 
@@ -96,6 +108,26 @@ def schedule_state(schedule: Any) -> Label:
 
 
 @register.filter
+def vault_state(vault: Any) -> Label:
+    return vault_label(vault.status)
+
+
+@register.filter
+def run_state(run: Any) -> Label:
+    return run_label(run.state, is_to_end=run.is_to_end, is_retried=run.attempt > 0)
+
+
+@register.filter
+def point_state(point: Any) -> Label:
+    return point_label(point.state, is_verified=point.verified_at is not None)
+
+
+@register.filter
+def consistency(point: Any) -> Label:
+    return consistency_label(point.consistency)
+
+
+@register.filter
 def schedule_does(schedule: Any) -> str:
     """ "Switches on until 80 % are on"."""
     return reach_in_words(Action(schedule.action), Reach(schedule.reach), schedule.amount)
@@ -162,7 +194,7 @@ def theme(context: template.Context) -> str:
 
 
 @register.filter
-def mib(value: int | None) -> str:
+def mib(value: float | None) -> str:
     """2048 -> "2 GiB"; None -> a dash."""
     if value is None:
         return "–"
@@ -172,6 +204,22 @@ def mib(value: int | None) -> str:
             break
         size /= 1024
     return f"{size:.0f} {unit}" if size >= 100 or size == int(size) else f"{size:.1f} {unit}"
+
+
+@register.filter
+def size(value: float | None) -> str:
+    """Bytes: 2097152 -> "2 MiB"; None -> a dash."""
+    if value is None:
+        return "–"
+    if abs(value) < 1024:
+        return f"{value:.0f} B"
+    return f"{value / 1024:.0f} KiB" if abs(value) < 1 << 20 else mib(value / (1 << 20))
+
+
+@register.filter
+def span(seconds: float | None) -> str:
+    """A length of time in words: 5400 -> "1 h 30 min"; None -> a dash."""
+    return "–" if seconds is None else roughly(seconds)
 
 
 @register.filter

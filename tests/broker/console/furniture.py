@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import time, timedelta
 from uuid import uuid4
 
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from broker.domain.lifecycle import State
@@ -26,9 +27,16 @@ from broker.models import (
     Operation,
     Pool,
     PowerSchedule,
+    RecoveryPoint,
+    ReplicationChoice,
+    ReplicationPolicy,
+    ReplicationRun,
+    ReplicationSource,
     Request,
+    RpoBreach,
     ScreenSession,
     Storage,
+    Vault,
 )
 from tests.broker.portal.cast import Estate
 
@@ -58,6 +66,14 @@ class Furniture:
     token: ApiToken
     schedule: PowerSchedule
     calendar: HolidayCalendar
+    vault: Vault
+    policy: ReplicationPolicy
+    choice: ReplicationChoice
+    source: ReplicationSource
+    """Its promise is broken."""
+    run: ReplicationRun
+    """At work."""
+    point: RecoveryPoint
 
 
 def machine(hypervisor: Hypervisor, name: str, **fields: object) -> Machine:
@@ -69,6 +85,118 @@ def operation(hypervisor: Hypervisor, desktop: Desktop | None = None, **fields: 
     now = timezone.now()
     values: dict[str, object] = {"kind": "power", "created_at": now, "deadline_at": now + timedelta(minutes=15)}
     return Operation.objects.create(hypervisor=hypervisor, desktop=desktop, **(values | fields))
+
+
+@dataclass
+class Replication:
+    """A vault, a policy over two machines, and what has come of it."""
+
+    vault: Vault
+    policy: ReplicationPolicy
+    choice: ReplicationChoice
+    source: ReplicationSource
+    run: ReplicationRun
+    point: RecoveryPoint
+
+
+def replicated(hypervisor: Hypervisor, dana: User, desktop: Desktop) -> Replication:
+    now = timezone.now()
+    vault = Vault.objects.create(
+        name="Cellar", kind="folder", location={"path": "/srv/vault"}, status="up", status_since=now, is_encrypted=True
+    )
+    Vault.objects.create(
+        name="Bucket", kind="s3", location={"bucket": "copies", "endpoint": "https://s3.example.net"}, status="down",
+        status_since=now, status_reason="Cannot reach s3.example.net: no answer in 10 s. Check the address.",
+    )  # fmt: skip
+    policy = ReplicationPolicy.objects.create(
+        name="Accounting", vault=vault, interval_s=3600, rpo_s=7200, keep_hourly=24, bytes_a_second=40_000_000,
+        window_from=time(8), window_to=time(18), zone="Europe/Berlin",
+    )  # fmt: skip
+    ReplicationPolicy.objects.create(name="Nights", vault=vault, cron="30 2 * * 1-5", rpo_s=86_400, is_enabled=False)
+    alpha = machine(hypervisor, "ledger-01", memory_mib=8 * GIB)
+    choice = ReplicationChoice.objects.create(
+        policy=policy, kind="machine", hypervisor=hypervisor, platform_id=alpha.platform_id, disks=["vda"]
+    )
+    ReplicationChoice.objects.create(policy=policy, kind="desktop", desktop=desktop)
+    source = ReplicationSource.objects.create(
+        policy=policy, hypervisor=hypervisor, platform_id=alpha.platform_id, name="ledger-01", disks=["vda"],
+        newest_at=now - timedelta(hours=3), breaks_at=now - timedelta(hours=1), next_run_at=now + timedelta(minutes=20),
+        fault="The vault Cellar has no room. Make room or keep fewer points.", took_s=420,
+    )  # fmt: skip
+    ReplicationSource.objects.create(
+        policy=policy, hypervisor=hypervisor, platform_id=desktop.machine_id, name=desktop.name, took_s=95,
+        newest_at=now - timedelta(minutes=25), breaks_at=now + timedelta(minutes=95), next_run_at=now,
+        whole="It is the first point.",
+    )  # fmt: skip
+    point = RecoveryPoint.objects.create(
+        vault=vault, source=source, machine_name="ledger-01", hypervisor_name=hypervisor.name, consistency="guest",
+        taken_at=now - timedelta(hours=3), committed_at=now - timedelta(hours=3), size_bytes=80 << 30,
+        new_bytes=3 << 30, verified_at=now - timedelta(hours=2),
+        configuration={
+            "vcpus": 4, "memory_mib": 8192, "firmware": "uefi", "secure_boot": True,
+            "nics": [{"model": "virtio", "mac": "52:54:00:12:34:56", "network": "default"}],
+            "disks": [{"name": "vda", "bus": "virtio", "size": 80 << 30}],
+        },
+    )  # fmt: skip
+    RecoveryPoint.objects.create(
+        vault=vault, machine_name="old-server", hypervisor_name="esx-cluster", consistency="crash", state="broken",
+        fault="1048576 bytes at 0 of disk vda are missing. The next run reads them anew.", size_bytes=10 << 30,
+        taken_at=now - timedelta(days=40), committed_at=now - timedelta(days=40), new_bytes=10 << 30,
+    )  # fmt: skip
+    run = ReplicationRun.objects.create(
+        kind="replicate", source=source, vault=vault, hypervisor=hypervisor, platform_id=alpha.platform_id,
+        subject="ledger-01", state="running", attempt=1, step="Copies vda of ledger-01", total_bytes=80 << 30,
+        done_bytes=31 << 30, read_bytes=12 << 30, new_bytes=4 << 30, started_at=now - timedelta(minutes=3),
+        mover_expires_at=now + timedelta(seconds=30),
+    )  # fmt: skip
+    values = {"source": source, "vault": vault, "hypervisor": hypervisor, "subject": "ledger-01"}
+    ReplicationRun.objects.create(
+        kind="replicate", state="failed", attempt=6, error=source.fault, finished_at=now, started_at=now, **values
+    )
+    ReplicationRun.objects.create(
+        kind="verify", state="done", attempt=1, point=point, requested_by=dana, finished_at=now, started_at=now,
+        read_bytes=80 << 30, **values,
+    )  # fmt: skip
+    ReplicationRun.objects.create(
+        kind="materialise", state="queued", attempt=1, point=point, requested_by=dana, subject="ledger-01-test",
+        hypervisor=hypervisor, error="kvm-01 is busy.", not_before=now + timedelta(minutes=1),
+        findings=["The disks hang on SATA: this system is not known to boot on VIRTIO here."],
+    )  # fmt: skip
+    RpoBreach.objects.create(source=source, since=now - timedelta(hours=1), reason=source.fault)
+    RpoBreach.objects.create(
+        source=source, since=now - timedelta(days=2), until=now - timedelta(days=2, minutes=-50),
+        reason="The last run is not finished yet.",
+    )  # fmt: skip
+    for kind, level, words in (
+        ("rpo.broken", "error", f"ledger-01 breaks the RPO of Accounting. {source.fault}"),
+        ("vault.lost", "error", "Bucket: Cannot reach s3.example.net: no answer in 10 s. Check the address."),
+        ("rpo.kept", "info", "office-001 keeps the RPO of Accounting again."),
+    ):  # fmt: skip
+        Event.objects.create(at=now, kind=kind, level=level, message=words)
+    return Replication(vault, policy, choice, source, run, point)
+
+
+def more_replication(hypervisor: Hypervisor, furniture: Furniture, number: int) -> None:
+    """Another row of everything that replication's lists show."""
+    now = timezone.now()
+    vault = Vault.objects.create(name=f"Vault {number}", kind="folder", location={"path": f"/srv/{number}"})
+    policy = ReplicationPolicy.objects.create(name=f"Policy {number}", vault=vault, interval_s=3600, rpo_s=7200)
+    for owner in (policy, furniture.policy):
+        source = ReplicationSource.objects.create(
+            policy=owner, hypervisor=hypervisor, platform_id=f"machine-{number}", name=f"machine-{number}",
+            newest_at=now, breaks_at=now - timedelta(minutes=1),
+        )  # fmt: skip
+        RpoBreach.objects.create(source=source, since=now - timedelta(hours=1))
+        run = {"source": source, "vault": vault, "hypervisor": hypervisor, "subject": source.name}
+        ReplicationRun.objects.create(kind="replicate", state="running", started_at=now, **run)
+        ReplicationRun.objects.create(kind="replicate", state="done", started_at=now, **run)
+        RecoveryPoint.objects.create(
+            vault=vault, source=source, machine_name=source.name, consistency="off", taken_at=now, committed_at=now,
+            size_bytes=1, new_bytes=1,
+        )  # fmt: skip
+    ReplicationChoice.objects.create(
+        policy=furniture.policy, kind="machine", hypervisor=hypervisor, platform_id=f"machine-{number}"
+    )
 
 
 def furnish(house: Estate) -> Furniture:
@@ -169,6 +297,7 @@ def furnish(house: Estate) -> Furniture:
         pool=house.pool, name="Evenings", action="off", at=time(20), weekdays="1234567", zone="Europe/Berlin",
         is_enabled=False,
     )  # fmt: skip
+    made = replicated(kvm, house.dana, house.desktop)
     return Furniture(
         host=host,
         network=network,
@@ -187,4 +316,10 @@ def furnish(house: Estate) -> Furniture:
         token=token,
         schedule=schedule,
         calendar=calendar,
+        vault=made.vault,
+        policy=made.policy,
+        choice=made.choice,
+        source=made.source,
+        run=made.run,
+        point=made.point,
     )

@@ -9,11 +9,11 @@ from tests.broker.portal.cast import Estate
 
 LISTS = (
     "dashboard", "desktops", "pools", "schedules", "templates", "networks", "hypervisors", "people", "requests",
-    "operations", "drift", "audit",
+    "operations", "drift", "audit", "replication", "runs", "points", "vaults",
 )  # fmt: skip
 PLAIN = (
     *LISTS, "search", "patterns", "pulse", "hypervisor-kinds", "template-add", "network-add",
-    "pool-add", "user-add", "group-add", "calendar-add",
+    "pool-add", "user-add", "group-add", "calendar-add", "policy-add", "vault-add",
 )  # fmt: skip
 
 
@@ -39,6 +39,10 @@ def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
         "schedule-add": pool, "schedule-edit": furniture.schedule.pk, "schedule-delete": furniture.schedule.pk,
         "calendar-edit": furniture.calendar.pk, "calendar-delete": furniture.calendar.pk,
         "host-drain": furniture.host.pk, "token-add": house.bob.pk, "token-revoke": furniture.token.pk,
+        "policy": furniture.policy.pk, "policy-edit": furniture.policy.pk, "policy-delete": furniture.policy.pk,
+        "policy-choose": furniture.policy.pk, "choice-remove": furniture.choice.pk, "run": furniture.run.pk,
+        "point": furniture.point.pk, "point-bring-up": furniture.point.pk, "point-delete": furniture.point.pk,
+        "vault-edit": furniture.vault.pk, "vault-remove": furniture.vault.pk,
     }  # fmt: skip
     pages = {name: reverse(f"console:{name}") for name in PLAIN}
     return pages | {name: reverse(f"console:{name}", args=[argument]) for name, argument in named.items()}

@@ -17,14 +17,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import get_resolver, reverse
 
 from broker.models import Desktop, Pool
-from tests.broker.console.furniture import Furniture, operation
+from tests.broker.console.furniture import Furniture, more_replication, operation
 from tests.broker.console.pages import LISTS, PLAIN, all_pages
 from tests.broker.portal.cast import PASSWORD, Estate
 
 As = Callable[[User], Client]
 POST_ONLY = {
     "desktops-power", "desktop-maintenance", "hypervisor-recheck", "operation-retry", "operation-cancel", "pool-resume",
-    "schedule-enable",
+    "schedule-enable", "policy-run", "policy-enable", "run-cancel", "point-verify",
 }  # fmt: skip
 """Addresses that only do something; "live" is a stream with tests of its own."""
 COUNTS = Path(__file__).parent / "query_counts.json"
@@ -176,6 +176,7 @@ def test_lists_need_no_more_statements_for_more_rows(house: Estate, furniture: F
         operation(house.hypervisor, kind="probe", changes=False)
         pool = house.open_pool(f"Pool {number}", spare=1)
         User.objects.create_user(f"user-{number}").groups.add(house.staff)
+        more_replication(house.hypervisor, furniture, number)
         assert pool.members.exists()
     assert _measure(dana, pages) == before
 

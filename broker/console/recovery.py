@@ -1,0 +1,141 @@
+"""Recovery points: find them, have them read back, bring one up as a machine, delete one."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from broker.console.access import administrator, administrators_only
+from broker.console.answers import Question, act, ask_first, done, page_of, posted, saved, show, typed, typed_uuid, word
+from broker.console.replication_forms import NAME_AT_MOST, BringUpForm
+from broker.hypervisors import abilities
+from broker.models import Hypervisor, RecoveryPoint, ReplicationSource, Vault
+from broker.selectors import hypervisors, replication
+from broker.services import recovery as services
+
+RUNS_SHOWN = 10
+
+
+def _address(point_id: UUID) -> str:
+    return reverse("console:point", args=[point_id])
+
+
+def _run_address(run_id: UUID) -> str:
+    return reverse("console:run", args=[run_id])
+
+
+@administrators_only
+def list_(request: HttpRequest) -> HttpResponse:
+    state = typed(request, "state")
+    wanted = replication.PointFilter(
+        source=typed_uuid(request, "source"),
+        vault=typed_uuid(request, "vault"),
+        state=state if state in RecoveryPoint.State.values else "",
+        text=typed(request, "q"),
+    )
+    sources = ReplicationSource.objects.select_related("policy").defer("bookmark")
+    context = {
+        "page": page_of(request, wanted.apply(replication.points())),
+        "wanted": wanted,
+        "source": sources.filter(pk=wanted.source).first() if wanted.source else None,
+        "vaults": Vault.objects.only("name"),
+        "states": RecoveryPoint.State.choices,
+    }
+    return show(request, "console/recovery/list.html", context)
+
+
+@administrators_only
+def detail(request: HttpRequest, point_id: UUID) -> HttpResponse:
+    point = get_object_or_404(replication.points(), pk=point_id)
+    now = timezone.now()
+    made = replication.runs().filter(point=point)[:RUNS_SHOWN]
+    context = {
+        "point": point,
+        "runs": [(run, replication.pace_of(run, now)) for run in made],
+        "can_be_brought_up": bool(_landing_kinds()) and point.state == RecoveryPoint.State.USABLE,
+    }
+    return show(request, "console/recovery/detail.html", context)
+
+
+def _landing_kinds() -> list[str]:
+    return [kind for kind in replication.kinds_registered() if abilities.can_land(kind)]
+
+
+@act
+def verify(request: HttpRequest, point_id: UUID) -> HttpResponse:
+    services.verify_point(actor=administrator(request), point_id=point_id)
+    return done(request, _("It is being read back."), _address(point_id))
+
+
+@administrators_only
+def bring_up(request: HttpRequest, point_id: UUID) -> HttpResponse:
+    """On which hypervisor stands in the address: what it has decides what can be asked."""
+    point = get_object_or_404(replication.points(), pk=point_id)
+    offered = list(replication.hypervisors_of(_landing_kinds()))
+    chosen = _chosen(request, offered, point)
+    context: dict[str, object] = {"point": point, "hypervisors": offered, "hypervisor": chosen}
+    if chosen is None:
+        return show(request, "console/recovery/bring_up.html", context)
+    form = BringUpForm(
+        point,
+        list(hypervisors.storages_of(chosen.pk)),
+        list(hypervisors.networks_of(chosen.pk)),
+        posted(request),
+        initial={"name": _name_for(point)},
+    )
+    if request.method == "POST":
+        actor = administrator(request)
+        run = saved(
+            form,
+            lambda _data: services.materialise(
+                actor=actor, point_id=point_id, hypervisor_id=chosen.pk, **form.values()
+            ),
+        )
+        if run:
+            return done(request, _("%s is being brought up.") % run.subject, _run_address(run.pk))
+    return show(
+        request, "console/recovery/bring_up.html", {**context, "form": form}, status=422 if form.errors else 200
+    )
+
+
+def _chosen(request: HttpRequest, offered: list[Hypervisor], point: RecoveryPoint) -> Hypervisor | None:
+    """The one that was named; else where the machine stood, else the first that is up."""
+    named = word(request.POST if request.method == "POST" else request.GET, "hypervisor")
+    for one in offered:
+        if str(one.pk) == named:
+            return one
+    home = [one for one in offered if one.name == point.hypervisor_name]
+    up = [one for one in offered if one.status == Hypervisor.Status.UP]
+    return next(iter([*home, *up, *offered]), None)
+
+
+def _name_for(point: RecoveryPoint) -> str:
+    """Another one than the machine's own, which may be there still."""
+    ending = f"-{point.taken_at:%m%d-%H%M}"
+    return point.machine_name[: NAME_AT_MOST - len(ending)] + ending
+
+
+@administrators_only
+def delete(request: HttpRequest, point_id: UUID) -> HttpResponse:
+    point = get_object_or_404(replication.points(), pk=point_id)
+    question = Question(
+        title=_("Delete this recovery point of %s?") % point.machine_name,
+        verb=_("Delete it"),
+        back=_address(point_id),
+        sentences=[
+            _("What %(machine)s was at %(at)s cannot be brought back any more. Other points stay whole.")
+            % {"machine": point.machine_name, "at": f"{point.taken_at:%Y-%m-%d %H:%M} UTC"},
+            _("A mover deletes it; its room in the vault is free after the next collection."),
+        ],
+    )
+
+    def do() -> str:
+        services.delete_point(actor=administrator(request), point_id=point_id)
+        return _("It is being deleted.")
+
+    return ask_first(request, question, do, reverse("console:points"))

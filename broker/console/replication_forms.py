@@ -1,0 +1,292 @@
+"""The forms of replication. What contradicts itself is refused by the services, as for the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.utils.translation import gettext as _
+
+from broker.console.schedule_forms import zone_choices
+from broker.domain.spans import span_in_words, span_of
+from broker.models import Network, RecoveryPoint, ReplicationPolicy, Storage, Vault
+from broker.services.replication import PolicyFields
+
+MEGABYTE = 1_000_000
+NAME_AT_MOST = 63
+"""As platforms take it for a machine."""
+
+RHYTHMS = [("interval", "Every so often, day and night"), ("cron", "At set times")]
+CHECKED = {
+    ReplicationPolicy.Verification.DIGEST: "Each piece has a digest that is checked whenever it is read.",
+    ReplicationPolicy.Verification.READ_BACK: "All of it is read again from the vault: surer, and twice the work.",
+}
+"""Each way of verification with what it means."""
+
+
+class SpanField(forms.CharField):
+    """A length of time as people write it; seconds. Empty if not required: None."""
+
+    widget = forms.TextInput(attrs={"autocomplete": "off", "inputmode": "text"})
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        if not text:
+            return None
+        try:
+            return span_of(text)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+
+    def prepare_value(self, value: Any) -> Any:
+        return span_in_words(value) if isinstance(value, int) else value
+
+
+class PolicyForm(forms.Form):
+    hides_optional = True
+    """What is asked depends on other fields; what may be left empty says so."""
+    called = {"vault_id": "vault", "interval_s": "interval", "rpo_s": "rpo", "bytes_a_second": "limit"}
+    """What the services call it, and what we."""
+
+    name = forms.CharField(label="Name", max_length=100, help_text="Such as Accounting, hourly.")
+    vault = forms.ModelChoiceField(
+        label="Into which vault", queryset=Vault.objects.defer("secrets"), empty_label=None,
+        help_text="Another vault later means that everything is copied once more.",
+    )  # fmt: skip
+    rhythm = forms.ChoiceField(label="When", choices=RHYTHMS, widget=forms.RadioSelect, initial="interval")
+    interval = SpanField(
+        label="How often", required=False, initial=3600, max_length=40,
+        help_text="From 1 min; such as 15 min, 4 h or 1 day. Machines take turns within it.",
+    )  # fmt: skip
+    cron = forms.CharField(
+        label="Set times", required=False, max_length=100, initial="30 2 * * *",
+        widget=forms.TextInput(attrs={"class": "mono", "autocomplete": "off", "spellcheck": "false"}),
+        help_text="Minute, hour, day, month, weekday, as in cron: 30 2 * * 1-5 is 02:30 from Monday to Friday.",
+    )  # fmt: skip
+    zone = forms.ChoiceField(
+        label="Time zone", choices=zone_choices, initial="UTC",
+        help_text="Of set times, of the days that are kept and of the hours below.",
+    )  # fmt: skip
+    rpo = SpanField(
+        label="RPO", initial=7200, max_length=40,
+        help_text="How old the newest copy may be, so how much may be lost. More than the interval and a run together.",
+    )  # fmt: skip
+    keep_last = forms.IntegerField(label="The last", min_value=1, initial=3)
+    keep_hourly = forms.IntegerField(label="One an hour, hours", min_value=0, initial=24)
+    keep_daily = forms.IntegerField(label="One a day, days", min_value=0, initial=7)
+    keep_weekly = forms.IntegerField(label="One a week, weeks", min_value=0, initial=4)
+    keep_monthly = forms.IntegerField(label="One a month, months", min_value=0, initial=0)
+    verification = forms.ChoiceField(
+        label="How copies are checked", choices=ReplicationPolicy.Verification.choices, widget=forms.RadioSelect,
+        initial=ReplicationPolicy.Verification.DIGEST,
+    )  # fmt: skip
+    limit = forms.DecimalField(
+        label="At most (MB/s)", required=False, min_value=Decimal("0.1"), max_digits=12,
+        help_text="Of each run. Empty: as fast as it goes.",
+    )  # fmt: skip
+    window_from = forms.TimeField(
+        label="From", required=False, widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"),
+        help_text="Working hours, say. Empty: always.",
+        error_messages={"invalid": "A time of day such as 08:00."},
+    )  # fmt: skip
+    window_to = forms.TimeField(
+        label="To", required=False, widget=forms.TimeInput(attrs={"type": "time"}, format="%H:%M"),
+        error_messages={"invalid": "A time of day such as 18:00."},
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, is_new: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["interval"].when = "rhythm=interval"  # type: ignore[attr-defined]
+        self.fields["cron"].when = "rhythm=cron"  # type: ignore[attr-defined]
+        if is_new and not self.is_bound:
+            # The page sets the reader's own zone.
+            self.fields["zone"].widget.attrs["data-own-zone"] = True
+
+    def explained(self) -> list[tuple[Any, str]]:
+        """Each way of verification with what it means."""
+        return [(radio, CHECKED[radio.data["value"]]) for radio in self["verification"]]
+
+    def values(self) -> PolicyFields:
+        """As the service takes them; the form must be valid."""
+        data = self.cleaned_data
+        is_by_interval = data["rhythm"] == "interval"
+        return {
+            "name": data["name"],
+            "vault_id": data["vault"].pk,
+            "interval_s": data["interval"] if is_by_interval else None,
+            "cron": "" if is_by_interval else data["cron"],
+            "zone": data["zone"],
+            "rpo_s": data["rpo"],
+            "keep_last": data["keep_last"],
+            "keep_hourly": data["keep_hourly"],
+            "keep_daily": data["keep_daily"],
+            "keep_weekly": data["keep_weekly"],
+            "keep_monthly": data["keep_monthly"],
+            "verification": data["verification"],
+            "bytes_a_second": int(data["limit"] * MEGABYTE) if data["limit"] is not None else None,
+            "window_from": data["window_from"],
+            "window_to": data["window_to"],
+        }
+
+
+def policy_initial(policy: ReplicationPolicy) -> dict[str, Any]:
+    limit = policy.bytes_a_second
+    return {
+        "name": policy.name,
+        "vault": policy.vault_id,
+        "rhythm": "interval" if policy.interval_s else "cron",
+        "interval": policy.interval_s,
+        "cron": policy.cron,
+        "zone": policy.zone,
+        "rpo": policy.rpo_s,
+        "keep_last": policy.keep_last,
+        "keep_hourly": policy.keep_hourly,
+        "keep_daily": policy.keep_daily,
+        "keep_weekly": policy.keep_weekly,
+        "keep_monthly": policy.keep_monthly,
+        "verification": policy.verification,
+        "limit": (Decimal(limit) / MEGABYTE).normalize() if limit else None,
+        "window_from": policy.window_from,
+        "window_to": policy.window_to,
+    }
+
+
+PLACE = {
+    "path": "path", "bucket": "bucket", "endpoint": "endpoint", "region": "region", "prefix": "within",
+    "access_key": "access_key",
+}  # fmt: skip
+"""What says where a vault lies, as the services call it, and our fields."""
+KINDS = {
+    Vault.Kind.FOLDER: "A directory on the mover, or a share mounted at the same place on each of them.",
+    Vault.Kind.S3: "A bucket at Amazon, or at what speaks like it: MinIO, Ceph, Garage.",
+}
+
+
+class VaultForm(forms.Form):
+    """A new vault, or with `vault` the present one: its kind stays, and secrets that are left empty too."""
+
+    hides_optional = True
+    called = {"location": "path", "prefix": "within"}
+
+    name = forms.CharField(label="Name", max_length=100, help_text="Such as Cellar.")
+    kind = forms.ChoiceField(
+        label="Where it lies", choices=Vault.Kind.choices, widget=forms.RadioSelect, initial="folder"
+    )
+    path = forms.CharField(
+        label="Folder", required=False, max_length=1000, widget=forms.TextInput(attrs={"class": "mono"}),
+        help_text="The whole path of one that is there already, such as /srv/vault.",
+    )  # fmt: skip
+    bucket = forms.CharField(label="Bucket", required=False, max_length=1000)
+    endpoint = forms.CharField(
+        label="Address", required=False, max_length=1000,
+        help_text="Such as https://s3.example.org. Empty: Amazon's.",
+    )  # fmt: skip
+    region = forms.CharField(label="Region", required=False, max_length=100)
+    within = forms.CharField(
+        label="Prefix", required=False, max_length=500, help_text="If the bucket holds other things too."
+    )
+    access_key = forms.CharField(label="Access key", required=False, max_length=500)
+    secret_key = forms.CharField(
+        label="Secret key", required=False, max_length=500, strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )  # fmt: skip
+    key = forms.CharField(
+        label="Encryption key", required=False, max_length=200,
+        widget=forms.TextInput(attrs={"class": "mono", "autocomplete": "off", "spellcheck": "false"}),
+        help_text="Empty: what lies in the vault is not encrypted. Of a vault that is there: its own.",
+    )  # fmt: skip
+    is_kept = forms.BooleanField(label="I have kept the key in a safe place", required=False)
+
+    def __init__(self, *args: Any, vault: Vault | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.vault = vault
+        if vault is not None:
+            self.fields["kind"].disabled = True
+            self.fields["secret_key"].help_text = _("Leave empty to keep the present one.")
+            self.fields["key"].help_text = _("Leave empty to keep the present one.")
+            del self.fields["is_kept"]
+        for name in (*PLACE.values(), "secret_key"):
+            self.fields[name].when = "kind=folder" if name == "path" else "kind=s3"  # type: ignore[attr-defined]
+
+    def explained(self) -> list[tuple[Any, str]]:
+        return [(radio, KINDS[radio.data["value"]]) for radio in self["kind"]]
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if "is_kept" in self.fields and data.get("key") and not data.get("is_kept"):
+            self.add_error("is_kept", _("Copy the key first: without it everything in the vault is lost."))
+        return data
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        """A fault of the place stands with the first field that says where it is."""
+        if field == "path" and self.data.get("kind", self.vault.kind if self.vault else "") == Vault.Kind.S3:
+            field = "bucket"
+        super().add_error(field, error)
+
+    def place(self) -> dict[str, str]:
+        """Of the kind that was chosen, as the service takes it."""
+        is_folder = self.cleaned_data["kind"] == Vault.Kind.FOLDER
+        return {name: self.cleaned_data[field] for name, field in PLACE.items() if (name == "path") == is_folder}
+
+
+def vault_initial(vault: Vault) -> dict[str, Any]:
+    place = {PLACE[name]: value for name, value in vault.location.items() if name in PLACE}
+    return {"name": vault.name, "kind": vault.kind, **place}
+
+
+class BringUpForm(forms.Form):
+    """A machine of a recovery point: one choice of network for each of its NICs."""
+
+    called = {"storage_id": "storage", "hypervisor_id": "storage"}
+
+    name = forms.CharField(
+        label="Name of the machine", max_length=NAME_AT_MOST, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+    storage = forms.ChoiceField(label="Storage")
+
+    def __init__(
+        self, point: RecoveryPoint, storages: Sequence[Storage], networks: Sequence[Network], *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        needed = point.size_bytes // (1 << 20)
+        # The emptiest first: it is the one that is chosen unless somebody chooses.
+        ordered = sorted((one for one in storages if one.is_up), key=lambda one: -one.free_mib)
+        self.fields["storage"].choices = [  # type: ignore[attr-defined]
+            (str(one.pk), _storage_words(one, needed)) for one in ordered
+        ]
+        named = {one.name: str(one.pk) for one in networks}
+        offered = [("", _("Not connected")), *((str(one.pk), one.name) for one in networks)]
+        for number, nic in enumerate(point.configuration.get("nics", ()), 1):
+            self.fields[f"nic_{number}"] = forms.ChoiceField(
+                label=_("Network card %(n)d") % {"n": number}, choices=offered, required=False,
+                initial=named.get(nic["network"], ""),
+                help_text=_("Was on %(network)s.") % {"network": nic["network"] or _("no network")},
+            )  # fmt: skip
+
+    hides_optional = True
+
+    def nic_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name.startswith("nic_")]
+
+    def add_error(self, field: str | None, error: Any) -> None:
+        if field == "network_ids":
+            field = next((name for name in self.fields if name.startswith("nic_")), None)
+        super().add_error(field, error)
+
+    def values(self) -> Mapping[str, Any]:
+        """As the service takes them; the form must be valid."""
+        data = self.cleaned_data
+        chosen = [data[bound.name] for bound in self.nic_fields()]
+        return {
+            "name": data["name"],
+            "storage_id": UUID(data["storage"]),
+            "network_ids": [UUID(one) if one else None for one in chosen],
+        }
+
+
+def _storage_words(storage: Storage, needed_mib: int) -> str:
+    free = _("%(name)s, %(free)d GiB free") % {"name": storage.name, "free": storage.free_mib // 1024}
+    return free if storage.free_mib >= needed_mib else _("%s: perhaps too small") % free
