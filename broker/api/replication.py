@@ -351,7 +351,7 @@ def remove_choice(request: HttpRequest, id: UUID, choice: UUID) -> None:
 
 @router.get("/{id}/sources", response=Page[SourceOut])
 def list_sources(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[SourceOut]:
-    """The machines under the policy, those that are chosen first, by name."""
+    """The machines under the policy: those whose promise is broken first, those not chosen any more last, by name."""
     administrator(request)
     now = timezone.now()
     one(ReplicationPolicy.objects.all(), id, "policy")

@@ -81,11 +81,13 @@ def bring_up(request: HttpRequest, point_id: UUID) -> HttpResponse:
     context: dict[str, object] = {"point": point, "hypervisors": offered, "hypervisor": chosen}
     if chosen is None:
         return show(request, "console/recovery/bring_up.html", context)
+    still_runs = replication.still_runs(point)
     form = BringUpForm(
         point,
         list(hypervisors.storages_of(chosen.pk)),
         list(hypervisors.networks_of(chosen.pk)),
         posted(request),
+        connects=not still_runs,
         initial={"name": _name_for(point)},
     )
     if request.method == "POST":
@@ -98,9 +100,8 @@ def bring_up(request: HttpRequest, point_id: UUID) -> HttpResponse:
         )
         if run:
             return done(request, _("%s is being brought up.") % run.subject, _run_address(run.pk))
-    return show(
-        request, "console/recovery/bring_up.html", {**context, "form": form}, status=422 if form.errors else 200
-    )
+    context |= {"form": form, "still_runs": still_runs}
+    return show(request, "console/recovery/bring_up.html", context, status=422 if form.errors else 200)
 
 
 def _chosen(request: HttpRequest, offered: list[Hypervisor], point: RecoveryPoint) -> Hypervisor | None:

@@ -74,11 +74,11 @@ class PolicyForm(forms.Form):
         label="RPO", initial=7200, max_length=40,
         help_text="How old the newest copy may be, so how much may be lost. More than the interval and a run together.",
     )  # fmt: skip
-    keep_last = forms.IntegerField(label="The last", min_value=1, initial=3)
-    keep_hourly = forms.IntegerField(label="One an hour, hours", min_value=0, initial=24)
-    keep_daily = forms.IntegerField(label="One a day, days", min_value=0, initial=7)
-    keep_weekly = forms.IntegerField(label="One a week, weeks", min_value=0, initial=4)
-    keep_monthly = forms.IntegerField(label="One a month, months", min_value=0, initial=0)
+    keep_last = forms.IntegerField(label="Last", min_value=1, initial=3)
+    keep_hourly = forms.IntegerField(label="Hourly", min_value=0, initial=24)
+    keep_daily = forms.IntegerField(label="Daily", min_value=0, initial=7)
+    keep_weekly = forms.IntegerField(label="Weekly", min_value=0, initial=4)
+    keep_monthly = forms.IntegerField(label="Monthly", min_value=0, initial=0)
     verification = forms.ChoiceField(
         label="How copies are checked", choices=ReplicationPolicy.Verification.choices, widget=forms.RadioSelect,
         initial=ReplicationPolicy.Verification.DIGEST,
@@ -160,7 +160,7 @@ PLACE = {
 }  # fmt: skip
 """What says where a vault lies, as the services call it, and our fields."""
 KINDS = {
-    Vault.Kind.FOLDER: "A directory on the mover, or a share mounted at the same place on each of them.",
+    Vault.Kind.FOLDER: "A directory, or a share that is mounted at the same place wherever Deskyard runs.",
     Vault.Kind.S3: "A bucket at Amazon, or at what speaks like it: MinIO, Ceph, Garage.",
 }
 
@@ -240,6 +240,7 @@ def vault_initial(vault: Vault) -> dict[str, Any]:
 class BringUpForm(forms.Form):
     """A machine of a recovery point: one choice of network for each of its NICs."""
 
+    hides_optional = True
     called = {"storage_id": "storage", "hypervisor_id": "storage"}
 
     name = forms.CharField(
@@ -248,8 +249,15 @@ class BringUpForm(forms.Form):
     storage = forms.ChoiceField(label="Storage")
 
     def __init__(
-        self, point: RecoveryPoint, storages: Sequence[Storage], networks: Sequence[Network], *args: Any, **kwargs: Any
+        self,
+        point: RecoveryPoint,
+        storages: Sequence[Storage],
+        networks: Sequence[Network],
+        *args: Any,
+        connects: bool,
+        **kwargs: Any,
     ) -> None:
+        """`connects`: whether networks of the same names as before are chosen beforehand."""
         super().__init__(*args, **kwargs)
         needed = point.size_bytes // (1 << 20)
         # The emptiest first: it is the one that is chosen unless somebody chooses.
@@ -257,7 +265,7 @@ class BringUpForm(forms.Form):
         self.fields["storage"].choices = [  # type: ignore[attr-defined]
             (str(one.pk), _storage_words(one, needed)) for one in ordered
         ]
-        named = {one.name: str(one.pk) for one in networks}
+        named = {one.name: str(one.pk) for one in networks} if connects else {}
         offered = [("", _("Not connected")), *((str(one.pk), one.name) for one in networks)]
         for number, nic in enumerate(point.configuration.get("nics", ()), 1):
             self.fields[f"nic_{number}"] = forms.ChoiceField(
@@ -265,8 +273,6 @@ class BringUpForm(forms.Form):
                 initial=named.get(nic["network"], ""),
                 help_text=_("Was on %(network)s.") % {"network": nic["network"] or _("no network")},
             )  # fmt: skip
-
-    hides_optional = True
 
     def nic_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.fields if name.startswith("nic_")]

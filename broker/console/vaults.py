@@ -45,7 +45,8 @@ def add(request: HttpRequest) -> HttpResponse:
         )
         if made:
             return done(request, _("%s can be used.") % made, reverse("console:vaults"))
-    context = {"form": form, "key": request.POST.get("key", "").strip()}
+    # A new key stays in sight until it is used: it was shown nowhere else.
+    context = {"form": form, "key": request.POST.get("key", "").strip(), "is_new_key": "new_key" in request.POST}
     return show(request, "console/vaults/form.html", context, status=422 if form.errors else 200)
 
 

@@ -10,12 +10,13 @@ from broker.domain.spans import roughly, span_in_words
 
 KEPT = {"keep_last": "", "keep_hourly": "hour", "keep_daily": "day", "keep_weekly": "week", "keep_monthly": "month"}
 """Retention's fields, and of what each keeps one."""
+SINGLE = {60: "minute", 3600: "hour", 86_400: "day"}
 
 
 def rhythm_in_words(interval_s: int | None, cron: str, zone: str) -> str:
     """ "every 15 min"; "at 02:30 from Monday to Friday (Europe/Berlin)"."""
     if interval_s:
-        return f"every {span_in_words(interval_s)}"
+        return f"every {SINGLE.get(interval_s) or span_in_words(interval_s)}"
     return f"{_cron_in_words(cron)} ({zone})"
 
 
@@ -81,11 +82,11 @@ def why_not_kept(*, rpo_s: int, interval_s: int | None, took_s: float | None) ->
         return ""
     if interval_s > rpo_s:
         return (
-            f"It runs every {span_in_words(interval_s)} and promises points no older than {span_in_words(rpo_s)}: that "
-            f"cannot be kept. Choose a shorter interval or a longer RPO."
+            f"It runs {rhythm_in_words(interval_s, '', '')} and promises points no older than {span_in_words(rpo_s)}: "
+            f"that cannot be kept. Choose a shorter interval or a longer RPO."
         )
     return (
-        f"It runs every {span_in_words(interval_s)}, and the last run of its slowest machine took "
+        f"It runs {rhythm_in_words(interval_s, '', '')}, and the last run of its slowest machine took "
         f"{roughly(took_s or 0)}: together that is more than the RPO of {span_in_words(rpo_s)}. Choose a shorter "
         f"interval or a longer RPO."
     )

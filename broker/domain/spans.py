@@ -21,8 +21,13 @@ def span_in_words(seconds: int) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """For what was measured: the two largest units, "2 days 3 h"."""
-    return " ".join(span_in_words(round(seconds)).split(" ")[:4])
+    """For what was measured: no seconds from an hour on, and no more than two units."""
+    whole = round(seconds)
+    for length, grain in ((86_400, 3600), (3600, 60)):
+        if whole >= length:
+            whole -= whole % grain
+            break
+    return span_in_words(whole)
 
 
 def span_of(text: str) -> int:

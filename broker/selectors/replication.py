@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import (
+    Case,
     Count,
     DateTimeField,
     DurationField,
@@ -22,6 +23,7 @@ from django.db.models import (
     Subquery,
     Sum,
     Value,
+    When,
 )
 from django.db.models.functions import Coalesce, Greatest
 
@@ -110,6 +112,7 @@ class PolicyStanding:
     """Of its machines' newest points the oldest: the worst that its promise is measured by."""
     oldest_age_s: float | None
     next_run_at: datetime | None
+    is_due: bool
     at_work: int
     """Runs that are not finished."""
     warning: str
@@ -151,6 +154,7 @@ def standing_of(policy: Any, now: datetime) -> PolicyStanding:
         oldest_at=policy.oldest_at,
         oldest_age_s=(now - policy.oldest_at).total_seconds() if policy.oldest_at else None,
         next_run_at=policy.next_run_at,
+        is_due=policy.next_run_at is not None and policy.next_run_at <= now,
         at_work=policy.at_work,
         warning=promises.why_not_kept(
             rpo_s=policy.rpo_s, interval_s=policy.interval_s, took_s=policy.slowest_s
@@ -179,8 +183,9 @@ def name_of(choice: Any) -> str:
 
 
 def sources(now: datetime) -> QuerySet[ReplicationSource]:
-    """Every one, the chosen ones first, by name, with its policy and hypervisor, its last run (`last_run`,
-    `last_run_state`, `last_run_at`) and how long its promise was broken in the last 30 days (`broken_for`)."""
+    """Every one with its policy and hypervisor: those whose promise is broken first, those that are not chosen any more
+    last, by name. With its last run (`last_run`, `last_run_state`, `last_run_at`) and how long its promise was broken
+    in the last 30 days (`broken_for`)."""
     month_ago = Value(now - VIOLATIONS_OVER, output_field=DateTimeField())
     breaches = RpoBreach.objects.filter(source=OuterRef("pk")).exclude(until__lte=now - VIOLATIONS_OVER).order_by()
     ended = Coalesce("until", Value(now, output_field=DateTimeField()))
@@ -195,8 +200,9 @@ def sources(now: datetime) -> QuerySet[ReplicationSource]:
             last_run=Subquery(newest.values("pk")[:1]),
             last_run_state=Subquery(newest.values("state")[:1]),
             last_run_at=Subquery(newest.values("created_at")[:1]),
+            rank=Case(When(is_chosen=False, then=2), When(breaks_at__lte=now, then=0), default=1),
         )
-        .order_by("-is_chosen", "name", "pk")
+        .order_by("rank", "name", "pk")
     )
 
 
@@ -336,6 +342,15 @@ class PointFilter:
         if self.state:
             found = found.filter(state=self.state)
         return found.filter(machine_name__icontains=self.text) if self.text else found
+
+
+def still_runs(point: RecoveryPoint) -> bool:
+    """Whether the machine that it was taken of is listed and switched on: another one must not meet it."""
+    source = point.source
+    if source is None:
+        return False
+    seen = Machine.objects.filter(hypervisor=source.hypervisor_id, platform_id=source.platform_id, absences=0)
+    return seen.filter(power="on").exists()
 
 
 # --- what is wrong, and what happened ---------------------------------------------------------------------------------

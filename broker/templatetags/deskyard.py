@@ -295,6 +295,12 @@ def lasted(since: datetime | None, until: datetime | None) -> str:
 
 
 @register.filter
+def spanned(since: datetime | None, until: datetime | None) -> str:
+    """How long from one moment to another (or until now), for long spans: "2 days 3 h"."""
+    return span(((until or timezone.now()) - since).total_seconds() if since else None)
+
+
+@register.filter
 def initials(name: str) -> str:
     parts = [part for part in str(name).replace(".", " ").replace("-", " ").split() if part]
     return "".join(part[0] for part in parts[:2]).upper() or "?"

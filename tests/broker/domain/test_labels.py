@@ -52,11 +52,50 @@ def test_texts_differ_where_things_differ() -> None:
 
 
 def test_all_states_of_rows_have_labels() -> None:
-    from broker.models import Hypervisor, Operation, Request
+    from broker.models import Hypervisor, Operation, RecoveryPoint, ReplicationRun, Request, Vault
 
     assert all(labels.hypervisor_label(status.value) for status in Hypervisor.Status)
     assert all(labels.operation_label(state.value) for state in Operation.State)
     assert all(labels.request_label(state.value) for state in Request.State)
+    assert all(labels.vault_label(status.value) for status in Vault.Status)
+    assert all(labels.run_label(state.value) for state in ReplicationRun.State)
+    assert all(labels.point_label(state.value) for state in RecoveryPoint.State)
+
+
+def test_how_consistent_a_point_is_stands_in_words() -> None:
+    from connectors.replication import Consistency
+
+    words = {consistency: labels.consistency_label(consistency).text for consistency in Consistency}
+    assert words == {
+        "guest": "File systems frozen", "crash": "As after a power cut", "off": "The machine was off",
+    }  # fmt: skip
+    assert labels.consistency_label("?").text == "Not known"
+
+
+def test_a_broken_promise_is_told_before_anything_but_a_pause() -> None:
+    def told(*, chosen: bool = True, enabled: bool = True, point: bool = True, kept: bool = True) -> str:
+        return labels.promise_label(is_chosen=chosen, is_enabled=enabled, has_point=point, is_kept=kept).text
+
+    assert told() == "RPO kept"
+    assert told(kept=False) == told(kept=False, point=False) == "RPO broken"
+    assert told(point=False) == "First point to come"
+    assert told(kept=False, enabled=False) == "Paused"
+    assert told(kept=False, chosen=False) == "Not replicated any more"
+
+
+def test_a_policy_says_for_how_many_machines_its_promise_is_broken() -> None:
+    label = labels.policy_label(is_enabled=True, machines=4, broken=1, without_point=2)
+    assert (label.text, label.tone) == ("RPO broken for 1 of 4", Tone.BAD)
+    assert labels.policy_label(is_enabled=True, machines=0, broken=0, without_point=0).tone == Tone.ATTENTION
+    assert labels.policy_label(is_enabled=True, machines=4, broken=0, without_point=2).text == "First points to come"
+    assert labels.policy_label(is_enabled=True, machines=4, broken=0, without_point=0).text == "RPO kept"
+
+
+def test_a_run_that_is_cancelled_or_tried_again_says_so() -> None:
+    assert labels.run_label("running", is_to_end=True).text == "Being cancelled"
+    assert labels.run_label("cancelled", is_to_end=True).text == "Cancelled"
+    assert labels.run_label("queued", is_retried=True).tone == Tone.ATTENTION
+    assert labels.run_label("running", is_retried=True).text == "Running"
 
 
 def test_being_emptied_does_not_hide_that_a_hypervisor_is_down() -> None:

@@ -15,6 +15,7 @@ from broker.domain.replication import (
     lag,
     next_run,
     offset_for,
+    pace,
     speed_limit,
     time_left_s,
 )
@@ -95,3 +96,15 @@ def test_time_left_goes_by_the_rate_so_far_and_is_silent_before_there_is_one() -
     assert time_left_s(total=None, done=25, since=NOON, now=NOON) is None
     assert time_left_s(total=100, done=0, since=NOON, now=NOON + MINUTES) is None
     assert time_left_s(total=100, done=120, since=NOON, now=NOON + MINUTES) == 0
+
+
+def test_the_pace_of_a_run_is_what_it_read_and_what_is_left() -> None:
+    found = pace(total=100, done=25, read=10, since=NOON - timedelta(seconds=5), now=NOON)
+    assert (found.percent, found.bytes_a_second, found.left_s) == (25, 2.0, 15.0)
+
+
+def test_of_a_run_that_has_just_begun_no_pace_is_told() -> None:
+    for since in (None, NOON):
+        found = pace(total=None, done=0, read=0, since=since, now=NOON)
+        assert (found.percent, found.bytes_a_second, found.left_s) == (None, None, None)
+    assert pace(total=0, done=0, read=0, since=None, now=NOON).percent is None

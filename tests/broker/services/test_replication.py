@@ -12,8 +12,19 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from broker.models import Assignment, AuditEntry, Event, Machine, ReplicationRun, ReplicationSource, RpoBreach
-from broker.services import movers, recovery, replication, vaults
+from broker.models import (
+    Assignment,
+    AuditEntry,
+    Event,
+    Hypervisor,
+    Machine,
+    ReplicationRun,
+    ReplicationSource,
+    RpoBreach,
+    Storage,
+    TemplateCopy,
+)
+from broker.services import hypervisors, movers, recovery, replication, vaults
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from broker.services.replication import ChoiceWish
 from tests.broker.plant import Plant
@@ -462,3 +473,89 @@ def test_a_collection_frees_what_nobody_needs_and_nothing_else(made: Replicas) -
     assert len(vault.runs()) == 1, "another installation's run is its own"
     made.vault.refresh_from_db()
     assert made.vault.next_collection_at > timezone.now()
+
+
+# --- what kinds of hypervisors cannot do ------------------------------------------------------------------------------
+
+
+def foreign(kind: str) -> Hypervisor:
+    """A hypervisor of a kind whose connector cannot (yet) do what is asked here."""
+    return Hypervisor.objects.create(name=f"{kind}-9", kind=kind, status="up", status_since=timezone.now())
+
+
+def test_a_machine_that_no_connector_reads_is_refused_when_it_is_chosen(made: Replicas) -> None:
+    machine = Machine.objects.create(
+        hypervisor=foreign("no-such-kind"), platform_id="vm-1", name="vm-1", power="on", seen_at=timezone.now()
+    )
+    policy = made.policy()
+    with pytest.raises(Invalid) as refused:
+        replication.add_choice(
+            actor=made.plant.dana, policy_id=policy.pk, wish=ChoiceWish(kind="machine", machine_id=machine.pk)
+        )
+    assert "no-such-kind-9 cannot be replicated" in refused.value.fields["machine_id"]
+    assert policy.choices.count() == 1
+
+
+def test_of_a_template_the_copy_is_replicated_that_can_be_read(made: Replicas) -> None:
+    made.plant.add_pool()
+    policy = made.policy()
+    template = made.plant.version.template
+    readable = made.plant.version.copies.get()
+    TemplateCopy.objects.create(
+        version=made.plant.version, hypervisor=foreign("no-such-kind"), platform_id="golden", name="golden", vcpus=1,
+        memory_mib=512,
+    )  # fmt: skip
+    TemplateCopy.objects.exclude(pk=readable.pk).update(created_at=readable.created_at - timedelta(days=1))
+    replication.add_choice(
+        actor=made.plant.dana, policy_id=policy.pk, wish=ChoiceWish(kind="template", template_id=template.pk)
+    )
+    assert policy.sources.filter(hypervisor=readable.hypervisor, platform_id=readable.platform_id).exists()
+    TemplateCopy.objects.filter(pk=readable.pk).update(
+        hypervisor=TemplateCopy.objects.earliest("created_at").hypervisor
+    )
+    with pytest.raises(Invalid) as refused:
+        replication.create_policy(
+            actor=made.plant.dana, name="Images", vault_id=made.vault.pk, interval_s=3600, rpo_s=7200,
+            choices=[ChoiceWish(kind="template", template_id=template.pk)],
+        )  # fmt: skip
+    assert "cannot be replicated" in refused.value.fields["template_id"]
+
+
+def test_many_are_chosen_together_or_none_of_them(made: Replicas) -> None:
+    policy = made.policy()
+    wishes = [ChoiceWish(kind="machine", machine_id=made.row(number).pk) for number in (1, 0)]
+    with pytest.raises(Clash, match="already"):
+        replication.add_choices(actor=made.plant.dana, policy_id=policy.pk, wishes=wishes)
+    assert policy.choices.count() == policy.sources.count() == 1
+    replication.add_choices(actor=made.plant.dana, policy_id=policy.pk, wishes=wishes[:1])
+    assert policy.sources.count() == 2
+
+
+def test_nothing_is_brought_up_where_no_machine_can_be_made(made: Replicas) -> None:
+    point = made.run(made.policy()).point
+    assert point is not None
+    other = foreign("no-such-kind")
+    storage = Storage.objects.create(
+        hypervisor=other, platform_id="s", name="s", capacity_mib=1, free_mib=1, seen_at=timezone.now()
+    )
+    with pytest.raises(Invalid) as refused:
+        recovery.materialise(
+            actor=made.plant.dana, point_id=point.pk, hypervisor_id=other.pk, name="x", storage_id=storage.pk
+        )
+    assert "makes no machines from recovery points" in refused.value.fields["hypervisor_id"]
+    assert not ReplicationRun.objects.filter(kind="materialise").exists()
+
+
+def test_a_hypervisor_whose_machines_are_replicated_is_not_removed(made: Replicas) -> None:
+    policy = made.policy()
+    point = made.run(policy).point
+    hypervisor = made.plant.hypervisor("instant-1")
+    with pytest.raises(Clash, match=r"replicated by Nightly\. Take them out first"):
+        hypervisors.remove_hypervisor(actor=made.plant.dana, hypervisor_id=hypervisor.pk)
+    replication.remove_choice(actor=made.plant.dana, choice_id=policy.choices.get().pk)
+    made.work()
+    hypervisors.remove_hypervisor(actor=made.plant.dana, hypervisor_id=hypervisor.pk)
+    made.plant.hypervisors.clear()
+    assert point is not None
+    point.refresh_from_db()
+    assert point.source is None, "what was copied stays"
