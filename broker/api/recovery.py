@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -70,7 +70,7 @@ class PointOut(Out):
 class PointFilter(Window):
     source: UUID | None = None
     vault: UUID | None = None
-    state: RecoveryPoint.State | None = None
+    state: Literal["usable", "broken", "deleting"] | None = None
     machine_name: Annotated[str, Field(max_length=200)] = ""
     """A part of it."""
 

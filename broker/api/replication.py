@@ -14,7 +14,7 @@ from broker.api.access import administrator
 from broker.api.pages import Page, Window, one, page, page_as_ordered
 from broker.api.runs import RunOut, show_run
 from broker.api.shapes import In, Out
-from broker.models import ReplicationChoice, ReplicationPolicy, RpoBreach
+from broker.models import ReplicationPolicy, RpoBreach
 from broker.selectors import replication as selectors
 from broker.services import replication as services
 
@@ -89,7 +89,8 @@ class PolicyDetailOut(PolicyOut):
 class ChoiceIn(In):
     """The id that goes with the kind, and no other."""
 
-    kind: ReplicationChoice.Kind
+    kind: str
+    """machine, desktop, template (the machines of its newest version), pool (its assigned desktops)"""
     machine_id: UUID | None = None
     """Of `GET /hypervisors/{id}/machines`."""
     desktop_id: UUID | None = None
@@ -114,7 +115,8 @@ class PolicyChange(In):
     keep_daily: int = 7
     keep_weekly: int = 0
     keep_monthly: int = 0
-    verification: ReplicationPolicy.Verification = ReplicationPolicy.Verification.DIGEST
+    verification: str = ReplicationPolicy.Verification.DIGEST.value
+    """digest, read_back"""
     bytes_a_second: int | None = None
     window_from: ClockTime | None = None
     window_to: ClockTime | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -66,11 +67,16 @@ class RunOut(Out):
     finished_at: datetime | None
 
 
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+Kind = Literal["replicate", "materialise", "verify", "collect", "release"]
+"""Spelt out: enumerations of the models would meet others of their name in the description."""
+
+
 class RunFilter(Window):
     policy: UUID | None = None
     source: UUID | None = None
-    state: ReplicationRun.State | None = None
-    kind: ReplicationRun.Kind | None = None
+    state: State | None = None
+    kind: Kind | None = None
 
 
 def show_run(row: ReplicationRun, now: datetime) -> RunOut:

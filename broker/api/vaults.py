@@ -40,7 +40,8 @@ class VaultOut(Out):
 
 class VaultIn(In):
     name: str
-    kind: Vault.Kind
+    kind: str
+    """folder, s3"""
     location: dict[str, str]
     """Folder: `path`, which must be there. S3: `bucket`, and unless it is Amazon's `endpoint`, `region`, `prefix`,
     `access_key`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -48,6 +48,11 @@ def add(house: Estate, policy: ReplicationPolicy) -> Callable[..., ReplicationSo
         return ReplicationSource.objects.create(**(values | fields))
 
     return make
+
+
+def told(rows: Iterable[Any], *names: str) -> list[tuple[Any, ...]]:
+    """Columns of each row, those that the selector added among them."""
+    return [tuple(getattr(row, name) for name in names) for row in rows]
 
 
 def asked(question: Callable[[], object]) -> int:
@@ -171,9 +176,10 @@ def test_desktops_and_templates_are_not_offered_as_machines(house: Estate, polic
     machine(house.hypervisor, "image", is_template=True)
     machine(house.hypervisor, "vanished", absences=1)
     offered = replication.machines_to_choose(policy.pk, ["kvm"])
-    assert [(row.name, row.is_taken) for row in offered] == [("server-1", False)]
+    assert told(offered, "name", "is_taken") == [("server-1", False)]
     policy.choices.create(kind="machine", hypervisor=house.hypervisor, platform_id=server.platform_id)
-    assert [row.is_taken for row in replication.machines_to_choose(policy.pk, ["kvm"], "SERV")] == [True]
+    found = replication.machines_to_choose(policy.pk, ["kvm"], "SERV")
+    assert told(found, "is_taken") == [(True,)]
     assert not replication.machines_to_choose(policy.pk, ["esxi"]).exists()
     assert not replication.machines_to_choose(policy.pk, ["kvm"], "nothing").exists()
 
@@ -183,16 +189,16 @@ def test_only_dedicated_desktops_and_pools_are_offered_and_found_by_their_user(
 ) -> None:
     own = house.open_pool("Own", kind="dedicated")
     desktop = house.give(house.bob, own, name="own-001")
-    assert [row.name for row in replication.desktops_to_choose(policy.pk, ["kvm"])] == ["own-001"]
-    assert [row.owner for row in replication.desktops_to_choose(policy.pk, ["kvm"], "bob")] == ["bob"]
-    assert not replication.desktops_to_choose(policy.pk, ["kvm"], "alice").exists()
-    assert [(row.name, row.assigned) for row in replication.pools_to_choose(policy.pk, ["kvm"])] == [("Own", 1)]
+    desktops, pools = replication.desktops_to_choose, replication.pools_to_choose
+    assert told(desktops(policy.pk, ["kvm"]), "name", "is_taken") == [("own-001", False)]
+    assert told(desktops(policy.pk, ["kvm"], "bob"), "owner") == [("bob",)]
+    assert not desktops(policy.pk, ["kvm"], "alice").exists()
+    assert told(pools(policy.pk, ["kvm"]), "name", "assigned", "is_taken") == [("Own", 1, False)]
     policy.choices.create(kind="desktop", desktop=desktop)
     policy.choices.create(kind="pool", pool=own)
-    assert replication.desktops_to_choose(policy.pk, ["kvm"]).get().is_taken
-    assert replication.pools_to_choose(policy.pk, ["kvm"]).get().is_taken
     Assignment.objects.update(until=NOW)
-    assert replication.pools_to_choose(policy.pk, ["kvm"]).get().assigned == 0
+    assert told(desktops(policy.pk, ["kvm"]), "is_taken") == [(True,)]
+    assert told(pools(policy.pk, ["kvm"]), "assigned", "is_taken") == [(0, True)]
 
 
 def test_templates_are_offered_where_a_copy_can_be_read(house: Estate, policy: ReplicationPolicy) -> None:
