@@ -58,7 +58,7 @@ class PolicyForm(forms.Form):
     )  # fmt: skip
     rhythm = forms.ChoiceField(label="When", choices=RHYTHMS, widget=forms.RadioSelect, initial="interval")
     interval = SpanField(
-        label="How often", required=False, initial=3600, max_length=40,
+        label="How often", required=False, initial=3600,
         help_text="From 1 min; such as 15 min, 4 h or 1 day. Machines take turns within it.",
     )  # fmt: skip
     cron = forms.CharField(
@@ -71,7 +71,7 @@ class PolicyForm(forms.Form):
         help_text="Of set times, of the days that are kept and of the hours below.",
     )  # fmt: skip
     rpo = SpanField(
-        label="RPO", initial=7200, max_length=40,
+        label="RPO", initial=7200,
         help_text="How old the newest copy may be, so how much may be lost. More than the interval and a run together.",
     )  # fmt: skip
     keep_last = forms.IntegerField(label="Last", min_value=1, initial=3)
@@ -148,7 +148,8 @@ def policy_initial(policy: ReplicationPolicy) -> dict[str, Any]:
         "keep_weekly": policy.keep_weekly,
         "keep_monthly": policy.keep_monthly,
         "verification": policy.verification,
-        "limit": (Decimal(limit) / MEGABYTE).normalize() if limit else None,
+        # Without an exponent: 40, not 4E+1.
+        "limit": f"{(Decimal(limit) / MEGABYTE).normalize():f}" if limit else None,
         "window_from": policy.window_from,
         "window_to": policy.window_to,
     }

@@ -123,7 +123,7 @@ def replicated(hypervisor: Hypervisor, dana: User, desktop: Desktop) -> Replicat
         newest_at=now - timedelta(hours=3), breaks_at=now - timedelta(hours=1), next_run_at=now + timedelta(minutes=20),
         fault="The vault Cellar has no room. Make room or keep fewer points.", took_s=420,
     )  # fmt: skip
-    ReplicationSource.objects.create(
+    other = ReplicationSource.objects.create(
         policy=policy, hypervisor=hypervisor, platform_id=desktop.machine_id, name=desktop.name, took_s=95,
         newest_at=now - timedelta(minutes=25), breaks_at=now + timedelta(minutes=95), next_run_at=now,
         whole="It is the first point.",
@@ -161,6 +161,10 @@ def replicated(hypervisor: Hypervisor, dana: User, desktop: Desktop) -> Replicat
         kind="materialise", state="queued", attempt=1, point=point, requested_by=dana, subject="ledger-01-test",
         hypervisor=hypervisor, error="kvm-01 is busy.", not_before=now + timedelta(minutes=1),
         findings=["The disks hang on SATA: this system is not known to boot on VIRTIO here."],
+    )  # fmt: skip
+    ReplicationRun.objects.create(
+        kind="replicate", state="done", source=other, vault=vault, hypervisor=hypervisor, subject=desktop.name,
+        attempt=1, started_at=now - timedelta(seconds=95), finished_at=now, whole=other.whole,
     )  # fmt: skip
     RpoBreach.objects.create(source=source, since=now - timedelta(hours=1), reason=source.fault)
     RpoBreach.objects.create(

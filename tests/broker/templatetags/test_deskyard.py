@@ -45,6 +45,30 @@ def test_spans_are_told_in_two_units_at_most(seconds: float, words: str) -> None
     assert deskyard.lasted(now - timedelta(seconds=seconds), now) == words
 
 
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (2048, "2 KiB"), (1 << 20, "1 MiB"), (70_464_307.2, "67.2 MiB"), (80 << 30, "80 GiB"),
+     (None, "–")],
+)  # fmt: skip
+def test_bytes_have_the_unit_that_reads_best(number: float | None, words: str) -> None:
+    assert deskyard.size(number) == words
+
+
+def test_long_spans_leave_out_what_nobody_needs() -> None:
+    now = timezone.now()
+    assert deskyard.spanned(now - timedelta(hours=5, seconds=12), now) == "5 h"
+    assert (deskyard.span(95.4), deskyard.span(None), deskyard.spanned(None, now)) == ("1 min 35 s", "–", "–")
+
+
+def test_how_old_a_point_is_stands_beside_what_was_promised() -> None:
+    lag = Template('{% include "components/lag.html" %}')
+    moment = timezone.now() - timedelta(minutes=90)
+    shown = lag.render(Context({"moment": moment, "age_s": 5400.0, "rpo_s": 3600, "tone": "bad"}))
+    assert 'aria-label="1 h 30 min old, of at most 1 h"' in shown
+    assert 'width="100.00"' in shown
+    assert "<svg" not in lag.render(Context({"moment": None, "age_s": None, "rpo_s": 3600, "tone": "busy"}))
+
+
 def test_shares_stay_between_nothing_and_all() -> None:
     assert [deskyard.share(part, 10) for part in (-1, 5, 20)] == [0, 50, 100]
     assert deskyard.share(5, 0) == 0
