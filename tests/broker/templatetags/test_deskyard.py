@@ -47,8 +47,10 @@ def test_spans_are_told_in_two_units_at_most(seconds: float, words: str) -> None
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(0, "0 B"), (1023, "1023 B"), (2048, "2 KiB"), (1 << 20, "1 MiB"), (70_464_307.2, "67.2 MiB"), (80 << 30, "80 GiB"),
-     (None, "–")],
+    [
+        (0, "0 B"), (1023, "1023 B"), (2048, "2 KiB"), (1 << 20, "1 MiB"), (70_464_307.2, "67.2 MiB"),
+        (80 << 30, "80 GiB"), (None, "–"),
+    ],
 )  # fmt: skip
 def test_bytes_have_the_unit_that_reads_best(number: float | None, words: str) -> None:
     assert deskyard.size(number) == words
