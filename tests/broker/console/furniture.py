@@ -101,6 +101,8 @@ class Replication:
 
 def replicated(hypervisor: Hypervisor, dana: User, desktop: Desktop) -> Replication:
     now = timezone.now()
+    # Whatever the real kinds can do, something can be landed on.
+    Hypervisor.objects.create(name="elsewhere-01", kind="instant", status="up", status_since=now)
     vault = Vault.objects.create(
         name="Cellar", kind="folder", location={"path": "/srv/vault"}, status="up", status_since=now, is_encrypted=True
     )
