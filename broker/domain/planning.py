@@ -20,6 +20,7 @@ What keeps a broken template or host from building for ever:
   maintenance to keep it.
 - A ready desktop that cannot be given out because its guest fell silent gets a fresh disk once it has been silent for
   as long as a new one may take to answer; one batch at a time, since silence of many has its cause elsewhere.
+- Planned desktops that are not needed any more go before they are built.
 - Deletions have a budget an hour. When it is spent the plan deletes nothing more and asks.
 """
 
@@ -166,7 +167,7 @@ def plan(
     build = sum(action.count for action in builds)
     retiring, hold = _within_budget(pool, [*view.worn_out(build, recycling), *view.surplus()])
     reviving = [] if recycling or retiring or hold else view.revivals()
-    return [*failing, *recycling, *reviving, *builds, *retiring, *hold]
+    return [*failing, *recycling, *reviving, *builds, *view.needless(), *retiring, *hold]
 
 
 def wanted(pool: PoolFacts, assigned: int) -> int:
@@ -439,6 +440,16 @@ class _View:
             *(Retire(d.id, "More desktops are ready than the pool wants.") for d in then),
             *(Retire(d.id, "It makes room for the minimum of another hypervisor.") for d in makes_room),
         ]
+
+    def needless(self) -> list[Retire]:
+        """Planned desktops, the newest first, that nobody needs any more: users gave theirs back, and those come again.
+
+        Nothing of them stands yet, so no budget counts them; once built they would be deleted as surplus.
+        """
+        count = len(self.ready) + len(self.coming) - self.wanted_free - min(self.batch, len(self.leaving()))
+        planned = [d for d in _newest_first(self.coming) if d.state == State.PLANNED and not d.has_machine]
+        planned = [d for d in planned if self.is_reachable(d)]
+        return [Retire(d.id, "It is not needed any more.") for d in self.spared(planned)[: max(0, count)]]
 
     def shifts(self, going: int) -> int:
         """How many free desktops go so that members below their minimum can be built on in a pool that is full."""

@@ -470,7 +470,7 @@ class World:
     """Live desktops at the start: a lowered maximum is reached by deleting, never exceeded further by building."""
 
     def assert_may_go(self, facts: DesktopFacts) -> None:
-        assert facts.state in {State.READY, State.FAILED}
+        assert facts.state in {State.READY, State.FAILED} or (facts.state == State.PLANNED and not facts.has_machine)
         assert not facts.is_assigned
         assert not facts.in_maintenance
         member = next((m for m in self.members if m.id == facts.member_id), None)
@@ -564,6 +564,27 @@ def world(facts: PoolFacts, members: list[MemberFacts], found: list[DesktopFacts
     made = World(facts, list(members), {d.id: d for d in found}, **more)
     made.ceiling = made.count(*LIVE)
     return made
+
+
+def test_planned_desktops_that_nobody_needs_any_more_go_before_they_are_built() -> None:
+    facts = pool(spare=3, maximum=10, delete_budget_per_hour=0)
+    coming = [*desktops(2, State.RECYCLING), *planned_at(3, 2, 1)]
+    (kept,) = [d.id for d in coming if d.state_since == NOW - timedelta(minutes=3)]
+    going = [action for action in plan(facts, [KVM], coming, NOW) if isinstance(action, Retire)]
+    assert len(going) == 2
+    assert kept not in {action.desktop for action in going}, "the newest go first"
+    assert plan(replace(facts, spare=5), [KVM], coming, NOW) == []
+
+
+def test_a_planned_desktop_of_a_members_minimum_stays() -> None:
+    member = replace(KVM, minimum=2)
+    assert plan(pool(spare=0, maximum=10), [member], planned_at(2, 1), NOW) == []
+
+
+def planned_at(*minutes_ago: int) -> list[DesktopFacts]:
+    return [
+        desktop(state=State.PLANNED, has_machine=False, state_since=NOW - timedelta(minutes=ago)) for ago in minutes_ago
+    ]
 
 
 @given(pools_, members_, desktops_)

@@ -616,3 +616,17 @@ def test_shares_of_a_large_pool_are_ordered_in_batches(house: Estate) -> None:
     _run(house)
     _run(house)
     assert Operation.objects.filter(kind=Kind.SHARE).count() == reconcile.SHARES_AT_ONCE
+
+
+def test_planned_desktops_that_nobody_needs_any_more_go_without_a_word_to_the_hypervisor(plant: Plant) -> None:
+    plant.add_hypervisor()
+    pool = plant.add_pool(spare=5)
+    plant.reconcile()
+    assert plant.count(State.PLANNED) == 5
+    pools.change_pool(actor=plant.dana, pool_id=pool.pk, spare=2)
+    plant.reconcile()
+    plant.reconcile()
+    assert plant.count(State.PLANNED) == 2
+    plant.fill(2)
+    assert len(plant.world().machines()) == 2
+    assert not Operation.objects.filter(kind="delete").exists()
