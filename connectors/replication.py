@@ -161,6 +161,31 @@ SAFE_BUSES = ("sata", "ide")
 """What every system boots on, slow as they are."""
 
 
+_BUS_WORDS = (
+    ("virtioscsi", "scsi"),
+    ("virtio", "virtio"),
+    ("pci", "virtio"),  # Nutanix calls its paravirtual block disks so
+    ("nvme", "nvme"),
+    ("sata", "sata"),
+    ("ahci", "sata"),
+    ("ide", "ide"),
+    ("scsi", "scsi"),
+    ("lsi", "scsi"),  # LSI Logic, parallel and SAS
+    ("buslogic", "scsi"),
+)
+"""What makers' words begin with, or, for SCSI alone, hold. The first that fits counts."""
+
+
+def neutral_bus(word: str) -> str:
+    """A platform's word for what a disk hangs on ("pvscsi", "IDE_DISK", "VIRTIO_DISK", "PCI") as one of `BUSES`; ""
+    for one that is not known."""
+    plain = "".join(letter for letter in word.lower() if letter.isalnum())
+    for begins, bus in _BUS_WORDS:
+        if plain.startswith(begins) or (begins == "scsi" and "scsi" in plain):
+            return bus
+    return ""
+
+
 def choose_bus(offered: Sequence[str], was: str, booted_on: Sequence[str]) -> tuple[str, str]:
     """The bus for the disks of a landed machine, and a warning in words or nothing.
 

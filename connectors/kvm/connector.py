@@ -40,13 +40,13 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import ConnectorError, Unreachable, Unsupported
-from connectors.kvm import copies, disks, faults, machines, mapping, power, probe, screens, shares, snapshots
+from connectors.kvm import copies, disks, faults, landing, machines, mapping, power, probe, screens, shares, snapshots
 from connectors.kvm.client import Endpoint, Line
 from connectors.kvm.inventory import Agents, Changes, Reading, listen, refresh_pools
 from connectors.kvm.jobs import Crew, Job
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.work import OutOfTime, Usage, Work
-from connectors.replication import Bookmark, Point, PointWish
+from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
 
 T = TypeVar("T")
 
@@ -262,14 +262,33 @@ class KvmConnector:
 
     def take_point(self, wish: PointWish, deadline: float) -> Point:
         disks.require_way(self._settings)
-        return self._by(
-            deadline,
-            "taking a point",
-            lambda line, connection: disks.take(connection, self._endpoint, self._settings, wish),
-        )
+
+        def call(work: Work[Order]) -> Point:
+            return disks.take(work, self._endpoint, wish)
+
+        return self._working(wish.key, deadline, "taking a point", call)
 
     def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
         self._by(deadline, "releasing a point", lambda line, connection: disks.release(connection, machine, keep))
+
+    def land(self, wish: LandingWish, deadline: float) -> Landing:
+        def call(work: Work[Order]) -> Landing:
+            return landing.land(work, wish, self._working, self._endpoint)
+
+        return self._working(wish.key, deadline, "preparing the machine", call)
+
+    def clear(self, key: str, deadline: float) -> None:
+        self._working(key, deadline, "clearing a landing", landing.clear)
+
+    def _working(self, key: str, deadline: float, doing: str, call: Callable[[Work[Order]], T]) -> T:
+        """Like an order's steps, but at once: the call's result by the deadline."""
+
+        def look(line: Line, connection: Any) -> T:
+            work = Work(Order(key=key), self._settings, self.surroundings, self._usage, deadline)
+            work.connection, work.host_id = connection, self._host(connection)
+            return call(work)
+
+        return self._by(deadline, doing, look)
 
     # --- the connection ---
 

@@ -1,12 +1,14 @@
-"""Consistent points of running machines, read over NBD: libvirt's pull backup with checkpoints.
+"""Consistent points of machines' disks, read over NBD: libvirt's pull backup with checkpoints.
 
-    take      1. what earlier points left is removed, all checkpoints but the wished one included
+    take      0. a machine that is off is started without letting it run: see `held`
+              1. what earlier points left is removed, all checkpoints but the wished one included
               2. the guest's file systems are frozen, if its agent answers
               3. one call begins the backup job and makes the new checkpoint, in the same moment: nothing falls between
                  two points (libvirt: docs/formatbackup.rst, formatcheckpoint.rst)
               4. the guest goes on; QEMU keeps what it overwrites in a scratch file beside the disk
     read      over the job's NBD server: what the bitmap of the wished checkpoint marks, else all of the disk
-    release   ends the job (in pull mode that is its normal end), removes scratch files and checkpoints
+    release   ends the job (in pull mode that is its normal end), removes scratch files and checkpoints; a machine that
+              was off is so again
 
 QEMU listens on a UNIX socket in a folder that libvirt makes for each machine, where it keeps the agent's channel: it
 may write in few other places. A mover reaches it on the same machine, or through `ssh … nc -U`.
@@ -26,14 +28,14 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 from lxml import etree
 
-from connectors.base import MachineRef
-from connectors.errors import Busy, NotFound, Unsupported
-from connectors.kvm import mapping, names
+from connectors.base import MachineRef, Order
+from connectors.errors import Busy, ConnectorError, NotFound, Unsupported
+from connectors.kvm import held, mapping, names
 from connectors.kvm.client import Endpoint
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.snapshots import checkpoints
-from connectors.kvm.volumes import delete_volume
-from connectors.kvm.work import Domain, find_ours, ours
+from connectors.kvm.volumes import clones_of, delete_volume
+from connectors.kvm.work import Domain, Work, find_ours
 from connectors.replication import Bookmark, Consistency, PointWish
 from disks.base import Source
 from disks.vault.points import Configuration, Drive, Nic
@@ -77,24 +79,54 @@ class KvmPoint:
 # --- taking ----------------------------------------------------------------------------------------------------------
 
 
-def take(connection: Any, endpoint: Endpoint, settings: KvmSettings, wish: PointWish) -> KvmPoint:
-    """Raises `NotFound`, `Conflict`, `Unsupported`, `Busy`, libvirtError."""
-    nbd = _nbd()
-    domain, seen = ours(connection, wish.machine, settings.endpoint)
-    live = _running(domain, seen)
+def take(work: Work[Order], endpoint: Endpoint, wish: PointWish) -> KvmPoint:
+    """Raises `NotFound`, `Conflict`, `Unsupported`, `Busy`, libvirtError. On failure a machine that was off is so
+    again, unless the line is dead: then `release` sees to it."""
+    _nbd()
+    domain, seen = work.ours(wish.machine)
+    _require_no_snapshots(domain, seen)
     chosen = _chosen(seen, wish.disks)
+    if not domain.isActive():
+        _require_may_be_held(work, domain, seen)
+        held.hold(domain)
+    try:
+        return _begin(domain, seen, chosen, work.settings, endpoint, wish)
+    except (libvirt.libvirtError, ConnectorError):
+        with suppress(libvirt.libvirtError, ConnectorError):
+            held.let_go(domain)
+        raise
+
+
+def _begin(
+    domain: Domain,
+    seen: mapping.Domain,
+    chosen: Sequence[mapping.Disk],
+    settings: KvmSettings,
+    endpoint: Endpoint,
+    wish: PointWish,
+) -> KvmPoint:
+    is_off = held.is_held(domain)
+    live = domain.XMLDesc(0)
     release_all(domain, _checkpoints_of((wish.since, *wish.keep)))
     if _has_job(domain):  # libvirt would wait half a minute for it to end
         raise Busy(f"Machine {seen.name!r} is being backed up by somebody else. It is tried again.")
     whole = _why_whole(domain, chosen, wish.since)
     name = f"{names.PREFIX}{names.uuid_of(wish.key)}"
-    socket = _socket(live, seen)
+    socket = _socket(mapping.parse(live), seen)
     way = () if settings.transport == "local" or settings.uri else endpoint.ssh_command("nc", "-U", str(socket))
-    job = backup_xml(chosen, seen.disks, str(socket), wish, "" if whole else _checkpoint_of(wish.since))
-    is_frozen = _freeze(domain)
+    checkpoint = checkpoint_xml(name, chosen, seen.disks)
+    is_frozen = not is_off and _freeze(domain)
     try:
         taken_at = datetime.now(UTC)
-        domain.backupBegin(job, checkpoint_xml(name, chosen, seen.disks), 0)
+        try:
+            since = "" if whole else _checkpoint_of(wish.since)
+            domain.backupBegin(backup_xml(chosen, seen.disks, str(socket), wish, since), checkpoint, 0)
+        except libvirt.libvirtError as error:
+            if whole or error.get_error_code() != libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT:
+                raise
+            whole = "The host lost track of what changed: the machine was cut off from its power."
+            taken_at = datetime.now(UTC)
+            domain.backupBegin(backup_xml(chosen, seen.disks, str(socket), wish, ""), checkpoint, 0)
     finally:
         if is_frozen:
             _thaw(domain)
@@ -102,11 +134,17 @@ def take(connection: Any, endpoint: Endpoint, settings: KvmSettings, wish: Point
         name=seen.name,
         configuration=_configuration(domain, live, seen, chosen),
         taken_at=taken_at,
-        consistency=Consistency.GUEST if is_frozen else Consistency.CRASH,
+        consistency=_consistency(is_off=is_off, is_frozen=is_frozen),
         bookmark=Bookmark({CHECKPOINT: name}),
         whole=whole,
-        export=nbd.Export(chosen[0].target, Path(socket), command=way),
+        export=_nbd().Export(chosen[0].target, Path(socket), command=way),
     )
+
+
+def _consistency(*, is_off: bool, is_frozen: bool) -> Consistency:
+    if is_off:
+        return Consistency.OFF
+    return Consistency.GUEST if is_frozen else Consistency.CRASH
 
 
 def _nbd() -> ModuleType:
@@ -129,15 +167,26 @@ def require_way(settings: KvmSettings) -> None:
         )
 
 
-def _running(domain: Domain, seen: mapping.Domain) -> mapping.Element:
-    """The definition as it runs. Raises `Unsupported`."""
-    if not domain.isActive():
-        raise Unsupported(f"Machine {seen.name!r} is off, and KVM reads points of running machines. Switch it on.")
+def _require_no_snapshots(domain: Domain, seen: mapping.Domain) -> None:
+    """Raises `Unsupported`."""
     if domain.hasCurrentSnapshot() or domain.snapshotNum():
         raise Unsupported(
             f"Machine {seen.name!r} has snapshots, and KVM cannot mix those with replication. Delete them first."
         )
-    return mapping.parse(domain.XMLDesc(0))
+
+
+def _require_may_be_held(work: Work[Order], domain: Domain, seen: mapping.Domain) -> None:
+    """Raises `Unsupported` for a machine that is off and of which QEMU may not open the disks for writing."""
+    if domain.hasManagedSaveImage():
+        raise Unsupported(
+            f"Machine {seen.name!r} is suspended: what its disks lack lies in its saved memory. Resume it or switch it "
+            "off."
+        )
+    if hanging := clones_of(work, seen):
+        raise Unsupported(
+            f"Machine {seen.name!r} is off and serves as a template: {hanging}, and KVM opens no disk for a point that "
+            "others hang from. Replicate a full copy of it."
+        )
 
 
 def _chosen(seen: mapping.Domain, wanted: Sequence[str]) -> list[mapping.Disk]:
@@ -209,20 +258,24 @@ def _has_job(domain: Domain) -> bool:
     return False
 
 
-def _configuration(
-    domain: Domain, live: mapping.Element, seen: mapping.Domain, chosen: Sequence[mapping.Disk]
-) -> Configuration:
-    boot, loader = live.find("./os"), live.find("./os/loader")
+def _configuration(domain: Domain, live: str, seen: mapping.Domain, chosen: Sequence[mapping.Disk]) -> Configuration:
+    root = mapping.parse(live)
+    boot, loader = root.find("./os"), root.find("./os/loader")
     is_uefi = (boot is not None and boot.get("firmware") == "efi") or (
         loader is not None and loader.get("type") == "pflash"
     )
+    # "scsi" alone may be any of half a dozen controllers, for each of which a system needs another driver.
+    controllers = mapping.scsi_controllers(live)
     return Configuration(
         vcpus=seen.vcpus,
         memory_mib=seen.memory_mib,
         firmware="uefi" if is_uefi else "bios",
         secure_boot=loader is not None and loader.get("secure") == "yes",
         nics=tuple(Nic(nic.model, nic.mac, nic.network) for nic in seen.nics),
-        disks=tuple(Drive(disk.target, disk.bus, int(domain.blockInfo(disk.target)[0])) for disk in chosen),
+        disks=tuple(
+            Drive(disk.target, controllers.get(disk.target) or disk.bus, int(domain.blockInfo(disk.target)[0]))
+            for disk in chosen
+        ),
     )
 
 
@@ -234,6 +287,7 @@ def release(connection: Any, machine: MachineRef, keep: Sequence[Bookmark]) -> N
     found = find_ours(connection, machine)
     if found is not None:
         release_all(found[0], _checkpoints_of(keep))
+        held.let_go(found[0])
 
 
 def release_all(domain: Domain, keep: Set[str]) -> None:
@@ -244,8 +298,26 @@ def release_all(domain: Domain, keep: Set[str]) -> None:
     _remove_scratch(domain, is_fresh=_end_job(domain))
     ours_ = [one for one in checkpoints(domain) if one.getName().startswith(names.PREFIX) and one.getName() not in keep]
     for checkpoint in _newest_first(ours_):
-        # One of a machine that is off can only be forgotten: its bitmap stays in the disk until it runs again.
-        checkpoint.delete(0 if domain.isActive() else libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+        _delete_checkpoint(domain, checkpoint)
+
+
+def _delete_checkpoint(domain: Domain, checkpoint: Any) -> None:
+    """One of a machine that is off can only be forgotten: its bitmap stays in the disk. So can one whose bitmap never
+    came into the disk, as the machine was cut off from its power."""
+    if domain.isActive():
+        try:
+            checkpoint.delete(0)
+            return
+        except libvirt.libvirtError as error:
+            if not _is_without_bitmap(error):
+                raise
+    checkpoint.delete(libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+
+
+def _is_without_bitmap(error: libvirt.libvirtError) -> bool:
+    """As libvirt 9.0 says it; it has a code of its own for some cases alone."""
+    is_vague = error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR
+    return error.get_error_code() == libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT or (is_vague and "bitmap" in str(error))
 
 
 def _newest_first(found: Sequence[Any]) -> list[Any]:

@@ -84,7 +84,7 @@ WORDS = _table(
     (r"no space left|disk quota exceeded|not enough (free )?space", CapacityExhausted),
     (r"cannot allocate memory|cannot set up guest memory|could not allocate", CapacityExhausted),
     (r"already exists|already in use|is already defined|is already running|is being used", Conflict),
-    (r"cannot acquire state change lock|asynchronous jobs running|still being allocated", Busy),
+    (r"cannot acquire state change lock|asynchronous jobs running|still being allocated|still in use", Busy),
     (r"checkpoint|active dirty bitmaps|internal snapshots? .*(not supported|unsupported)", Unsupported),
 )
 """Looked at in order, for errors whose code says too little."""

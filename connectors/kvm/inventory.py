@@ -18,7 +18,7 @@ from typing import Any
 import libvirt
 
 from connectors.base import Agent, Host, Inventory, Machine, Network, Power, Storage, Template
-from connectors.kvm import faults, machines, mapping, power, snapshots
+from connectors.kvm import faults, held, machines, mapping, power, snapshots
 from connectors.kvm.client import Line
 from connectors.kvm.work import OutOfTime
 
@@ -301,7 +301,8 @@ class Reading:
             if state is None:
                 state = domain.state()[0]
             has_saved = uuid in saved if saved is not None else bool(domain.hasManagedSaveImage())
-            return self._sort(domain, seen, power.power_of(state, has_saved))
+            is_off = seen.is_marked_held and held.is_held(domain)
+            return self._sort(domain, seen, Power.OFF if is_off else power.power_of(state, has_saved))
         except libvirt.libvirtError as error:
             self._forgive(error, f"machine {domain.name()!r}")
             return None if error.get_error_code() in _GONE else ([], [])

@@ -26,7 +26,7 @@ from connectors.base import (
     RecycleMachine,
 )
 from connectors.errors import Busy, Conflict, ConnectorError, NotFound, Unsupported
-from connectors.kvm import copies, mapping, names, power, screens, snapshots, volumes
+from connectors.kvm import copies, held, mapping, names, power, screens, snapshots, volumes
 from connectors.kvm.seed import seed_iso
 from connectors.kvm.work import Domain, Work
 
@@ -89,7 +89,7 @@ def _clone(work: Work[CloneMachine]) -> Outcome:
 
 def _build(work: Work[CloneMachine], uuid: str) -> Domain:
     order = work.order
-    _require_free_name(work, order.name, uuid)
+    require_free_name(work, order.name, uuid)
     template = _template(work, order.template, order.storage)
     networks = [volumes.find_network(work, network) for network in _wanted_networks(work)]
     disks = _make_disks(work, template, uuid, linked=order.linked)
@@ -150,7 +150,8 @@ def _made(work: Work[Any], domain: Domain) -> MachineMade:
 # --- what clone and recycle share ------------------------------------------------------------------------------------
 
 
-def _require_free_name(work: Work[Any], name: str, uuid: str) -> None:
+def require_free_name(work: Work[Any], name: str, uuid: str) -> None:
+    """Raises `Conflict` if another machine has the name."""
     try:
         other = work.connection.lookupByName(name)
     except libvirt.libvirtError as error:
@@ -171,6 +172,7 @@ def _template(work: Work[Any], named: str, storage: str | None) -> Template:
     seen = mapping.read_domain(xml)
     if seen.stamp is not None and seen.role is not mapping.Role.TEMPLATE:
         raise Unsupported(f"{seen.name!r} is a desktop, not a template: starting it would destroy its clones.")
+    _require_not_held(domain, seen)
     if domain.isActive():
         raise Conflict(f"Template {seen.name!r} is switched on: its disks change under its clones. Shut it down.")
     if reason := cannot_clone(seen):
@@ -179,6 +181,12 @@ def _template(work: Work[Any], named: str, storage: str | None) -> Template:
     first = next(disk for disk in seen.disks if disk.is_written)
     pool = volumes.find_pool(work, wanted) if wanted else volumes.volume_of(work, first).storagePoolLookupByVolume()
     return Template(xml, seen, pool)
+
+
+def _require_not_held(domain: Domain, seen: mapping.Domain) -> None:
+    """Raises `Busy` while the disks of a machine that is off are read: QEMU has them open for writing."""
+    if held.is_held(domain):
+        raise Busy(f"The disks of {seen.name!r} are being read for a recovery point. It is tried again.")
 
 
 def cannot_clone(template: mapping.Domain) -> str:
@@ -248,7 +256,7 @@ def _recycle(work: Work[RecycleMachine]) -> Outcome:
     work.begin("Looking at the machine")
     domain, seen = work.ours(order.machine)
     _require_nothing_kept(domain, seen)
-    _require_free_name(work, order.name, seen.uuid)
+    require_free_name(work, order.name, seen.uuid)
     if not _is_recycled(work, seen):
         volumes.require_no_clones(work, seen)
         _switch_disks(work, domain, seen)
@@ -368,6 +376,7 @@ def reconfigure(work: Work[Reconfigure]) -> Outcome:
     domain, seen = work.ours(order.machine)
     if (order.vcpus or seen.vcpus, order.memory_mib or seen.memory_mib) == (seen.vcpus, seen.memory_mib):
         return work.done()
+    _require_not_held(domain, seen)
     if domain.isActive():
         raise Unsupported(f"Machine {seen.name!r} is on; its size can only be changed while it is off.")
     work.begin("Changing the size")

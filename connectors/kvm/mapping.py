@@ -22,6 +22,9 @@ from connectors.errors import PlatformFault
 NAMESPACE = "urn:deskyard:machine:1"
 """libvirt keeps one metadata element per namespace; this one is ours."""
 MARK = f"{{{NAMESPACE}}}machine"
+HELD_NAMESPACE = "urn:deskyard:held:1"
+"""Of the mark that a machine bears while `held` has it, beside the other one."""
+HELD = f"{{{HELD_NAMESPACE}}}held"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 VNC_SHUT_UNTIL = "1970-01-02T00:00:00"
 """A time long past as a password's end: the screen lets nobody in until `OpenScreen` sets a new password."""
@@ -91,6 +94,8 @@ class Domain:
     """Key of the order that last reverted it."""
     restarted_by: str = ""
     """Key of the order that last restarted it."""
+    is_marked_held: bool = False
+    """Started for a point alone; `held.is_held` tells whether that still is so."""
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     graphics: tuple[Graphics, ...] = ()
@@ -153,6 +158,7 @@ def read_domain(xml: str) -> Domain:
         role=_role(mark),
         reverted_by=mark.get("reverted", "") if mark is not None else "",
         restarted_by=mark.get("restarted", "") if mark is not None else "",
+        is_marked_held=root.find(f"metadata/{HELD}") is not None,
         disks=tuple(_read_disk(disk) for disk in root.iterfind("devices/disk")),
         nics=tuple(_read_nic(nic) for nic in root.iterfind("devices/interface")),
         graphics=tuple(_read_graphics(graphics) for graphics in root.iterfind("devices/graphics")),
@@ -231,6 +237,18 @@ def _agent_channel(root: Element) -> str:
     return ""
 
 
+def scsi_controllers(xml: str) -> dict[str, str]:
+    """Target of a disk that hangs on SCSI -> model of its controller, "" for one that names none."""
+    root = parse(xml)
+    models = {one.get("index"): one.get("model", "") for one in root.iterfind("devices/controller[@type='scsi']")}
+    found = {}
+    for disk in root.iterfind("devices/disk"):
+        target, address = disk.find("target[@bus='scsi']"), disk.find("address[@type='drive']")
+        if target is not None and address is not None:
+            found[target.get("dev", "")] = models.get(address.get("controller"), "")
+    return found
+
+
 def guest_addresses(candidates: Iterable[str]) -> tuple[str, ...]:
     """Addresses a person could connect to: no loopback, no link-local; IPv4 first, each once, otherwise in order."""
     usable = []
@@ -260,14 +278,21 @@ def pool_path(xml: str) -> str:
     return _text(parse(xml), "target/path")
 
 
+def pool_type(xml: str) -> str:
+    """What a storage pool is: "dir", "netfs", "logical", …"""
+    return parse(xml).get("type", "")
+
+
 def volume_backing(xml: str) -> str:
     """Path of the file a volume is an overlay of, "" if it stands alone."""
     return _text(parse(xml), "backingStore/path")
 
 
 def has_uefi_variables(xml: str) -> bool:
-    """Whether the machine has a store of UEFI variables of its own, which its deletion must take along."""
-    return parse(xml).find("os/nvram") is not None
+    """Whether the machine has a store of UEFI variables of its own, which its deletion must take along. One whose
+    firmware libvirt chooses gets it at its first start, and its definition does not say so."""
+    root = parse(xml)
+    return root.find("os/nvram") is not None or root.find("os[@firmware='efi']") is not None
 
 
 def has_shares(xml: str) -> bool:
@@ -380,7 +405,7 @@ def _devices(root: Element) -> Element:
 
 def _set_mark(root: Element, attributes: dict[str, str]) -> None:
     metadata = _child(root, "metadata")
-    _drop(metadata, MARK)
+    _drop(metadata, MARK, HELD)
     mark = etree.SubElement(metadata, MARK, nsmap={"deskyard": NAMESPACE})
     for name, value in attributes.items():
         mark.set(name, value)

@@ -11,7 +11,7 @@ import libvirt
 
 from connectors.base import Outcome, Power, PowerAction, PowerSet, SetPower
 from connectors.errors import Conflict, PlatformFault
-from connectors.kvm import mapping, volumes
+from connectors.kvm import held, mapping, volumes
 from connectors.kvm.client import is_alive
 from connectors.kvm.work import Domain, OutOfTime, Work, number
 
@@ -36,6 +36,8 @@ def power_of(state: int, has_saved_memory: bool) -> Power:
 
 
 def seen_power(domain: Domain) -> Power:
+    if held.is_held(domain):
+        return Power.OFF
     return power_of(domain.state()[0], bool(domain.hasManagedSaveImage()))
 
 
@@ -48,6 +50,8 @@ def set_power(work: Work[SetPower]) -> Outcome:
         case PowerAction.ON:
             volumes.require_no_clones(work, seen)
             switch_on(work, domain)
+        case PowerAction.OFF if held.is_held(domain):
+            return work.done(PowerSet(Power.OFF))
         case PowerAction.OFF:
             cut_power(work, domain)
         case PowerAction.SHUTDOWN:
@@ -97,12 +101,15 @@ def _note_restart(domain: Domain, seen: mapping.Domain, key: str) -> None:
 
 
 def switch_on(work: Work[Any], domain: Domain) -> None:
-    """Running already is fine; a suspended machine goes on where it was."""
+    """Running already is fine; a suspended machine goes on where it was. The reading of one that is held ends."""
     power = seen_power(domain)
     if power is Power.ON:
         return
     if power is Power.UNKNOWN:
         cut_power(work, domain)
+    if power is Power.OFF and domain.isActive():
+        work.begin("Ending the reading of its disks")
+        held.let_go(domain)
     work.begin("Switching on")
     if domain.isActive():
         _wake(domain)
@@ -138,7 +145,7 @@ def _is_active(domain: Domain) -> bool:
 
 
 def _require_on(domain: Domain) -> None:
-    if not domain.isActive():
+    if not domain.isActive() or held.is_held(domain):
         raise Conflict(f"Machine {domain.name()!r} is off. Switch it on first.")
 
 

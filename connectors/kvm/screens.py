@@ -18,7 +18,7 @@ import libvirt
 
 from connectors.base import OpenScreen, Outcome, ScreenOpened
 from connectors.errors import Conflict, Unsupported
-from connectors.kvm import mapping
+from connectors.kvm import held, mapping
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.work import Work
 
@@ -36,7 +36,7 @@ def open_screen(work: Work[OpenScreen]) -> Outcome:
     """Each attempt sets a new password: one that was lost on the way ends with its time."""
     work.begin("Looking at the machine")
     domain, seen = work.ours(work.order.machine)
-    if not domain.isActive():
+    if not domain.isActive() or held.is_held(domain):
         raise Conflict(f"Machine {seen.name!r} is off and shows nothing. Switch it on first.")
     live = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
     screen = next((graphics for graphics in mapping.read_domain(live).graphics if graphics.kind == "vnc"), None)

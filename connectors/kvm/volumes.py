@@ -21,15 +21,22 @@ def require_no_clones(work: Work[Any], seen: mapping.Domain) -> None:
 
     Machines that we stamped are never cloned, so only others are looked at.
     """
+    if hanging := clones_of(work, seen):
+        raise Conflict(
+            f"Machine {seen.name!r} serves as a template: {hanging}. Nothing was done to it, since that would destroy "
+            "them."
+        )
+
+
+def clones_of(work: Work[Any], seen: mapping.Domain) -> str:
+    """Which linked clones hang from an unstamped machine, in words; "" if none do."""
     if seen.stamp is not None:
-        return
+        return ""
     known = users(work)
     for disk in seen.disks:
         if others := known.get(disk.path, set()) - {seen.uuid}:
-            raise Conflict(
-                f"Machine {seen.name!r} serves as a template: {len(others)} disks hang from {disk.path}. "
-                "Nothing was done to it, since that would destroy them."
-            )
+            return f"{len(others)} disks hang from {disk.path}"
+    return ""
 
 
 def find_pool(work: Work[Any], named: str) -> Pool:

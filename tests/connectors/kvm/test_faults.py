@@ -31,6 +31,7 @@ LINE, QEMU, STORAGE = libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_QEMU, libvirt.VIR_F
         (error(libvirt.VIR_ERR_STORAGE_VOL_EXIST, "exists already"), errors.Conflict),
         (error(libvirt.VIR_ERR_OPERATION_TIMEOUT, "cannot acquire state change lock"), errors.Busy),
         (error(libvirt.VIR_ERR_INTERNAL_ERROR, "pool 'x' has asynchronous jobs running.", STORAGE), errors.Busy),
+        (error(libvirt.VIR_ERR_OPERATION_INVALID, "volume 'x' is still in use.", STORAGE), errors.Busy),
         (error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE, "Guest agent is not responding"), errors.Busy),
         (error(libvirt.VIR_ERR_SYSTEM_ERROR, "cannot write", STORAGE, errno.ENOSPC), errors.CapacityExhausted),
         (error(libvirt.VIR_ERR_INTERNAL_ERROR, "qemu-img: No space left on device", STORAGE), errors.CapacityExhausted),

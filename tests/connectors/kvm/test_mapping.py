@@ -245,3 +245,39 @@ def test_the_screens_password_is_set_on_the_vnc_device_alone() -> None:
 
 def test_the_throw_away_password_is_not_shown() -> None:
     assert "sesame" not in repr(blueprint())
+
+
+def test_the_controllers_of_scsi_disks_are_told_apart() -> None:
+    xml = """<domain><devices>
+<disk><target dev='sda' bus='scsi'/><address type='drive' controller='0' target='0'/></disk>
+<disk><target dev='sdb' bus='scsi'/><address type='drive' controller='1' target='0'/></disk>
+<disk><target dev='sdc' bus='sata'/><address type='drive' controller='0' target='0'/></disk>
+<disk><target dev='vda' bus='virtio'/><address type='pci'/></disk>
+<controller type='sata' index='0'/><controller type='scsi' index='0' model='virtio-scsi'/>
+<controller type='scsi' index='1'/></devices></domain>"""
+    assert mapping.scsi_controllers(xml) == {"sda": "virtio-scsi", "sdb": ""}
+
+
+@pytest.mark.parametrize(
+    ("system", "has_variables"),
+    [
+        ("<os><nvram>/x</nvram></os>", True),
+        ("<os firmware='efi'/>", True),  # libvirt 9.0 says nothing of the store in the definition, and has one
+        ("<os firmware='bios'/>", False),
+        ("<os/>", False),
+    ],
+)
+def test_uefi_variables_are_known_however_the_firmware_was_chosen(system: str, has_variables: bool) -> None:
+    assert mapping.has_uefi_variables(f"<domain>{system}</domain>") == has_variables
+
+
+def test_a_clone_of_a_machine_that_is_being_read_bears_no_mark_of_that() -> None:
+    mark = "<metadata><held:held xmlns:held='urn:deskyard:held:1'/>"
+    template = TEMPLATE.replace("<metadata>", mark)
+    assert mapping.read_domain(template).is_marked_held
+    assert not mapping.read_domain(mapping.clone_xml(template, blueprint())).is_marked_held
+    assert not mapping.read_domain(TEMPLATE).is_marked_held
+
+
+def test_a_storage_pool_says_what_it_is() -> None:
+    assert mapping.pool_type("<pool type='netfs'><name>x</name></pool>") == "netfs"
