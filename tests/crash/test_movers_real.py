@@ -89,9 +89,9 @@ def test_a_mover_killed_at_any_moment_leaves_true_points_and_a_clean_host(
     assert deaths >= DEATHS // 3, "too few died on their way: the test is worth little"
     with vaults.opened(source.policy.vault) as vault:
         assert vault.runs() == []
-        listed, there = dict(RecoveryPoint.objects.values_list("pk", "state")), set(vault.point_ids())
-        assert {str(pk) for pk, state in listed.items() if state == "usable"} <= there
-        assert there <= {str(pk) for pk in listed}
+        listed, stored = dict(RecoveryPoint.objects.values_list("pk", "state")), set(vault.point_ids())
+        assert {str(pk) for pk, state in listed.items() if state == "usable"} <= stored
+        assert stored <= {str(pk) for pk in listed}
         for point in vault.points():
             assert vault.verify(point).is_good
 
