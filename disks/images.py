@@ -14,21 +14,27 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from disks.base import Extent
 from disks.errors import DiskError, OutOfSpace, Refused, SinkLost, SinkRefused, SourceRefused
 from disks.nbd import Export, NbdSink, NbdSource
 from disks.raw import settle, write_error
 
+T = TypeVar("T")
+
 READY_S = 20.0
 """Until an image is served; it takes some 50 ms."""
 END_S = 600.0
 """Until what was written has reached the disk when an image is closed."""
+STOP_S = 5.0
+"""Until a server that is asked to end has ended."""
 
 
 class Format(StrEnum):
@@ -93,7 +99,7 @@ class ImageSource:
             )
         self._server = _Server(path, kind, for_writing=False)
         try:
-            self._disk = NbdSource(self._server.export)
+            self._disk = self._server.client(NbdSource)
         except DiskError as error:
             raise SourceRefused(f"Cannot serve {path} as {kind}: {self._server.stop()}. Check the file.") from error
 
@@ -141,7 +147,7 @@ class ImageSink:
         try:
             self._require(_run(command))
             self._server = _Server(self._scratch, self._written, for_writing=True)
-            self._disk = NbdSink(self._server.export, is_fresh=True)
+            self._disk = self._server.client(partial(NbdSink, is_fresh=True))
         except DiskError:
             self.abandon()
             raise
@@ -231,6 +237,21 @@ class _Server:
         until = time.monotonic() + READY_S
         while not (self._folder / "socket").exists() and self._process.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
+        self._ready_until = until
+
+    def client(self, connect: Callable[[Export], T]) -> T:
+        """The only one. Raises what connecting raises.
+
+        The socket is there a moment before QEMU listens on it. As long as it has not ended, which it does after its
+        client, nobody has come through.
+        """
+        while True:
+            try:
+                return connect(self.export)
+            except DiskError:
+                if self._process.poll() is not None or time.monotonic() >= self._ready_until:
+                    raise
+            time.sleep(0.005)
 
     def ended(self) -> str:
         """Waits for the end that follows the client's; what went wrong with the image, or nothing."""
@@ -245,7 +266,12 @@ class _Server:
     def stop(self) -> str:
         """Ends it whether or not somebody reads; what it said, if anything."""
         self._process.terminate()
-        _, words = self._process.communicate()
+        try:
+            _, words = self._process.communicate(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            # Asked before it has begun to serve, QEMU forgets it.
+            self._process.kill()
+            _, words = self._process.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
         return _words(words)
 

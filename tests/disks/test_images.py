@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,6 +153,40 @@ def test_a_server_that_dies_makes_no_image(tmp_path: Path, monkeypatch: pytest.M
     sink.abandon()
     assert not list(tmp_path.iterdir())
     assert not list(sockets.iterdir())
+
+
+def in_front_of_qemu(folder: Path, lines: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A qemu-nbd that first binds its socket without listening on it, then does this."""
+    folder.mkdir()
+    program = folder / "qemu-nbd"
+    program.write_text(
+        f"#!{sys.executable}\nimport os, signal, socket, sys, time\n"
+        "at = next(one for one in sys.argv if one.startswith('--socket=')).removeprefix('--socket=')\n"
+        f"socket.socket(socket.AF_UNIX).bind(at)\n{lines}\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_a_server_that_does_not_listen_yet_is_waited_for(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = f"time.sleep(0.3); os.unlink(at); os.execv({shutil.which('qemu-nbd')!r}, sys.argv)"
+    in_front_of_qemu(tmp_path / "bin", lines, monkeypatch)
+    copied(raw, tmp_path / "copy.vhdx", Format.VHDX)
+    source = ImageSource(tmp_path / "copy.vhdx", Format.VHDX)
+    assert source.read(3 * MIB, 512) == b"d" * 512
+    source.close()
+
+
+def test_a_server_that_never_listens_and_does_not_hear_is_ended(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_front_of_qemu(tmp_path / "bin", "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)", monkeypatch)
+    monkeypatch.setattr(images, "READY_S", 0.5)
+    monkeypatch.setattr(images, "STOP_S", 0.2)
+    with pytest.raises(SourceRefused, match="Cannot serve"):
+        ImageSource(raw, Format.RAW)
 
 
 def test_without_qemus_tools_it_says_which_package_to_install(
