@@ -11,43 +11,18 @@ import ntpath
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
-from lab.errors import (
-    Forbidden,
-    GuestSilent,
-    HostDown,
-    InUse,
-    NoSuch,
-    OutOfMemory,
-    OutOfStorage,
-    TaskBroke,
-    WorldError,
-    WrongState,
-)
-from lab.nouns import Machine, Power, Task, TaskState
+from lab.errors import Forbidden, InUse, NoSuch, WorldError
+from lab.hyperv.errands import Errands
+from lab.hyperv.words import COMMANDS, Thrown, fault_of
+from lab.nouns import Machine, Nic, Power, Task, TaskState
 from lab.world import World
 
 Told = dict[str, Any]
 
-COMMANDS = "Microsoft.HyperV.PowerShell.Commands"
 STATES = {Power.ON: "Running", Power.OFF: "Off", Power.SUSPENDED: "Saved", Power.PAUSED: "Paused"}
-
-_IDS: Mapping[type[WorldError], tuple[str, int]] = {
-    NoSuch: (f"ObjectNotFound,{COMMANDS}.GetVM", 0x80070002),
-    WrongState: (f"InvalidState,{COMMANDS}.StartVM", 0x80131500),
-    OutOfStorage: ("OperationFailed,Microsoft.Vhd.PowerShell.Cmdlets.NewVhd", 0x80070070),
-    OutOfMemory: (f"OutOfMemory,{COMMANDS}.StartVM", 0x8007000E),
-    InUse: (f"ObjectInUse,{COMMANDS}.RemoveVM", 0x80131500),
-    HostDown: (f"OperationFailed,{COMMANDS}.NewVM", 0x80131500),
-    Forbidden: (f"AccessDenied,{COMMANDS}.NewVM", 0x80070005),
-    GuestSilent: ("Deskyard.GuestSilent", 0x80131501),
-    TaskBroke: ("OperationFailed,Microsoft.Vhd.PowerShell.Cmdlets.ConvertVhd", 0x80131500),
-}
-
-
-class Thrown(Exception):
-    """A script's own `throw`: the text is the error's id."""
 
 
 class NotHere(Exception):
@@ -79,6 +54,8 @@ class Estate:
     copies: dict[str, Task] = field(default_factory=dict)
     """Key of an order -> the scheduled task that copies its disks."""
     locked_until: dict[str, float] = field(default_factory=dict)
+    homes: set[str] = field(default_factory=set)
+    """Folders of machines in the making, empty ones too."""
     turns: set[str] = field(default_factory=set)
     """Keys of orders that a script works on now: the hosts' mutexes."""
     guard: threading.Lock = field(default_factory=threading.Lock)
@@ -91,8 +68,20 @@ class Estate:
             is_ours = bool(machine.marks.get("home"))
             folder = machine.marks["home"] if is_ours else f"{storage}\\Images"
             ending = f"_{disk}.avhdx" if is_ours or machine.snapshots else ".vhdx"
-            paths[disk] = f"{folder}\\{machine.name}{ending}"
+            number = next(it for it in count() if f"{folder}\\{machine.name}{it or ''}{ending}" not in paths.values())
+            paths[disk] = f"{folder}\\{machine.name}{number or ''}{ending}"
         return paths[disk]
+
+    def disk_at(self, path: str) -> str:
+        """The disk in that file: a machine's, a checkpoint's, or nobody's yet. Raises `NoSuch`."""
+        if disk := self.files.get(path):
+            return disk
+        for machine in self.world.machines.values():
+            frozen = (disk for point in machine.snapshots.values() for disk in point.disks)
+            for disk in (*machine.disks, *frozen):
+                if self.path_of(machine, disk) == path:
+                    return disk
+        raise NoSuch(path)
 
     def home_files(self, key: str) -> list[str]:
         return [path for path in self.files if f"\\{key}\\" in path]
@@ -105,7 +94,7 @@ class Estate:
             if machine.marks.get("home")
             for disk in machine.disks
         }
-        return kept | set(self.files) | {f"task:{key}" for key in self.copies}
+        return kept | set(self.files) | self.homes | {f"task:{key}" for key in self.copies}
 
 
 @dataclass
@@ -117,6 +106,14 @@ class HypervHost:
     version: str = "10.0.17763"
     is_without_rights_empty: bool = True
     """Without rights Get-VM lists nothing and says nothing; else it fails."""
+    tells_changes: bool = True
+    """Whether reference points hold what changes are counted from; on some releases they come empty."""
+    errands: Errands = field(init=False)
+    jobs: dict[tuple[str, str], tuple[str, str, str, Task]] = field(default_factory=dict)
+    """Machine and installation's tag -> what the service was asked for it last: what, key, name, task."""
+
+    def __post_init__(self) -> None:
+        self.errands = Errands(self)
 
     @property
     def world(self) -> World:
@@ -187,6 +184,9 @@ class HypervHost:
             "nics": self._nics(it),
         }
 
+    def switch_of(self, nic: Nic) -> str:
+        return self.world.networks[nic.network].name if nic.is_connected else ""
+
     def _heartbeat(self, it: Machine) -> str:
         if it.power is not Power.ON:
             return ""
@@ -196,7 +196,7 @@ class HypervHost:
         addresses = self.world.addresses(it)
         return [
             {
-                "switch": self.world.networks[nic.network].name,
+                "switch": self.switch_of(nic),
                 "mac": nic.mac.replace(":", "").upper(),
                 "addresses": [*addresses, "fe80::1"] if number == 0 and addresses else [],
             }
@@ -265,11 +265,11 @@ class HypervHost:
 
     # --- whom an order means
 
-    def _here(self, id: str) -> Machine | None:
+    def here(self, id: str) -> Machine | None:
         machine = self.world.machines.get(id)
         return machine if machine is not None and machine.host == self.id else None
 
-    def _find_made(self, installation: str, key: str) -> Machine | None:
+    def find_made(self, installation: str, key: str) -> Machine | None:
         for machine in self._mine():
             mark = mark_of(machine)
             if (mark.get("installation"), mark.get("key")) == (installation, key) or machine.name == f"deskyard-{key}":
@@ -277,7 +277,7 @@ class HypervHost:
         return None
 
     def _meant(self, order: Told) -> Machine:
-        machine = self._here(str(order["id"]))
+        machine = self.here(str(order["id"]))
         if machine is None:
             raise NotHere
         mark, stamp = mark_of(machine), order["stamp"] or {}
@@ -288,7 +288,7 @@ class HypervHost:
         return machine
 
     def _master(self, id: str) -> Told | None:
-        machine = self._here(id)
+        machine = self.here(id)
         if machine is None:
             return None
         mark = mark_of(machine)
@@ -310,7 +310,7 @@ class HypervHost:
                 {"path": self.estate.path_of(machine, disk), "bytes": self.world.disks[disk].used_mib << 20}
                 for disk in machine.disks
             ],
-            "networks": [{"switch": self.world.networks[nic.network].name, "vlan": 0} for nic in machine.nics],
+            "networks": [{"switch": self.switch_of(nic), "vlan": 0} for nic in machine.nics],
             "secure": "On",
             "secure_template": "MicrosoftUEFICertificateAuthority",
         }
@@ -319,7 +319,7 @@ class HypervHost:
 
     def _clone(self, parameters: Told, order: Told) -> Told:
         key = str(order["key"])
-        machine = self._find_made(parameters["installation"], key)
+        machine = self.find_made(parameters["installation"], key)
         try:
             if machine is None:
                 master = self._master(order["template"]) or order["master"]
@@ -329,7 +329,7 @@ class HypervHost:
             if order["power_on"]:
                 self._start(machine)
         except (Thrown, WorldError):
-            self._undo(parameters, key)
+            self.undo(parameters, key)
             raise
         return self._made(machine)
 
@@ -338,7 +338,7 @@ class HypervHost:
         home, storage = self._home(parameters, order, master, key)
         switches = [str(it["switch"]) for it in order["networks"] or master["networks"]]
         disks = self._disks(order, master, home, storage)
-        networks = tuple(self._switch(name) for name in switches if name)
+        networks = tuple(self.switch(name) for name in switches if name)
         machine = world.create(
             str(order["name"]),
             vcpus=int(order["vcpus"] or master["vcpus"]),
@@ -371,16 +371,16 @@ class HypervHost:
                 raise Thrown("Deskyard.NoStorage")
             root = ntpath.join(order["storage"], "Deskyard")
         else:
-            root = parameters["folder"] or ntpath.join(self._volume_of(str(master["disks"][0]["path"])), "Deskyard")
-        return ntpath.join(root, key), self._volume_of(root)
+            root = parameters["folder"] or ntpath.join(self.volume_of(str(master["disks"][0]["path"])), "Deskyard")
+        return ntpath.join(root, key), self.volume_of(root)
 
-    def _volume_of(self, path: str) -> str:
+    def volume_of(self, path: str) -> str:
         fitting = [id for id in self.world.storages if path.lower().startswith(id.lower())]
         if not fitting:
             raise Thrown("Deskyard.NoStorage")
         return max(fitting, key=len)
 
-    def _switch(self, name: str) -> str:
+    def switch(self, name: str) -> str:
         found = next((it.id for it in self.world.networks.values() if it.name == name), None)
         if found is None:
             raise Thrown("Deskyard.NoSwitch")
@@ -431,8 +431,8 @@ class HypervHost:
             "stamp": {"installation": mark.get("installation"), "key": mark.get("key")},
         }
 
-    def _undo(self, parameters: Told, key: str) -> None:
-        machine = self._find_made(parameters["installation"], key)
+    def undo(self, parameters: Told, key: str) -> None:
+        machine = self.find_made(parameters["installation"], key)
         if machine is not None:
             self._remove(machine)
         self._remove_home(key)
@@ -456,7 +456,7 @@ class HypervHost:
 
     def _recycle(self, parameters: Told, order: Told) -> Told:
         key = str(order["key"])
-        machine = self._find_made(parameters["installation"], key)
+        machine = self.find_made(parameters["installation"], key)
         old: Machine | None = None
         if machine is None:
             old = self._meant(order)
@@ -468,17 +468,17 @@ class HypervHost:
             shape = {
                 "vcpus": old.vcpus,
                 "memory_mib": old.memory_mib,
-                "networks": [{"switch": self.world.networks[nic.network].name, "vlan": 0} for nic in old.nics],
+                "networks": [{"switch": self.switch_of(nic), "vlan": 0} for nic in old.nics],
             }
             try:
                 machine = self._make(parameters, order | shape, master)
             except (Thrown, WorldError):
-                self._undo(parameters, key)
+                self.undo(parameters, key)
                 raise
             for name in ("weight", "reserve", "maximum", "priority"):
                 if name in old.marks:
                     machine.marks[name] = old.marks[name]
-        elif self._here(str(order["id"])) is not None:
+        elif self.here(str(order["id"])) is not None:
             old = self._meant(order)
         if old is not None:
             self._remove(old)
@@ -494,8 +494,8 @@ class HypervHost:
         is_ours = stamp.get("installation") == parameters["installation"]
         machine: Machine | None = None
         if not order["id"]:
-            machine = self._find_made(str(stamp["installation"]), str(stamp["key"]))
-        elif self._here(str(order["id"])) is not None:
+            machine = self.find_made(str(stamp["installation"]), str(stamp["key"]))
+        elif self.here(str(order["id"])) is not None:
             machine = self._meant(order)
         was_here = machine is not None
         if machine is not None:
@@ -526,6 +526,8 @@ class HypervHost:
         if machine.power is Power.PAUSED:
             self.world.resume(machine.id)
         elif machine.power is not Power.ON:
+            if any(self.errands.holds(disk) for disk in machine.disks):
+                raise InUse(f"a disk of {machine.name} is open elsewhere")
             machine.is_template = False
             self.world.power_on(machine.id)
 
@@ -632,7 +634,7 @@ class HypervHost:
         return {"addresses": [address for nic in self._nics(machine) for address in nic["addresses"]]}
 
     def _find(self, parameters: Told, order: Told) -> Told:
-        machine = self._find_made(parameters["installation"], str(order["key"]))
+        machine = self.find_made(parameters["installation"], str(order["key"]))
         if machine is None:
             raise NotHere
         return {"id": machine.id}
@@ -663,17 +665,3 @@ def write_mark(machine: Machine, stamp: Told | None, **more: object) -> None:
     ]
     mark = {"deskyard": 1} | (stamp or {}) | {name: value for name, value in more.items() if value}
     machine.marks["notes"] = "\n".join([json.dumps(mark, separators=(",", ":")), *kept])
-
-
-def fault_of(error: Exception) -> Told:
-    """As PowerShell tells an error record."""
-    if isinstance(error, Thrown):
-        return {"id": str(error), "hresult": _signed(0x80131501), "msg": str(error)}
-    for kind, (id, hresult) in _IDS.items():
-        if isinstance(error, kind):
-            return {"id": id, "hresult": _signed(hresult), "msg": "Der Vorgang ist fehlgeschlagen."}
-    return {"id": f"OperationFailed,{COMMANDS}.GetVM", "hresult": _signed(0x80131500), "msg": "Unbekannter Fehler."}
-
-
-def _signed(hresult: int) -> int:
-    return hresult - (1 << 32) if hresult >= 1 << 31 else hresult

@@ -13,10 +13,11 @@ from typing import Any
 from uuid import uuid4
 
 from lab.http import LabServer, Request, Response
-from lab.hyperv import accounts, sealing, wsman
+from lab.hyperv import accounts, landings, points, sealing, wsman
 from lab.hyperv.accounts import Account
-from lab.hyperv.host import HypervHost, Thrown, fault_of
+from lab.hyperv.host import HypervHost
 from lab.hyperv.shells import LONGEST_LINE, LONGEST_LINE_WITHOUT_CMD, Command, Shell
+from lab.hyperv.words import Thrown, fault_of
 from lab.hyperv.wsman import Asked, WsmanFault
 
 SOAP = "application/soap+xml;charset=UTF-8"
@@ -303,6 +304,10 @@ class WinRmServer(LabServer):
             return self.host.inventory(parameters, account.principal, is_admin=account.is_admin)
         if command.script == "orders 1":
             return self.host.orders(parameters, is_admin=account.is_admin, is_over=command.killed.is_set)
+        if command.script == "points 1":
+            return points.act(self.host, parameters, is_admin=account.is_admin)
+        if command.script == "landing 1":
+            return landings.act(self.host, parameters, is_admin=account.is_admin)
         raise Thrown(f"Lab.UnknownScript {command.script}")
 
     def _tell(self, command: Command, answer: Mapping[str, Any]) -> None:
