@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import ssl
 import tempfile
 import threading
@@ -34,6 +35,7 @@ from connectors.hyperv.settings import HypervSettings
 T = TypeVar("T")
 
 SCRIPTS = Path(__file__).parent / "scripts"
+_PART = re.compile(r"^# deskyard-part: (\w+)\n", re.MULTILINE)
 VERSION = 1
 """Of what scripts and connector say to each other."""
 
@@ -52,8 +54,12 @@ CLEANING_S = 3.0
 
 
 def script(name: str) -> str:
-    """The text of one of our scripts."""
-    return (SCRIPTS / f"{name}.ps1").read_text(encoding="ascii")
+    """The text of one of our scripts, with what it shares with others in place of the lines that name it."""
+
+    def part(found: re.Match[str]) -> str:
+        return (SCRIPTS / "parts" / f"{found[1]}.ps1").read_text(encoding="ascii")
+
+    return _PART.sub(part, (SCRIPTS / f"{name}.ps1").read_text(encoding="ascii"))
 
 
 def encoded(text: str) -> str:

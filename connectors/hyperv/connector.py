@@ -21,6 +21,7 @@ from connectors.base import (
     DeleteMachine,
     DeleteSnapshot,
     Inventory,
+    MachineRef,
     OpenScreen,
     Order,
     Outcome,
@@ -36,11 +37,12 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import ConnectorError, CredentialsRejected, Unreachable
-from connectors.hyperv import faults, mapping
+from connectors.hyperv import disks, faults, landing, mapping
 from connectors.hyperv.client import Account, Line, encoded, script
 from connectors.hyperv.mapping import Seen
 from connectors.hyperv.rounds import Desk, Rounds
 from connectors.hyperv.settings import HypervSettings
+from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
 
 PATIENCE_S = 1.0
 """How long `submit` and `poll` wait for scripts in all: quick orders are answered at once, long ones hold up nobody."""
@@ -76,6 +78,9 @@ class HypervConnector:
         account = Account()
         self._desks = [Desk(Line(settings, one, account, surroundings.workdir)) for one in settings.addresses]
         self._rounds = Rounds(self._desks, settings, self._parameters)
+        replicating = (self._desks, settings, surroundings.installation, surroundings.workdir)
+        self.reader = disks.Reader(*replicating)
+        self.builder = landing.Builder(*replicating)
 
     def __repr__(self) -> str:
         return f"<HypervConnector {', '.join(self._settings.addresses)}>"
@@ -133,6 +138,26 @@ class HypervConnector:
 
     def poll(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
         return self._go(receipts, deadline)
+
+    # --- replication ---
+
+    def take_point(self, wish: PointWish, deadline: float) -> Point:
+        self._settings.require_complete()
+        point, host = disks.take(self.reader, wish, self._rounds.last_host.get(wish.machine.id, ""), deadline)
+        self._rounds.last_host[wish.machine.id] = host
+        return point
+
+    def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
+        self._settings.require_complete()
+        disks.release(self.reader, machine, keep, self._rounds.last_host.get(machine.id, ""), deadline)
+
+    def land(self, wish: LandingWish, deadline: float) -> Landing:
+        self._settings.require_complete()
+        return landing.land(self.builder, wish, deadline)
+
+    def clear(self, key: str, deadline: float) -> None:
+        self._settings.require_complete()
+        landing.clear(self.builder, key, deadline)
 
     def close(self) -> None:
         for desk in self._desks:

@@ -83,6 +83,34 @@ OUR_OWN: Mapping[str, tuple[Kind, str]] = {
         PlatformFault,
         "whether the machine was restarted is not known: the answer was lost. See whether it was, and ask again if not",
     ),
+    "Deskyard.NoDisk": (NotFound, "the machine has no such disk. Choose among its disks anew"),
+    "Deskyard.NothingToRead": (Unsupported, "the machine has no disk. Add one, or take it out of the policy"),
+    "Deskyard.DiskIsNoFile": (
+        Unsupported,
+        "the machine has a disk that is no VHD or VHDX file, and of others no point can be taken. Leave it out",
+    ),
+    "Deskyard.PointFailed": (
+        PlatformFault,
+        "Hyper-V did not make the checkpoint. See Hyper-V-VMMS/Admin in the host's event log",
+    ),
+    "Deskyard.NotQuiet": (Busy, "the guest could not be asked to hold still. It will be tried again"),
+    "Deskyard.NoChanges": (Conflict, "Hyper-V does not tell any more what has changed since the last point"),
+    "Deskyard.DiskNotOpened": (
+        Unsupported,
+        "the host may not open the checkpoint's disk for reading. See whether something on it guards raw disks",
+    ),
+    "Deskyard.DiskShort": (PlatformFault, "the checkpoint's disk ended before its size was read"),
+    "Deskyard.WrongCertificate": (
+        CertificateRejected,
+        "the host was shown another certificate than the mover's: something between them opens TLS. Nothing was sent",
+    ),
+    "Deskyard.LineLost": (Busy, "the line between host and mover was lost. It will be tried again"),
+    "Deskyard.Refused": (Busy, "the mover has given this transfer up. It will be tried again"),
+    "Deskyard.Garbled": (Busy, "what the host has written is not what the mover sent. It will be tried again"),
+    "Deskyard.LandingGone": (
+        Conflict,
+        "a disk of the machine in the making is not there any more: another attempt has begun. Bring it up again",
+    ),
     "Deskyard.UnknownOrder": (Unsupported, "Hyper-V knows no such order"),
 }
 """What our scripts say -> our error, and the words."""
@@ -163,6 +191,15 @@ def of_answer(fault: Mapping[str, object], doing: str, host: str) -> ConnectorEr
         return kind(f"Host {host}: {doing} failed: {sentence}.", platform_words=told)
     kind = _kind_of(told, fault.get("hresult"))
     return kind(f"Host {host}: {doing} failed. {ADVICE[kind]}", platform_words=f"{told}: {words}")
+
+
+def told_in_full(error: ConnectorError) -> str:
+    """Its message, and Windows' name for what went wrong if that is all that is known of it: for errors of disks, with
+    which nothing else is kept."""
+    if not isinstance(error, PlatformFault) or error.platform_words in OUR_OWN:
+        return error.message
+    message = error.message.removesuffix(ADVICE[PlatformFault]).strip()
+    return f"{message} Windows calls it {error.platform_words.partition(':')[0]}."
 
 
 def _kind_of(told: str, hresult: object) -> Kind:

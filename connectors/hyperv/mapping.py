@@ -275,7 +275,7 @@ def request_of(order: Order, settings: HypervSettings) -> dict[str, object]:
     """What the orders script is told. Raises `Unsupported` for what cannot be asked."""
     told: dict[str, object] = {"key": order.key}
     if isinstance(machine := getattr(order, "machine", None), MachineRef):
-        told |= {"id": machine.id.lower(), "stamp": _stamp(machine.stamp)}
+        told |= {"id": machine.id.lower(), "stamp": stamp_of(machine.stamp)}
     match order:
         case CloneMachine() | RecycleMachine():
             require_usable(order.name)
@@ -298,7 +298,7 @@ def request_of(order: Order, settings: HypervSettings) -> dict[str, object]:
                 told |= {
                     "vcpus": order.vcpus,
                     "memory_mib": order.memory_mib,
-                    "networks": [_network(one, settings) for one in wanted],
+                    "networks": [network_of(one, settings) for one in wanted],
                 }
         case DeleteMachine():
             told["op"] = "delete"
@@ -334,11 +334,13 @@ def memory_priority(weight: int) -> int:
     return min(100, max(0, round(NORMAL_PRIORITY * weight / 100)))
 
 
-def _stamp(stamp: Stamp | None) -> dict[str, str] | None:
+def stamp_of(stamp: Stamp | None) -> dict[str, str] | None:
+    """As scripts are told of it."""
     return {"installation": stamp.installation, "key": stamp.key} if stamp else None
 
 
-def _network(wanted: str, settings: HypervSettings) -> dict[str, object]:
+def network_of(wanted: str, settings: HypervSettings) -> dict[str, object]:
+    """Switch and VLAN of what an inventory calls a network."""
     for switch, vlan in settings.vlans_of_switches:
         if network_id(switch, vlan) == wanted:
             return {"switch": switch, "vlan": vlan}

@@ -61,6 +61,25 @@ class HypervSettings(Settings):
         "Screen port", default=5900, help="Where guests' own VNC servers listen, at the guests' addresses."
     )
 
+    mover_address: str = setting(
+        "Movers' address",
+        help="Name or address at which hosts reach the machine that replicates. Empty: the one it speaks to them from.",
+    )
+    mover_ports: str = setting(
+        "Movers' ports", help="Where movers may listen while they replicate, such as 47000-47019. Empty: any free port."
+    )
+
+    @property
+    def mover_port_range(self) -> range | None:
+        """None: any. Raises ValueError."""
+        if not self.mover_ports.strip():
+            return None
+        first, _, last = self.mover_ports.partition("-")
+        ports = range(int(first), int(last or first) + 1)
+        if not ports or not 1 <= ports[0] <= ports[-1] <= 65535:
+            raise ValueError(self.mover_ports)
+        return ports
+
     @property
     def addresses(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(line.strip() for line in self.hosts.splitlines() if line.strip()))
@@ -113,6 +132,12 @@ class HypervSettings(Settings):
         self._require_trust()
         if self.folder and not _FOLDER.fullmatch(self.folder):
             raise Unsupported(f"{self.folder!r} is no folder on a host's drive. Write it like D:\\Desktops.")
+        if self.mover_address and not _is_address(self.mover_address):
+            raise Unsupported(f"{self.mover_address!r} is no name and no address. Give it without a port.")
+        try:
+            _ = self.mover_port_range
+        except ValueError as error:
+            raise Unsupported("Movers' ports are written like 47000-47019.") from error
         try:
             _ = self.vlans_of_switches
         except ValueError as error:

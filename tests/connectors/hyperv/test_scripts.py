@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from connectors.hyperv import faults
+from connectors.base import MachineRef
+from connectors.hyperv import disks, faults, hardware, landing
 from connectors.hyperv.client import COMMAND, SCRIPTS, script
 from connectors.hyperv.connector import COPY_COMMAND
+from connectors.hyperv.dock import Dock
+from connectors.hyperv.hardware import Build
+from connectors.hyperv.nodes import TASK_COMMAND
+from connectors.hyperv.settings import HypervSettings
 from tests.connectors.hyperv.powershell import documented, examine, nodes, parse, text_of
 
 TABLES = documented(Path(__file__).with_name("cmdlets.json"))
@@ -22,13 +27,15 @@ LAB = Path(__file__).parents[3] / "lab" / "hyperv" / "host.py"
 @pytest.mark.parametrize("name", NAMES)
 def test_a_script_has_no_mistake_that_can_be_seen(name: str, release: str) -> None:
     findings = [
-        it for it in examine(script(name), TABLES[release]) if name != "bootstrap" or "not named" not in it.text
+        it
+        for it in examine(script(name), TABLES[release])
+        if name not in ("bootstrap", "task") or "not named" not in it.text
     ]
     assert not findings
 
 
-def test_there_are_the_four_scripts() -> None:
-    assert NAMES == ["bootstrap", "copy", "inventory", "orders"]
+def test_there_are_the_nine_scripts() -> None:
+    assert NAMES == ["bootstrap", "copy", "inventory", "landing", "orders", "points", "pull", "serve", "task"]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,7 @@ def test_a_script_without_its_name_is_found() -> None:
 def test_command_lines_stay_within_what_cmd_takes() -> None:
     assert len("powershell.exe " + " ".join(COMMAND)) < 8191
     assert len(COPY_COMMAND) < 8000
+    assert len(TASK_COMMAND) < 8000
 
 
 def test_every_word_that_a_script_throws_has_an_error_of_ours() -> None:
@@ -84,10 +92,16 @@ def test_every_word_that_a_script_throws_has_an_error_of_ours() -> None:
     assert set(faults.OUR_OWN) - thrown == {"Deskyard.NoTemplate"}
 
 
-def test_the_lab_throws_only_what_the_scripts_throw() -> None:
+@pytest.mark.parametrize(
+    ("played", "names"),
+    [("host", ["orders"]), ("points", ["points"]), ("landings", ["landing"]), ("errands", ["serve", "pull", "points"])],
+)
+def test_the_lab_throws_only_what_the_scripts_throw(played: str, names: list[str]) -> None:
     """It shares no code with them, so what it says is compared here."""
-    thrown = set(re.findall(r"throw '(Deskyard\.\w+)'", script("orders")))
-    assert set(re.findall(r'"(Deskyard\.\w+)"', LAB.read_text(encoding="utf-8"))) <= thrown
+    thrown = {word for name in names for word in re.findall(r"'(Deskyard\.\w+)'", script(name))}
+    told = set(re.findall(r'"(Deskyard\.\w+)"', LAB.with_name(f"{played}.py").read_text(encoding="utf-8")))
+    assert told
+    assert told <= thrown
 
 
 def _written_keys(name: str) -> set[str]:
@@ -106,6 +120,39 @@ def test_the_lab_answers_with_names_that_the_script_writes(name: str) -> None:
     marks = {"paths", "home", "vlans", "instance", "stage", "restarted", "reverted"}
     missing = written - _written_keys(name) - inner - marks
     assert not missing
+
+
+@pytest.mark.parametrize(("played", "name"), [("points", "points"), ("landings", "landing")])
+def test_the_lab_tells_of_points_and_landings_with_names_that_the_script_writes(played: str, name: str) -> None:
+    text = LAB.with_name(f"{played}.py").read_text(encoding="utf-8")
+    part = text[text.index("def act(") :]
+    marks = {"paths", "home", "vlans", "slots", "generation", "secure", "host", "release"}
+    ops = {"look", "begin", "pull", "errand", "finish", "clear", "take", "serve", "msg", "installation", "key"}
+    assert set(re.findall(r'"(\w+)": ', part)) - marks - ops <= _written_keys(name)
+
+
+def _asked_of(name: str) -> set[str]:
+    """What a script reads of its parameters: PowerShell finds nothing wrong with a name that nobody has told."""
+    return set(re.findall(r"\$p\.(\w+)", script(name)))
+
+
+def test_scripts_are_told_what_they_ask_for_and_nothing_else(tmp_path: Path) -> None:
+    settings = HypervSettings(hosts="127.0.0.3")
+    replicating = ((), settings, "installation", tmp_path)
+    points = set(disks.Reader(*replicating).nodes(MachineRef("m"), "").plain)
+    assert points | {"op", "budget_s", "consistency", "errand"} == _asked_of("points") | SHARED
+    build = set(hardware.told(Build(2, 1, 1, (), (), ())))
+    landings = set(landing.Builder(*replicating).nodes("k", "s", "").plain)
+    assert landings | build | {"op", "name", "number", "errand"} == _asked_of("landing") | SHARED
+    way = Dock("127.0.0.3", settings, tmp_path)
+    assert set(way.told) == set(re.findall(r"\$to\.(\w+)", script("serve")))
+    way.close()
+    assert _asked_of("serve") == {"to", "disks"}
+    assert _asked_of("pull") == {"to", "target", "bytes", "sha256"}
+
+
+SHARED = {"installation", "folder", "owner", "task_command"}
+"""What the parts ask for, which not every script that has them uses."""
 
 
 def test_every_step_that_a_script_names_has_words_for_people() -> None:
