@@ -172,6 +172,8 @@ class KvmLanding:
         placed = next((one for one in self._machine.disks if one.name == disk), None)
         if placed is None:
             raise NotFound(f"The recovery point of {self._wish.name!r} holds no disk {disk!r}.")
+        if placed.target in self._sinks:
+            self._sinks[placed.target].abandon()
         # Its own name at each attempt: what a mover that froze wakes up to write never meets what another one wrote.
         uuid, attempt = names.uuid_of(self._wish.key), uuid4().hex[:8]
         name = names.volume_name(uuid, self._wish.key, f"{placed.target}-{attempt}", "qcow2")
@@ -222,7 +224,9 @@ class KvmLanding:
         return str(volume.path())
 
     def close(self) -> None:
-        """Every sink lets go of its own connection."""
+        """Sinks hold connections of their own: those that were not ended are abandoned."""
+        for sink in self._sinks.values():
+            sink.abandon()
 
 
 class VolumeSink:

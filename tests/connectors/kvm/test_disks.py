@@ -172,6 +172,42 @@ def kept(bookmark: Bookmark | None) -> list[Bookmark]:
     return [bookmark]
 
 
+def test_copies_to_two_places_do_not_disturb_each_other(
+    by_ssh: LibvirtWorld, host: KvmHost, machine: MachineRef, tmp_path: Path
+) -> None:
+    """Each place's bookmark is of another moment, and goes on to tell all that was written since."""
+    connector, domain = by_ssh.connector(), domain_of(by_ssh, machine)
+    marks: dict[str, Bookmark] = {}
+    for number, place in enumerate(("here", "there", "here", "there", "there", "here")):
+        run_in_guest(domain, "/bin/sh", "-c", f"dd if=/dev/urandom of=/mnt/file{number} bs=64k count=4 && sync")
+        domain.suspend()
+        others = [mark for name, mark in marks.items() if name != place]
+        point = take(connector, machine, marks.get(place), keep=others)
+        assert (point.whole == "") == (place in marks)
+        brought_up_to_date(point.open("vda"), tmp_path / place)
+        marks[place] = kept(point.bookmark)[0]
+        connector.release(machine, list(marks.values()), soon())
+        then = tmp_path / f"then-{number}"
+        then.mkdir()
+        qemu_img("compare", "-f", "qcow2", "-F", "raw", disk_now(host, domain, then), tmp_path / place)
+        domain.resume()
+    connector.release(machine, (), soon())
+    assert left_on(host, domain) == ([], [])
+
+
+def brought_up_to_date(source: Source, replica: Path) -> int:
+    """What the source names is in the replica too; how many bytes were read for that."""
+    read = 0
+    with replica.open("r+b" if replica.exists() else "w+b") as file:
+        file.truncate(source.size)
+        for extent in source.extents():
+            file.seek(extent.offset)
+            file.write(bytes(extent.length) if extent.is_zero else source.read(extent.offset, extent.length))
+            read += 0 if extent.is_zero else extent.length
+    source.close()
+    return read
+
+
 def test_a_second_point_without_writes_between_names_next_to_nothing(by_ssh: LibvirtWorld, machine: MachineRef) -> None:
     connector, domain = by_ssh.connector(), domain_of(by_ssh, machine)
     run_in_guest(domain, "/bin/sync")

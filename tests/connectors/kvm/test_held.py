@@ -31,7 +31,16 @@ from connectors.kvm.connector import KvmConnector
 from connectors.replication import Bookmark, Consistency, Point
 from disks.errors import SourceLost
 from tests.connectors.contract import do, listing, made, new_key, ref, refuse, soon, submit
-from tests.connectors.kvm.test_disks import disk_now, kept, left_on, qemu_img, saved, ssh_settings, take
+from tests.connectors.kvm.test_disks import (
+    brought_up_to_date,
+    disk_now,
+    kept,
+    left_on,
+    qemu_img,
+    saved,
+    ssh_settings,
+    take,
+)
 from tests.connectors.kvm.worlds import LibvirtWorld, host_world
 from tests.support.guests import guest_file_exists, run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost
@@ -123,7 +132,7 @@ def test_off_or_on_the_next_point_names_what_was_written_since_the_last_one(
         point = take(connector, used, bookmark)
         assert (point.consistency is Consistency.OFF) != is_on
         assert (point.whole == "") == (number > 0)
-        moved = apply(point, replica)
+        moved = brought_up_to_date(point.open("vda"), replica)
         if number > 0:
             assert moved < 8 << 20
         connector.release(used, kept(point.bookmark), soon())
@@ -136,20 +145,6 @@ def test_off_or_on_the_next_point_names_what_was_written_since_the_last_one(
         write_in_guest(by_ssh, used, number + 2)
     connector.release(used, (), soon())
     assert is_clean(by_ssh, host, used)
-
-
-def apply(point: Point, replica: Path) -> int:
-    """The replica becomes what the point is; how many bytes were moved for that."""
-    source, moved = point.open("vda"), 0
-    with replica.open("r+b" if replica.exists() else "w+b") as file:
-        file.truncate(source.size)
-        for extent in source.extents():
-            data = bytes(extent.length) if extent.is_zero else source.read(extent.offset, extent.length)
-            moved += 0 if extent.is_zero else extent.length
-            file.seek(extent.offset)
-            file.write(data)
-    source.close()
-    return moved
 
 
 def test_to_everybody_a_machine_that_is_read_is_off(by_ssh: LibvirtWorld, host: KvmHost, machine: MachineRef) -> None:

@@ -408,6 +408,17 @@ def test_an_abandoned_disk_leaves_nothing_and_can_be_begun_anew(
     require_same(image, content)
 
 
+def test_what_is_not_written_to_its_end_goes_with_its_landing_or_with_the_next_beginning(real: LibvirtWorld) -> None:
+    landing = real.connector().land(wish(Drive("a", "virtio", MIB), Drive("b", "virtio", MIB)), soon())
+    landing.open("a").commit()
+    for _ in range(2):
+        landing.open("b").write(0, os.urandom(MIB))
+        assert len(real.litter()) == 2
+    for _ in range(2):
+        landing.close()
+        assert len(real.litter()) == 1
+
+
 @pytest.mark.parametrize("whole", [0, 1])
 def test_a_mover_killed_in_the_middle_leaves_nothing_once_it_is_cleared(
     whole: int, real: LibvirtWorld, tmp_path: Path
