@@ -10,6 +10,7 @@ user goes on elsewhere is taken back: the new machine goes, and the old one runs
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -51,7 +52,7 @@ WORDS: dict[Step, str] = {
     Step.WAITING: "Waits for its turn",
     Step.COPYING: "Copies it while its user works",
     Step.STOPPING: "Shuts it down",
-    Step.LAST_COPY: "Copies what changed since",
+    Step.LAST_COPY: "Copies the last changes",
     Step.LANDING: "Brings the recovery point up",
     Step.STARTING: "Starts the machine",
     Step.PROBING: "Waits for a sign of life",
@@ -59,6 +60,20 @@ WORDS: dict[Step, str] = {
     Step.TAKING_BACK: "Puts things back as they were",
     Step.OVER: "Over",
 }
+
+SHORT: dict[Step, str] = {
+    Step.WAITING: "Waiting",
+    Step.COPYING: "Copy",
+    Step.STOPPING: "Shut down",
+    Step.LAST_COPY: "Last copy",
+    Step.LANDING: "Bring up",
+    Step.STARTING: "Start",
+    Step.PROBING: "Sign of life",
+    Step.CLEANING: "Take away",
+    Step.TAKING_BACK: "Put back",
+    Step.OVER: "Over",
+}
+"""For a row of steps."""
 
 HOLDS_USER_OFF = frozenset({Step.STOPPING, Step.LAST_COPY, Step.LANDING, Step.STARTING, Step.PROBING, Step.TAKING_BACK})
 """Steps of a move or an emergency in which nobody may use the desktop."""
@@ -85,3 +100,42 @@ def after_failure(kind: Kind, step: Step, *, has_machine: bool, was_stopped: boo
     if step in (Step.TAKING_BACK, Step.CLEANING) or not (has_machine or was_stopped):
         return Step.OVER
     return Step.CLEANING if kind == Kind.TEST else Step.TAKING_BACK
+
+
+def down_s(
+    kind: Kind,
+    *,
+    is_done: bool,
+    stopped_at: datetime | None,
+    answered_at: datetime | None,
+    finished_at: datetime | None,
+    now: datetime,
+) -> float | None:
+    """How long its user could not work, so far or in all. None: not at all, or nobody can say.
+
+    A move that was taken back ends with the old machine running. An emergency that failed does not end it.
+    """
+    if stopped_at is None:
+        return None
+    if is_done:
+        until = answered_at
+    elif finished_at is not None:
+        until = finished_at if kind == Kind.MOVE else None
+    else:
+        until = now
+    return (until - stopped_at).total_seconds() if until is not None else None
+
+
+def lost_s(
+    kind: Kind, *, is_done: bool, began_at: datetime, stopped_at: datetime | None, taken_at: datetime | None
+) -> float | None:
+    """The achieved RPO: from how long a stretch of work nothing is there any more. Of a test: what would be missing if
+    the machine had been lost when the test began. None: nobody can say."""
+    if kind == Kind.MOVE:
+        return 0.0 if is_done else None
+    return max(((stopped_at or began_at) - taken_at).total_seconds(), 0.0) if taken_at is not None else None
+
+
+def recovery_s(*, began_at: datetime, stopped_at: datetime | None, answered_at: datetime | None) -> float | None:
+    """The achieved RTO: from the moment it was asked for, or from the stop, to the first sign of life."""
+    return (answered_at - (stopped_at or began_at)).total_seconds() if answered_at is not None else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from broker.domain.failover import Step
 from broker.domain.lifecycle import State
 
 
@@ -47,6 +48,7 @@ _OPERATIONS_ON_DESKTOPS = {
     "revert": "Reverting to a snapshot",
     "unsnapshot": "Deleting a snapshot",
     "reconfigure": "Changing its hardware",
+    "move": "Being moved",
 }
 
 
@@ -60,7 +62,8 @@ def label(
     *,
     has_agent: bool = True,
 ) -> Label:
-    """A desktop, in one label. `has_operation` is the kind of an unfinished changing operation, or empty.
+    """A desktop, in one label. `has_operation` is the kind of an unfinished changing operation, "move" while a failover
+    holds it, or empty.
 
     `has_agent` is False for pools that do not wait for a guest's agent: silence is then nothing to look at.
 
@@ -216,6 +219,24 @@ def policy_label(*, is_enabled: bool, machines: int, broken: int, without_point:
     if without_point:
         return Label("First points to come", Tone.BUSY, "clock")
     return Label("RPO kept", Tone.GOOD, "check")
+
+
+_FAILOVERS: dict[str, Label] = {
+    "done": Label("Done", Tone.GOOD, "check"),
+    "failed": Label("Failed", Tone.BAD, "cross"),
+    "cancelled": Label("Cancelled", Tone.OFF, "cross"),
+}
+
+
+def failover_label(state: str, step: str, *, is_to_end: bool = False) -> Label:
+    """Of a test, a move or an emergency."""
+    if state != "running":
+        return _FAILOVERS[state]
+    if step == Step.TAKING_BACK:
+        return Label("Being put back", Tone.ATTENTION, "spinner")
+    if is_to_end:
+        return Label("Being cancelled", Tone.BUSY, "spinner")
+    return Label("Waiting", Tone.BUSY, "clock") if step == Step.WAITING else Label("Under way", Tone.BUSY, "spinner")
 
 
 class Wait(StrEnum):

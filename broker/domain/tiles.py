@@ -13,6 +13,7 @@ _DOING: dict[str, Label] = {
     "shutdown": Label("Shutting down", Tone.BUSY, "spinner"),
     "off": Label("Switching off", Tone.BUSY, "spinner"),
     "suspend": Label("Going to sleep", Tone.BUSY, "spinner"),
+    "move": Label("Being moved", Tone.BUSY, "spinner"),
 }
 WAKING = frozenset({"on", "resume", "reboot", "reset"})
 """Power actions after which a desktop can be used."""
@@ -28,13 +29,15 @@ def tile_label(
     doing: str,
     is_host_lost: bool = False,
 ) -> Label:
-    """One label for all axes. `doing`: the power action under way, another operation's kind, or empty.
+    """One label for all axes. `doing`: the power action under way, another operation's kind, "move", or empty.
 
-    While its host cannot be reached nothing is known of a desktop and nothing can be done to it, but a screen that is
-    open goes on.
+    While it is moved nobody can do anything to it, whether its old host can be reached or not. While its host cannot be
+    reached nothing is known of a desktop and nothing can be done to it, but a screen that is open goes on.
     """
     if state != State.ASSIGNED:
         return Label("Cannot be found", Tone.BAD, "question")
+    if doing == "move":
+        return _DOING[doing]
     if is_host_lost:
         return Label("In use", Tone.GOOD, "screen") if has_session else Label("Out of reach", Tone.ATTENTION, "warning")
     if doing:

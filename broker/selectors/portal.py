@@ -24,6 +24,8 @@ NEWS = timedelta(hours=24)
 """How long a refused or failed request is shown."""
 LOST = (Hypervisor.Status.DOWN, Hypervisor.Status.REFUSED)
 """Nothing is known of desktops on such a hypervisor, and nothing can be done to them."""
+MOVE = "move"
+MOVING = "It is being moved to another host and will be there in a while. You need do nothing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,9 @@ class Tile:
     """What is wrong and what to do; empty if nothing is."""
     reference: str
     """What to tell the help desk about the problem."""
+    note: str = ""
+    """What goes on with it that is no problem, in words."""
+    can_release: bool = True
 
     @property
     def is_coming(self) -> bool:
@@ -135,6 +140,8 @@ def _tile(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> Tile
     if latest and latest.state in UNFINISHED:
         doing = latest.parameters.get("action", "") or latest.kind
     waits_for_guest = desktop.pool.preparation == Pool.Preparation.AGENT
+    if desktop.is_moving:
+        doing = MOVE
     is_host_lost = desktop.hypervisor.status in LOST
     label = tiles.tile_label(
         state=desktop.state,
@@ -146,7 +153,7 @@ def _tile(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> Tile
         is_host_lost=is_host_lost,
     )
     problem, about = _problem(desktop, latest, is_entitled)
-    is_there = desktop.state == State.ASSIGNED and not is_host_lost
+    is_there = desktop.state == State.ASSIGNED and not is_host_lost and not desktop.is_moving
     return Tile(
         desktop=desktop,
         label=label,
@@ -155,6 +162,8 @@ def _tile(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> Tile
         choices=tiles.power_choices(power=desktop.power, doing=doing) if is_there else (),
         problem=problem,
         reference=about,
+        note=MOVING if desktop.is_moving else "",
+        can_release=not desktop.is_moving,
     )
 
 
@@ -173,6 +182,8 @@ def _problem(desktop: Desktop, latest: Operation | None, is_entitled: bool) -> t
     if desktop.state != State.ASSIGNED:
         words = desktop.failure or "Its host no longer shows it. We keep looking; it returns by itself if it is found."
         return words, reference(desktop.pk)
+    if desktop.is_moving:
+        return "", ""
     if not is_entitled:
         return "You no longer have access to this pool. Ask your administrator; your files are still there.", ""
     if desktop.hypervisor.status in LOST:

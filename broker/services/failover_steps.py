@@ -19,11 +19,13 @@ from django.utils import timezone
 from broker.domain import failover as rules
 from broker.domain.failover import Kind, Step
 from broker.domain.lifecycle import State
+from broker.domain.sizes import size_in_words
 from broker.models import (
     Desktop,
     Failover,
     Hypervisor,
     Machine,
+    Network,
     Operation,
     Pool,
     PoolMember,
@@ -115,10 +117,11 @@ def _over(row: Failover, now: datetime) -> None:
     if row.desktop_id is not None:
         Desktop.objects.filter(pk=row.desktop_id).update(is_moving=False, is_in_maintenance=row.was_in_maintenance)
         nudges.announce("desktops", desktop=str(row.desktop_id))
-    level = "info" if row.state == STATES.DONE else "error"
+    level = {STATES.DONE: "info", STATES.CANCELLED: "warning"}.get(STATES(row.state), "error")
     outcome = {STATES.DONE: "went well", STATES.CANCELLED: "was cancelled"}.get(STATES(row.state), "failed")
     what = {Kind.TEST: "The test of", Kind.MOVE: "The move of", Kind.EMERGENCY: "The failover of"}[Kind(row.kind)]
-    words = f"{what} {row} {outcome}. {row.error}".strip()
+    where = f"{row.subject} on {row.hypervisor}" if row.kind == Kind.TEST else str(row)
+    words = f"{what} {where} {outcome}. {row.error if row.state == STATES.FAILED else ''}".strip()
     operations.event(
         f"failover.{row.state}", words, level=level, desktop=row.desktop, hypervisor_id=row.hypervisor_id
     ).save()
@@ -176,7 +179,7 @@ def _copy(row: Failover) -> None:
 
 def _copied(run: ReplicationRun) -> str:
     whole = f" {run.whole}" if run.whole else ""
-    return f"Copied {run.read_bytes} bytes of {run.total_bytes or 0}.{whole}"
+    return f"Copied {size_in_words(run.read_bytes)} of {size_in_words(run.total_bytes or 0)}.{whole}"
 
 
 def _stop(row: Failover) -> None:
@@ -206,14 +209,37 @@ def _land(row: Failover) -> None:
     if run is None:
         if row.point is None:
             raise _Ends("The recovery point was deleted meanwhile.")
+        networks = row.networks or _same_named(row)
         row.run = recovery.order_landing(
-            row.point, row.hypervisor, row.requested_by, name=row.name, storage=row.storage, networks=row.networks
+            row.point, row.hypervisor, row.requested_by, name=row.name, storage=row.storage, networks=networks
         )
         return
     if _is_done(run):
         row.machine_id, row.machine_key = run.platform_id, str(run.pk)
-        warnings = " ".join(run.findings)
-        _go_on(row, f"Brought up as {row.name}. {warnings}".strip())
+        said = [f"Brought up as {row.name}.", *run.findings, *_unconnected(row, run)]
+        _go_on(row, " ".join(said))
+
+
+def _nics(row: Failover) -> list[Any]:
+    return list(row.point.configuration.get("nics", ())) if row.point is not None else []
+
+
+def _same_named(row: Failover) -> list[str]:
+    """Where nobody said which networks: those that are called as before; a NIC without one is not connected."""
+    there = dict(Network.objects.filter(hypervisor=row.hypervisor_id).values_list("name", "platform_id"))
+    return [there.get(nic.get("network", ""), "") for nic in _nics(row)]
+
+
+def _unconnected(row: Failover, run: ReplicationRun) -> list[str]:
+    """A user's machine without a network is worth a word; a test's is meant so."""
+    if row.kind == Kind.TEST:
+        return []
+    chosen = run.wish.get("networks", [])
+    return [
+        f"Its network card {number} was on {nic.get('network') or 'no network'} and is not connected there."
+        for number, nic in enumerate(_nics(row), 1)
+        if number > len(chosen) or not chosen[number - 1]
+    ]
 
 
 def _start(row: Failover) -> None:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from broker.domain import failover as rules
 from broker.domain.failover import Kind, Step
 from broker.domain.lifecycle import LIVE, State
+from broker.hypervisors.abilities import can_land, can_replicate
 from broker.models import (
     Assignment,
     Desktop,
@@ -30,6 +31,7 @@ from broker.models import (
     Storage,
     Vault,
 )
+from broker.selectors.networks import counterparts
 from broker.services import audit, nudges
 from broker.services.errors import Clash, Invalid, Missing
 from broker.services.intake import Intake
@@ -48,7 +50,8 @@ class Target:
     storage_id: UUID
     network_ids: Sequence[UUID | None] = ()
     """One a NIC; None: not connected. Empty: a test's NICs hang on an isolated network if there is one and else on
-    none; a moved desktop's on those of its pool's member."""
+    none; a moved desktop's on those that its pool builds on there, and if the pool has no opinion, on those of the same
+    names as before."""
 
 
 # --- begun by people --------------------------------------------------------------------------------------------------
@@ -84,6 +87,8 @@ def begin_move(*, actor: User, desktop_id: UUID, vault_id: UUID, target: Target)
         if desktop.hypervisor.status != Hypervisor.Status.UP:
             words = f"{desktop.hypervisor} does not answer. Bring up its newest recovery point instead."
             raise Clash(words)
+        if not can_replicate(desktop.hypervisor.kind):
+            raise Clash(_unreadable(desktop.hypervisor))
         row = _row(Kind.MOVE, desktop.name, target, vault_id=vault_id, actor=actor)
         return _begin_with(row, desktop, target, actor)
 
@@ -133,12 +138,15 @@ class Prospect:
     """Empty: it can go."""
 
 
-def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind) -> list[Prospect]:
+def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind, even_if_up: bool = False) -> list[Prospect]:
     """A dry run: what would become of each assigned desktop of a pool, in the order in which they would go.
 
-    Changes nothing. Raises `Missing`, `Forbidden`.
+    Changes nothing. Desktops whose hypervisor answers are left out of an emergency unless wanted all the same: they
+    would lose work, and run twice. Raises `Missing`, `Forbidden`, `Invalid`.
     """
     require_administrator(actor)
+    if kind == Kind.TEST:
+        raise Invalid("Nothing was looked at.", {"kind": "A pool is moved or brought up, not tested."})
     pool = Pool.objects.filter(pk=pool_id).first()
     if pool is None:
         raise Missing("There is no such pool.")
@@ -153,35 +161,53 @@ def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind) -> lis
     found = []
     for desktop in desktops.select_related("hypervisor").order_by("name"):
         point = points.get((desktop.hypervisor_id, desktop.machine_id))
+        is_up = desktop.hypervisor.status == Hypervisor.Status.UP
         why_not = ""
         if member is None:
             why_not = f"{pool} does not build on the target: add it to the pool first."
         elif desktop.pk in moving:
             why_not = "It is being moved already."
+        elif desktop.state != State.ASSIGNED or not desktop.machine_id:
+            why_not = f"It is {desktop.state}."
+        elif kind == Kind.EMERGENCY and is_up and not even_if_up:
+            why_not = f"{desktop.hypervisor} answers: move it, then nothing is lost."
         elif kind == Kind.EMERGENCY and point is None:
             why_not = "It has no recovery point."
-        elif kind == Kind.MOVE and desktop.hypervisor.status != Hypervisor.Status.UP:
+        elif kind == Kind.MOVE and not is_up:
             why_not = f"{desktop.hypervisor} does not answer."
+        elif kind == Kind.MOVE and not can_replicate(desktop.hypervisor.kind):
+            why_not = _unreadable(desktop.hypervisor)
         loses = (now - point.taken_at).total_seconds() if kind == Kind.EMERGENCY and point else None
         found.append(Prospect(desktop, point, loses, why_not))
     return found
 
 
-def begin_pool(*, actor: User, pool_id: UUID, target: Target, kind: Kind, vault_id: UUID | None = None) -> UUID:
-    """All that `look_ahead` finds able, a few at a time, in its order. The id of the group.
+def begin_pool(
+    *,
+    actor: User,
+    pool_id: UUID,
+    target: Target,
+    kind: Kind,
+    vault_id: UUID | None = None,
+    even_if_up: bool = False,
+) -> UUID:
+    """All that `look_ahead` finds able, a few at a time, in its order. The id of the group. A move needs a vault.
 
     Raises as the single ones do, and `Clash` if none can go.
     """
+    require_administrator(actor)
+    if kind == Kind.MOVE and vault_id is None:
+        raise Invalid("Nothing was begun.", {"vault_id": "Choose the vault through which they move."})
     group = uuid4()
     place = 0
     with transaction.atomic():
-        for prospect in look_ahead(actor=actor, pool_id=pool_id, target=target, kind=kind):
+        for prospect in look_ahead(actor=actor, pool_id=pool_id, target=target, kind=kind, even_if_up=even_if_up):
             if prospect.why_not:
                 continue
             if kind == Kind.MOVE and vault_id is not None:
                 row = begin_move(actor=actor, desktop_id=prospect.desktop.pk, vault_id=vault_id, target=target)
             else:
-                row = begin_emergency(actor=actor, desktop_id=prospect.desktop.pk, target=target, even_if_up=True)
+                row = begin_emergency(actor=actor, desktop_id=prospect.desktop.pk, target=target, even_if_up=even_if_up)
             place += 1
             Failover.objects.filter(pk=row.pk).update(group=group, place=place)
         if not place:
@@ -201,6 +227,9 @@ def _row(kind: Kind, subject: str, target: Target, *, vault_id: UUID, actor: Use
         intake.faults["hypervisor_id"] = (
             f"{hypervisor} is {hypervisor.get_status_display().lower()}. Choose another one."
         )
+    elif not can_land(hypervisor.kind):
+        words = f"Nothing can be brought up on {hypervisor}: its connector makes no machines from recovery points."
+        intake.faults["hypervisor_id"] = words
     storage = Storage.objects.filter(pk=target.storage_id, hypervisor=target.hypervisor_id).first()
     if storage is None:
         intake.faults["storage_id"] = "This hypervisor has no such storage."
@@ -224,7 +253,13 @@ def _begin(row: Failover, actor: User) -> Failover:
     audit.record(actor=actor, action="failover.begin", subject=row, changes=shown)
     nudges.nudge(nudges.FAILOVER, row.pk)
     nudges.announce("replication")
+    if row.desktop_id is not None:
+        nudges.announce("desktops", desktop=str(row.desktop_id))
     return row
+
+
+def _unreadable(hypervisor: Hypervisor) -> str:
+    return f"Machines on {hypervisor} cannot be moved: its connector does not read their disks."
 
 
 def _begin_with(row: Failover, desktop: Desktop, target: Target, actor: User) -> Failover:
@@ -233,7 +268,7 @@ def _begin_with(row: Failover, desktop: Desktop, target: Target, actor: User) ->
     row.old_hypervisor, row.old_machine_id, row.old_machine_key = (
         desktop.hypervisor, desktop.machine_id, desktop.stamp_key,
     )  # fmt: skip
-    row.networks = _networks(target) or list(_member(desktop, target).networks)
+    row.networks = _networks(target) or _as_built(desktop, _member(desktop, target))
     row.name = _free_name(row)
     return _begin(row, actor)
 
@@ -245,7 +280,7 @@ def _free_name(row: Failover) -> str:
 
 
 def _movable(desktop_id: UUID, target: Target) -> Desktop:
-    desktop = locked(Desktop.objects.select_related("pool", "hypervisor"), desktop_id, "desktop")
+    desktop = locked(Desktop.objects.select_related("pool__network", "hypervisor"), desktop_id, "desktop")
     if desktop.state != State.ASSIGNED or not desktop.machine_id:
         raise Clash(f"{desktop} is {desktop.state}. Only desktops that somebody has are moved; others are built anew.")
     if desktop.hypervisor_id == target.hypervisor_id:
@@ -255,7 +290,8 @@ def _movable(desktop_id: UUID, target: Target) -> Desktop:
 
 
 def _member(desktop: Desktop, target: Target) -> PoolMember:
-    member = PoolMember.objects.filter(pool=desktop.pool_id, hypervisor=target.hypervisor_id).first()
+    members = PoolMember.objects.select_related("hypervisor")
+    member = members.filter(pool=desktop.pool_id, hypervisor=target.hypervisor_id).first()
     if member is None:
         words = f"{desktop.pool} does not build there. Add that hypervisor to the pool first."
         raise Invalid("The desktop was not moved.", {"hypervisor_id": words})
@@ -265,6 +301,20 @@ def _member(desktop: Desktop, target: Target) -> PoolMember:
 def _networks(target: Target) -> list[str]:
     ids = dict(Network.objects.filter(hypervisor=target.hypervisor_id).values_list("pk", "platform_id"))
     return [ids.get(one, "") if one is not None else "" for one in target.network_ids]
+
+
+def _as_built(desktop: Desktop, member: PoolMember) -> list[str]:
+    """The networks on which the pool builds there. Empty: as the template has them, so by the names of before.
+
+    Raises `Clash` if the pool's own network is nothing there: another one may be one that it must not be on.
+    """
+    pool = desktop.pool
+    if member.networks or pool.network_id is None:
+        return list(member.networks)
+    counterpart = counterparts([pool.network_id]).get((pool.network_id, member.hypervisor_id))
+    if counterpart is None:
+        raise Clash(f"Network {pool.network} has no counterpart on {member.hypervisor}. Say what it is there first.")
+    return [counterpart]
 
 
 def _isolated(target: Target, nics: int) -> list[str]:
@@ -303,5 +353,7 @@ def _newest_points(desktops: Any) -> dict[tuple[UUID, str], RecoveryPoint]:
 
 
 def _refuse_unreadable(point: RecoveryPoint) -> None:
+    if point.state == RecoveryPoint.State.BROKEN:
+        raise Clash(f"This recovery point is damaged: {point.fault} Choose another one.")
     if point.state != RecoveryPoint.State.USABLE:
-        raise Clash(f"This recovery point is {point.get_state_display().lower()}. Choose another one.")
+        raise Clash("This recovery point is being deleted. Choose another one.")

@@ -63,6 +63,8 @@ class Hold:
     done: int = 0
     read: int = 0
     new: int = 0
+    began_at: datetime = field(default_factory=timezone.now)
+    """This attempt."""
     alive_until: float = field(default_factory=lambda: time.monotonic() + SILENT_S)
     """`time.monotonic()` until which nothing need be heard of it."""
     is_to_end: bool = False

@@ -293,7 +293,8 @@ def _enter(
             "name": stored.origin.machine_name,
             "fault": "",
             "whole": whole,
-            "took_s": (now - (hold.run.started_at or now)).total_seconds(),
+            # Of the attempt that went well: pauses after those that failed say nothing of how often it could run.
+            "took_s": (now - hold.began_at).total_seconds(),
             **replication.point_came(source, stored.read_at, now),
         }
         for field, value in values.items():

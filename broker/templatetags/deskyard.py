@@ -20,6 +20,7 @@ from broker.domain.labels import (
     Label,
     Tone,
     consistency_label,
+    failover_label,
     hypervisor_label,
     operation_label,
     point_label,
@@ -30,6 +31,7 @@ from broker.domain.labels import (
 )
 from broker.domain.labels import label as desktop_label
 from broker.domain.schedules import Action, Reach, days_in_words, reach_in_words
+from broker.domain.sizes import size_in_words
 from broker.domain.spans import roughly
 
 register = template.Library()
@@ -83,7 +85,7 @@ def desktop_state(desktop: Any) -> Label:
         getattr(desktop, "has_session", False),
         desktop.is_answering,
         desktop.is_in_maintenance,
-        getattr(desktop, "operation_kind", None) or "",
+        "move" if desktop.is_moving else getattr(desktop, "operation_kind", None) or "",
     )
 
 
@@ -115,6 +117,11 @@ def vault_state(vault: Any) -> Label:
 @register.filter
 def run_state(run: Any) -> Label:
     return run_label(run.state, is_to_end=run.is_to_end, is_retried=run.attempt > 0)
+
+
+@register.filter
+def failover_state(failover: Any) -> Label:
+    return failover_label(failover.state, failover.step, is_to_end=failover.is_to_end)
 
 
 @register.filter
@@ -209,11 +216,7 @@ def mib(value: float | None) -> str:
 @register.filter
 def size(value: float | None) -> str:
     """Bytes: 2097152 -> "2 MiB"; None -> a dash."""
-    if value is None:
-        return "–"
-    if abs(value) < 1024:
-        return f"{value:.0f} B"
-    return f"{value / 1024:.0f} KiB" if abs(value) < 1 << 20 else mib(value / (1 << 20))
+    return "–" if value is None else size_in_words(value)
 
 
 @register.filter

@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from broker.domain.lifecycle import State
-from broker.models import Assignment, Entitlement, Hypervisor, Operation, Request, Ticket
+from broker.models import Assignment, Desktop, Entitlement, Hypervisor, Operation, Request, Ticket
 from tests.broker.portal.cast import Estate, squeezed
 
 As = Callable[[User], Client]
@@ -46,6 +46,24 @@ def test_alice_sees_her_desktop_with_one_main_button(house: Estate, as_: As) -> 
     assert f"/desktops/{house.desktop.pk}/open/" in page
     assert page.count("button--primary") == 1
     assert ">Ready<" in page
+
+
+def test_a_desktop_that_is_moved_says_so_and_offers_nothing_that_would_be_refused(house: Estate, as_: As) -> None:
+    Desktop.objects.filter(pk=house.desktop.pk).update(is_moving=True, is_in_maintenance=True)
+    alice = as_(house.alice)
+    page = home(alice)
+    assert ">Being moved<" in page
+    assert "It is being moved to another host and will be there in a while. You need do nothing." in page
+    assert f"/desktops/{house.desktop.pk}/" not in page, "no button leads to it"
+    assert "Your administrator is at work on it" not in page
+    menu = squeezed(alice.get(f"/desktops/{house.desktop.pk}/choices/").content)
+    assert "/release/" not in menu
+    assert "/power/" not in menu
+    # Its old host may be what was lost.
+    Hypervisor.objects.update(status="down")
+    page = home(alice)
+    assert ">Being moved<" in page
+    assert "cannot be reached" not in page
 
 
 def test_bob_sees_the_pool_but_not_alices_desktop(house: Estate, as_: As) -> None:

@@ -12,93 +12,26 @@ import pytest
 from django.utils import timezone
 
 from broker.domain.failover import Kind, Step
-from broker.domain.lifecycle import State
-from broker.models import Desktop, Event, Failover, Hypervisor, Operation, ReplicationPolicy, ReplicationRun
-from broker.services import brokering, failover_steps, failovers, movers, moving, power, replication, vaults
+from broker.models import (
+    Desktop,
+    Event,
+    Failover,
+    Hypervisor,
+    LogicalNetwork,
+    Network,
+    NetworkMapping,
+    Operation,
+    Pool,
+    RecoveryPoint,
+    ReplicationPolicy,
+    ReplicationRun,
+)
+from broker.services import brokering, failover_steps, failovers, movers, moving, power, replication
 from broker.services.errors import Clash, Forbidden, Invalid
 from broker.services.failovers import Target
-from broker.services.replication import ChoiceWish
 from tests.broker.plant import Plant
+from tests.broker.services.movable import House
 from tests.doubles.instant import disks
-from tests.doubles.instant.world import World
-
-HERE, THERE = "instant-1", "instant-2"
-
-
-class House:
-    """A dedicated pool over two hypervisors; Alice has a desktop, with a file of hers on it."""
-
-    def __init__(self, plant: Plant, folder: Path) -> None:
-        self.plant = plant
-        for name in (HERE, THERE):
-            plant.add_hypervisor(name)
-        self.pool = plant.add_pool(kind="dedicated")
-        plant.fill()
-        plant.ask(plant.alice)
-        self.desktop = Desktop.objects.get(state=State.ASSIGNED)
-        self.here = self.desktop.hypervisor.name
-        self.there = THERE if self.here == HERE else HERE
-        disks.write(self.world(self.here), self.desktop.machine_id, 12_345, b"a letter of Alice's")
-        folder.mkdir()
-        self.vault = vaults.create_vault(actor=plant.dana, name="Cellar", kind="folder", location={"path": str(folder)})
-
-    def world(self, name: str) -> World:
-        return self.plant.worlds[name]
-
-    @property
-    def target(self) -> Target:
-        there = self.plant.hypervisor(self.there)
-        return Target(hypervisor_id=there.pk, storage_id=there.storages.get().pk)
-
-    def replicate(self) -> ReplicationPolicy:
-        policy = replication.create_policy(
-            actor=self.plant.dana,
-            name="Hourly",
-            vault_id=self.vault.pk,
-            interval_s=3600,
-            rpo_s=7200,
-            choices=[ChoiceWish(kind="desktop", desktop_id=self.desktop.pk)],
-        )
-        replication.run_now(actor=self.plant.dana, policy_id=policy.pk)
-        while moving.work():
-            pass
-        return policy
-
-    def move(self) -> Failover:
-        return failovers.begin_move(
-            actor=self.plant.dana, desktop_id=self.desktop.pk, vault_id=self.vault.pk, target=self.target
-        )
-
-    def emergency(self, *, even_if_up: bool = False) -> Failover:
-        return failovers.begin_emergency(
-            actor=self.plant.dana, desktop_id=self.desktop.pk, target=self.target, even_if_up=even_if_up
-        )
-
-    def until(self, failover: Failover, holds: Callable[[Failover], bool], what: str) -> Failover:
-        """Everybody works until it holds."""
-        for _ in range(30):
-            for pk in failover_steps.running():
-                failover_steps.advance(pk)
-            failover.refresh_from_db()
-            if holds(failover):
-                return failover
-            while moving.work():
-                pass
-            ReplicationRun.objects.filter(state="queued").update(not_before=None)
-            self.plant.pauses_pass()
-            for name in (HERE, THERE):
-                self.plant.pump(name)
-                self.plant.look(name)
-        raise AssertionError(f"It never came to pass that {what}: {failover.step} {failover.report}")
-
-    def end(self, failover: Failover) -> Failover:
-        return self.until(failover, lambda row: row.state != "running", "it is over")
-
-    def at(self, failover: Failover, step: Step) -> Failover:
-        return self.until(failover, lambda row: row.step == step, f"it stands at {step}")
-
-    def bytes_of(self, name: str, machine_id: str) -> bytes:
-        return disks.read(self.world(name), machine_id)
 
 
 @pytest.fixture
@@ -128,6 +61,9 @@ def test_a_moved_desktop_keeps_its_user_its_name_and_every_byte(house: House) ->
     left = house.world(house.here).machine(old)
     assert left is not None
     assert left.power == "off", "two of it never run"
+    assert any(line["words"].startswith("Copied 64 KiB of 4 MiB.") for line in done.report)
+    told = Event.objects.get(kind="failover.done")
+    assert (told.level, told.message) == ("info", f"The move of {desktop} to {house.there} went well.")
     assert Event.objects.filter(kind="desktop.moved", desktop=desktop).count() == 1
 
 
@@ -259,6 +195,70 @@ def test_what_cannot_be_moved_is_refused_in_words(house: House) -> None:
     assert "does not build there" in refused.value.fields["hypervisor_id"]
 
 
+def test_a_hypervisor_on_which_nothing_can_be_brought_up_is_refused_at_once(house: House) -> None:
+    house.replicate()
+    point = ReplicationRun.objects.get(kind="replicate").point
+    assert point is not None
+    Hypervisor.objects.filter(name=house.there).update(kind="tape")
+    for begin in (
+        house.move,
+        lambda: house.emergency(even_if_up=True),
+        lambda: failovers.begin_test(actor=house.plant.dana, point_id=point.pk, target=house.target),
+    ):
+        with pytest.raises(Invalid) as refused:
+            begin()
+        assert f"Nothing can be brought up on {house.there}" in refused.value.fields["hypervisor_id"]
+    assert not Failover.objects.exists()
+
+
+def test_a_desktop_whose_disks_nobody_can_read_is_not_moved(house: House) -> None:
+    Hypervisor.objects.filter(name=house.here).update(kind="tape")
+    with pytest.raises(Clash, match=f"Machines on {house.here} cannot be moved"):
+        house.move()
+    found = failovers.look_ahead(actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.MOVE)
+    assert "does not read their disks" in found[0].why_not
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def network(house: House, name: str) -> Network:
+    there = house.plant.hypervisor(house.there)
+    return Network.objects.create(hypervisor=there, platform_id=f"id-{name}", name=name, seen_at=timezone.now())
+
+
+def test_a_moved_desktop_goes_on_the_network_of_its_pool(house: House) -> None:
+    office = LogicalNetwork.objects.create(name="Office")
+    Pool.objects.update(network=office)
+    with pytest.raises(Clash, match="Network Office has no counterpart"):
+        house.move()
+    there = house.plant.hypervisor(house.there)
+    NetworkMapping.objects.create(logical=office, hypervisor=there, network=network(house, "lan"))
+    assert house.move().networks == ["id-lan"]
+
+
+def test_what_the_member_says_of_networks_goes_before(house: House) -> None:
+    Pool.objects.update(network=LogicalNetwork.objects.create(name="Office"))
+    house.pool.members.update(networks=["own"])
+    assert house.move().networks == ["own"]
+
+
+def test_where_nobody_says_cards_go_on_networks_of_the_same_names_and_the_report_tells_which_do_not(
+    house: House,
+) -> None:
+    house.replicate()
+    network(house, "lan")
+    nics = [{"model": "virtio", "mac": "", "network": name} for name in ("lan", "lab")]
+    RecoveryPoint.objects.update(configuration={"nics": nics})
+    failover = house.at(house.emergency(even_if_up=True), Step.LANDING)
+    assert failover.run is not None
+    assert failover.run.wish["networks"] == ["id-lan", ""]
+    done = house.end(failover)
+    said = next(line["words"] for line in done.report if line["step"] == Step.LANDING)
+    assert "Its network card 2 was on lab and is not connected there." in said
+    assert "card 1" not in said
+
+
 def test_each_step_survives_the_death_of_who_took_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever dies in the middle of a step has changed nothing: it is undone, and the next one takes the step."""
 
@@ -354,19 +354,46 @@ def test_without_a_point_there_is_no_emergency(house: House) -> None:
 def test_a_dry_run_says_what_would_become_of_each_and_changes_nothing(house: House) -> None:
     before = Operation.objects.count(), ReplicationRun.objects.count()
     found = failovers.look_ahead(
-        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY, even_if_up=True
     )
     assert [(p.desktop, p.why_not) for p in found] == [(house.desktop, "It has no recovery point.")]
     found = failovers.look_ahead(actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.MOVE)
     assert [p.why_not for p in found] == [""]
     house.replicate()
     found = failovers.look_ahead(
-        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY, even_if_up=True
     )
     assert found[0].why_not == ""
     assert found[0].loses_s is not None
     assert not Failover.objects.exists()
     assert before[0] == Operation.objects.count()
+
+
+def test_in_an_emergency_desktops_on_a_hypervisor_that_answers_are_left_alone(house: House) -> None:
+    house.replicate()
+    found = failovers.look_ahead(
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY
+    )
+    assert [p.why_not for p in found] == [f"{house.here} answers: move it, then nothing is lost."]
+    with pytest.raises(Clash, match="No desktop of the pool can go there"):
+        failovers.begin_pool(actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY)
+    Hypervisor.objects.filter(name=house.here).update(status="down", retry_at=timezone.now() + timedelta(hours=1))
+    group = failovers.begin_pool(
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.EMERGENCY
+    )
+    assert [row.kind for row in Failover.objects.filter(group=group)] == ["emergency"]
+
+
+def test_a_pool_that_moves_without_a_vault_does_not_lose_its_work_instead(house: House) -> None:
+    house.replicate()
+    with pytest.raises(Invalid) as refused:
+        failovers.begin_pool(actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.MOVE)
+    assert "Choose the vault" in refused.value.fields["vault_id"]
+    with pytest.raises(Invalid):
+        failovers.look_ahead(actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.TEST)
+    with pytest.raises(Forbidden):
+        failovers.begin_pool(actor=house.plant.alice, pool_id=house.pool.pk, target=house.target, kind=Kind.MOVE)
+    assert not Failover.objects.exists()
 
 
 def test_a_whole_pool_moves_a_few_at_a_time_in_order(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

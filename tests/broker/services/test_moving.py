@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from broker.models import Event, RecoveryPoint, ReplicationRun
 from broker.services import movers, moving, replication
@@ -140,6 +142,22 @@ def test_a_run_gives_up_after_so_many_attempts(made: Replicas) -> None:
         made.work()
     run.refresh_from_db()
     assert (run.state, run.attempt) == ("failed", movers.ATTEMPTS)
+
+
+def test_how_long_a_run_took_leaves_out_attempts_that_failed_and_their_pauses(made: Replicas) -> None:
+    policy = made.policy()
+    made.world.faults.set("fail_read", 1)
+    run = made.run(policy)
+    assert run.state == "queued"
+    made.world.faults.clear()
+    ReplicationRun.objects.update(started_at=timezone.now() - timedelta(hours=2))
+    made.pauses_pass()
+    made.work()
+    run.refresh_from_db()
+    assert (run.state, run.attempt) == ("done", 2)
+    took_s = made.source().took_s
+    assert took_s is not None
+    assert took_s < 60
 
 
 def test_what_cannot_be_taken_away_is_owed_and_paid_for_as_long_as_it_takes(
