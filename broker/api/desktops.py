@@ -59,6 +59,8 @@ class DesktopDetailOut(DesktopOut):
     """The platform's id of its machine; empty while there is none."""
     state_since: datetime
     is_in_maintenance: bool
+    is_moving: bool
+    """It is being moved to another host: nobody opens it, switches its power or gives it back meanwhile."""
     failure: str
     """Why it failed, in words."""
     attempts: int
@@ -163,6 +165,7 @@ def show_detail(row: Any) -> DesktopDetailOut:
         machine_id=row.machine_id,
         state_since=row.state_since,
         is_in_maintenance=row.is_in_maintenance,
+        is_moving=row.is_moving,
         failure=row.failure,
         attempts=row.attempts,
         why=row.why,

@@ -13,6 +13,7 @@ import broker.api
 from broker.api import (
     desktops,
     entitlements,
+    failovers,
     hypervisors,
     networks,
     operations,
@@ -78,6 +79,7 @@ for prefix, router in (
     ("/replication/policies", replication.router),
     ("/replication/runs", runs.router),
     ("/replication/recovery-points", recovery.router),
+    ("/replication/failovers", failovers.router),
 ):
     api.add_router(prefix, router)
 

@@ -205,6 +205,26 @@ CHANGES: list[tuple[str, str, object]] = [
         {"hypervisor_id": "{id}", "storage_id": "{id}", "name": "x"},
     ),
     ("DELETE", "/replication/recovery-points/{id}", None),
+    ("GET", "/replication/failovers", None),
+    ("GET", "/replication/failovers/{id}", None),
+    ("POST", "/replication/failovers/test", {"point_id": "{id}", "hypervisor_id": "{id}", "storage_id": "{id}"}),
+    (
+        "POST",
+        "/replication/failovers/move",
+        {"desktop_id": "{id}", "vault_id": "{id}", "hypervisor_id": "{id}", "storage_id": "{id}"},
+    ),
+    (
+        "POST",
+        "/replication/failovers/emergency",
+        {"desktop_id": "{id}", "hypervisor_id": "{id}", "storage_id": "{id}"},
+    ),
+    ("POST", "/replication/failovers/{id}/cancel", None),
+    (
+        "POST",
+        "/replication/failovers/pools/{id}/dry-run",
+        {"kind": "move", "hypervisor_id": "{id}", "storage_id": "{id}"},
+    ),
+    ("POST", "/replication/failovers/pools/{id}", {"kind": "move", "hypervisor_id": "{id}", "storage_id": "{id}"}),
 ]
 
 
