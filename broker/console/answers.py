@@ -149,9 +149,17 @@ class Question:
 
 
 def ask_first(
-    request: HttpRequest, question: Question, do: Callable[[], str], to: str, *, leaves: bool = False
+    request: HttpRequest,
+    question: Question,
+    do: Callable[[], str],
+    to: str | Callable[[], str],
+    *,
+    leaves: bool = False,
 ) -> HttpResponse:
-    """GET asks; POST does and says what `do` returns. A refusal is shown where the question was asked."""
+    """GET asks; POST does and says what `do` returns. A refusal is shown where the question was asked.
+
+    `to`: asked after `do` where only that knows.
+    """
     if request.method != "POST" or "asked" in request.POST:
         return _ask(request, question)
     if question.typed_name and request.POST.get("typed_name", "").strip() != question.typed_name:
@@ -160,7 +168,7 @@ def ask_first(
         message = do()
     except Refusal as refusal:
         return _ask(request, question, words_of(refusal), status=422)
-    return done(request, message, to, leaves=leaves)
+    return done(request, message, to if isinstance(to, str) else to(), leaves=leaves)
 
 
 def _ask(request: HttpRequest, question: Question, problem: str = "", *, status: int = 200) -> HttpResponse:

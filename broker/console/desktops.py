@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from broker.console import failovers
 from broker.console.access import administrator, administrators_only
 from broker.console.answers import Question, act, ask_first, came_from, done, page_of, show, typed, word
 from broker.domain.lifecycle import Event, State, sources
@@ -161,7 +162,7 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     )
     desktop = get_object_or_404(rows, pk=desktop_id)
     machines = Machine.objects.filter(hypervisor=desktop.hypervisor_id, platform_id=desktop.machine_id)
-    context = {
+    context: dict[str, object] = {
         "desktop": desktop,
         "machine": machines.select_related("host").first() if desktop.machine_id else None,
         "assignment": desktop.assignments.filter(until=None).select_related("user").first(),
@@ -175,7 +176,11 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         "can_release": State(desktop.state) in sources(Event.RELEASED),
         "can_forget": State(desktop.state) in sources(Event.FORGOTTEN) and services.is_out_of_reach(desktop),
         "can_recycle": State(desktop.state) in sources(Event.RETRIED) and bool(desktop.machine_id),
+        **failovers.of_desktop(desktop),
     }
+    if desktop.is_moving:
+        # Whatever is ordered meanwhile is refused.
+        context |= dict.fromkeys(("has_power", "can_retire", "can_release", "can_forget", "can_recycle"), False)
     return show(request, "console/desktops/detail.html", context)
 
 

@@ -17,6 +17,7 @@ from broker.domain.labels import (
     Label,
     Tone,
     consistency_label,
+    failover_label,
     hypervisor_label,
     label,
     operation_label,
@@ -64,6 +65,7 @@ def _desktop_labels() -> list[Label]:
             ("unknown", False, False, False, ""),
             ("on", False, True, True, ""),
             ("on", False, True, False, "power"),
+            ("on", False, True, True, "move"),
         )
     ]
     others = [label(state, "on", False, True, False) for state in State if state not in (State.READY, State.ASSIGNED)]
@@ -112,6 +114,13 @@ def patterns(request: HttpRequest) -> HttpResponse:
             *(point_label(state) for state in RecoveryPoint.State.values),
             point_label("usable", is_verified=True),
             *(consistency_label(word) for word in ("guest", "crash", "off")),
+        ],
+        "failover_labels": [
+            *(failover_label(state, "over") for state in ("done", "failed", "cancelled")),
+            failover_label("running", "waiting"),
+            failover_label("running", "landing"),
+            failover_label("running", "taking_back"),
+            failover_label("running", "landing", is_to_end=True),
         ],
         "lags": [
             (now - timedelta(minutes=12), 720, 3600, Tone.GOOD),

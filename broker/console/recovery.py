@@ -12,13 +12,14 @@ from django.utils.translation import gettext as _
 
 from broker.console.access import administrator, administrators_only
 from broker.console.answers import Question, act, ask_first, done, page_of, posted, saved, show, typed, typed_uuid, word
+from broker.console.failovers import landing_kinds
 from broker.console.replication_forms import NAME_AT_MOST, BringUpForm
-from broker.hypervisors import abilities
 from broker.models import Hypervisor, RecoveryPoint, ReplicationSource, Vault
-from broker.selectors import hypervisors, replication
+from broker.selectors import failovers, hypervisors, replication
 from broker.services import recovery as services
 
 RUNS_SHOWN = 10
+TESTS_SHOWN = 5
 
 
 def _address(point_id: UUID) -> str:
@@ -54,16 +55,14 @@ def detail(request: HttpRequest, point_id: UUID) -> HttpResponse:
     point = get_object_or_404(replication.points(), pk=point_id)
     now = timezone.now()
     made = replication.runs().filter(point=point)[:RUNS_SHOWN]
+    tests = failovers.tests_of(point_id)[:TESTS_SHOWN]
     context = {
         "point": point,
+        "tests": [failovers.progress_of(row, now) for row in tests],
         "runs": [(run, replication.pace_of(run, now)) for run in made],
-        "can_be_brought_up": bool(_landing_kinds()) and point.state == RecoveryPoint.State.USABLE,
+        "can_be_brought_up": bool(landing_kinds()) and point.state == RecoveryPoint.State.USABLE,
     }
     return show(request, "console/recovery/detail.html", context)
-
-
-def _landing_kinds() -> list[str]:
-    return [kind for kind in replication.kinds_registered() if abilities.can_land(kind)]
 
 
 @act
@@ -76,7 +75,7 @@ def verify(request: HttpRequest, point_id: UUID) -> HttpResponse:
 def bring_up(request: HttpRequest, point_id: UUID) -> HttpResponse:
     """On which hypervisor stands in the address: what it has decides what can be asked."""
     point = get_object_or_404(replication.points(), pk=point_id)
-    offered = list(replication.hypervisors_of(_landing_kinds()))
+    offered = list(replication.hypervisors_of(landing_kinds()))
     chosen = _chosen(request, offered, point)
     context: dict[str, object] = {"point": point, "hypervisors": offered, "hypervisor": chosen}
     if chosen is None:

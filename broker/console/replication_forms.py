@@ -10,6 +10,7 @@ from uuid import UUID
 from django import forms
 from django.utils.translation import gettext as _
 
+from broker.console.failover_forms import storage_choices
 from broker.console.schedule_forms import zone_choices
 from broker.domain.spans import span_in_words, span_of
 from broker.models import Network, RecoveryPoint, ReplicationPolicy, Storage, Vault
@@ -260,12 +261,8 @@ class BringUpForm(forms.Form):
     ) -> None:
         """`connects`: whether networks of the same names as before are chosen beforehand."""
         super().__init__(*args, **kwargs)
-        needed = point.size_bytes // (1 << 20)
-        # The emptiest first: it is the one that is chosen unless somebody chooses.
-        ordered = sorted((one for one in storages if one.is_up), key=lambda one: -one.free_mib)
-        self.fields["storage"].choices = [  # type: ignore[attr-defined]
-            (str(one.pk), _storage_words(one, needed)) for one in ordered
-        ]
+        needed_mib = point.size_bytes // (1 << 20)
+        self.fields["storage"].choices = storage_choices(storages, needed_mib)  # type: ignore[attr-defined]
         named = {one.name: str(one.pk) for one in networks} if connects else {}
         offered = [("", _("Not connected")), *((str(one.pk), one.name) for one in networks)]
         for number, nic in enumerate(point.configuration.get("nics", ()), 1):
@@ -292,8 +289,3 @@ class BringUpForm(forms.Form):
             "storage_id": UUID(data["storage"]),
             "network_ids": [UUID(one) if one else None for one in chosen],
         }
-
-
-def _storage_words(storage: Storage, needed_mib: int) -> str:
-    free = _("%(name)s, %(free)d GiB free") % {"name": storage.name, "free": storage.free_mib // 1024}
-    return free if storage.free_mib >= needed_mib else _("%s: perhaps too small") % free

@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from broker.domain.lifecycle import State
 from broker.models import Desktop, Machine, Operation, TemplateCopy
 from broker.models.operations import UNFINISHED
+from broker.selectors.failovers import Origin, origins
 from broker.selectors.hypervisors import installation, not_a_desktop
 
 LEFT_OVER, OTHERS, UNKNOWN = "left_over", "others", "unknown"
@@ -48,10 +49,12 @@ class Stray:
     being_built: Operation | None
     """The unfinished order that makes this machine right now: not drift yet."""
     being_deleted: Operation | None
+    origin: Origin | None = None
+    """Why it stands there, if replication left it."""
 
 
 def strays(machines: Sequence[Machine]) -> list[Stray]:
-    """What to say of each machine of a page; three statements."""
+    """What to say of each machine of a page; five statements."""
     ours = installation()
     keys = {key for machine in machines if (key := _uuid(machine.stamp_key))}
     making = {str(o.pk): o for o in Operation.objects.filter(pk__in=keys, state__in=UNFINISHED)}
@@ -62,12 +65,14 @@ def strays(machines: Sequence[Machine]) -> list[Stray]:
         state__in=UNFINISHED,
     )
     deleting = {(o.hypervisor_id, o.parameters.get("machine")): o for o in deletes}
+    known = origins(machines)
     return [
         Stray(
             machine,
             _kind(machine, ours),
             making.get(machine.stamp_key),
             deleting.get((machine.hypervisor_id, machine.platform_id)),
+            known.get(machine.pk),
         )
         for machine in machines
     ]

@@ -56,7 +56,10 @@ LOST = (Vault.Status.DOWN, Vault.Status.REFUSED)
 VIOLATIONS_OVER = timedelta(days=30)
 EVENTS_OVER = timedelta(days=7)
 EVENTS_SHOWN = 20
-EVENT_KINDS = ("rpo.broken", "rpo.kept", "vault.lost", "vault.back", "point.damaged")
+EVENT_KINDS = (
+    "rpo.broken", "rpo.kept", "vault.lost", "vault.back", "point.damaged", "failover.done", "failover.failed",
+    "failover.cancelled",
+)  # fmt: skip
 ALARMS_NAMED = 5
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import time, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.contrib.auth.models import User
 from django.utils import timezone
@@ -15,6 +15,7 @@ from broker.models import (
     AuditEntry,
     Desktop,
     Event,
+    Failover,
     Holiday,
     HolidayCalendar,
     Host,
@@ -26,6 +27,7 @@ from broker.models import (
     NetworkMapping,
     Operation,
     Pool,
+    PoolMember,
     PowerSchedule,
     RecoveryPoint,
     ReplicationChoice,
@@ -36,6 +38,7 @@ from broker.models import (
     RpoBreach,
     ScreenSession,
     Storage,
+    TemplateCopy,
     Vault,
 )
 from tests.broker.portal.cast import Estate
@@ -74,6 +77,19 @@ class Furniture:
     run: ReplicationRun
     """At work."""
     point: RecoveryPoint
+    elsewhere: Hypervisor
+    """Can be landed on."""
+    own_pool: Pool
+    """Dedicated, over the first hypervisor and `elsewhere`."""
+    moving: Failover
+    """A move in its last copy."""
+    moved: Failover
+    """Whose old machine still stands, under `left_behind`."""
+    left_behind: Machine
+    tested: Failover
+    group: UUID
+    stranded: Desktop
+    """Its hypervisor is down, and it has a recovery point."""
 
 
 def machine(hypervisor: Hypervisor, name: str, **fields: object) -> Machine:
@@ -101,8 +117,6 @@ class Replication:
 
 def replicated(hypervisor: Hypervisor, dana: User, desktop: Desktop) -> Replication:
     now = timezone.now()
-    # Whatever the real kinds can do, something can be landed on.
-    Hypervisor.objects.create(name="elsewhere-01", kind="instant", status="up", status_since=now)
     vault = Vault.objects.create(
         name="Cellar", kind="folder", location={"path": "/srv/vault"}, status="up", status_since=now, is_encrypted=True
     )
@@ -182,6 +196,122 @@ def replicated(hypervisor: Hypervisor, dana: User, desktop: Desktop) -> Replicat
     return Replication(vault, policy, choice, source, run, point)
 
 
+@dataclass
+class Elsewhere:
+    """What failovers have come to."""
+
+    hypervisor: Hypervisor
+    pool: Pool
+    moving: Failover
+    moved: Failover
+    left_behind: Machine
+    tested: Failover
+    group: UUID
+    stranded: Desktop
+
+
+def failed_over(house: Estate, made: Replication) -> Elsewhere:
+    now = timezone.now()
+    ours = str(Installation.objects.values_list("pk", flat=True).get())
+    # Whatever the real kinds can do, something can be landed on.
+    there = Hypervisor.objects.create(name="elsewhere-01", kind="instant", status="up", status_since=now)
+    Storage.objects.create(
+        hypervisor=there, platform_id="fast", name="fast", capacity_mib=900 * GIB, free_mib=640 * GIB, seen_at=now
+    )
+    for name, is_isolated in (("lan", False), ("quarantine", True)):
+        Network.objects.create(hypervisor=there, platform_id=name, name=name, is_isolated=is_isolated, seen_at=now)
+    pool = house.open_pool("Engineering", kind="dedicated", spare=0)
+    copy = TemplateCopy.objects.create(
+        version=house.copy.version, hypervisor=there, platform_id="golden", name="golden", vcpus=1, memory_mib=512
+    )
+    PoolMember.objects.create(pool=pool, hypervisor=there, copy=copy)
+    kvm = house.hypervisor
+    down = Hypervisor.objects.get(name="kvm-03")
+    goes = house.give(house.bob, pool, name="engineering-001", is_moving=True, is_in_maintenance=True)
+    gone = house.give(house.charlie, pool, name="engineering-002")
+    waits = house.give(house.dana, pool, name="engineering-003")
+    stranded = house.give(User.objects.create_user("erin"), pool, name="engineering-004")
+    house.give(User.objects.create_user("frank"), pool, name="engineering-005")
+    Desktop.objects.filter(pk=gone.pk).update(hypervisor=there)
+    Desktop.objects.filter(pk=stranded.pk).update(hypervisor=down)
+    left_behind = machine(kvm, "engineering-002", power="off", stamp_installation=ours, stamp_key=str(uuid4()))
+    source = ReplicationSource.objects.create(
+        policy=made.policy, hypervisor=down, platform_id=stranded.machine_id, name=stranded.name, is_chosen=False,
+        newest_at=now - timedelta(minutes=40),
+    )  # fmt: skip
+    RecoveryPoint.objects.create(
+        vault=made.vault, source=source, machine_name=stranded.name, hypervisor_name="kvm-03", consistency="crash",
+        taken_at=now - timedelta(minutes=40), committed_at=now - timedelta(minutes=38), size_bytes=40 << 30,
+        new_bytes=1 << 30,
+        configuration={"nics": [{"model": "virtio", "mac": "52:54:00:12:34:57", "network": "default"}]},
+    )  # fmt: skip
+    run = ReplicationRun.objects.create(
+        kind="replicate", vault=made.vault, hypervisor=kvm, platform_id=goes.machine_id, subject=goes.name,
+        state="running", attempt=1, step=f"Copies vda of {goes.name}", total_bytes=40 << 30, done_bytes=30 << 30,
+        read_bytes=1 << 30, started_at=now - timedelta(seconds=20), mover_expires_at=now + timedelta(seconds=30),
+        rank=0,
+    )  # fmt: skip
+    group = uuid4()
+
+    def failover(kind: str, subject: str, *lines: tuple[str, str], **fields: object) -> Failover:
+        began = now - timedelta(minutes=12)
+        report = [
+            {
+                "at": (began + timedelta(minutes=number)).isoformat(), "step": step, "words": words.lstrip("!"),
+                "is_good": not words.startswith("!"),
+            }
+            for number, (step, words) in enumerate(lines)
+        ]  # fmt: skip
+        values: dict[str, object] = {
+            "step_since": began, "vault": made.vault, "hypervisor": there, "storage": "fast", "name": subject,
+            "requested_by": house.dana, "report": report,
+        }  # fmt: skip
+        row = Failover.objects.create(kind=kind, subject=subject, **(values | fields))
+        Failover.objects.filter(pk=row.pk).update(created_at=began)
+        row.refresh_from_db()
+        return row
+
+    over = {"step": "over", "finished_at": now, "digest": "5ac1" * 16}
+    tested = failover(
+        "test", "ledger-01", ("waiting", "ledger-01 goes to elsewhere-01."),
+        ("landing", "Brought up as ledger-01-test-5ac15a."), ("starting", "Started."),
+        ("probing", "The guest answers at 10.0.0.7."), ("cleaning", "The test's machine is gone."),
+        state="done", point=made.point, answered_at=now - timedelta(minutes=9), **over,
+    )  # fmt: skip
+    failover(
+        "test", "ledger-01", ("waiting", "ledger-01 goes to elsewhere-01."),
+        ("landing", "Brought up as ledger-01-test-77aa01."), ("starting", "Started."),
+        ("probing", "!No sign of life within 900 s; it is on."), ("cleaning", "The test's machine is gone."),
+        state="failed", point=made.point, error="No sign of life within 900 s; it is on.", **over,
+    )  # fmt: skip
+    moved = failover(
+        "move", "engineering-002", ("waiting", "engineering-002 goes to elsewhere-01."),
+        ("copying", "Copied 9.4 GiB of 40 GiB. It is the first point."), ("stopping", "Shut down."),
+        ("last_copy", "Copied 210 MiB of 40 GiB."), ("landing", "Brought up as engineering-002."),
+        ("starting", "Started."), ("probing", "The guest answers at 10.0.0.12. Its user goes on there."),
+        state="done", desktop=gone, old_hypervisor=kvm, old_machine_id=left_behind.platform_id,
+        stopped_at=now - timedelta(minutes=10), answered_at=now - timedelta(minutes=5), **over,
+    )  # fmt: skip
+    moving = failover(
+        "move", goes.name, ("waiting", f"{goes.name} goes to elsewhere-01."),
+        ("copying", "Copied 12 GiB of 40 GiB. It is the first point."), ("stopping", "Shut down."),
+        step="last_copy", step_since=now - timedelta(seconds=25), desktop=goes, epoch=2, run=run, old_hypervisor=kvm,
+        old_machine_id=goes.machine_id, was_on=True, stopped_at=now - timedelta(seconds=70), group=group, place=1,
+    )  # fmt: skip
+    failover("move", waits.name, desktop=waits, epoch=2, old_hypervisor=kvm, group=group, place=2)
+    failover(
+        "move", "engineering-009", ("waiting", "engineering-009 goes to elsewhere-01."),
+        ("copying", "!The vault Cellar has no room."), state="failed", error="The vault Cellar has no room.",
+        old_hypervisor=kvm, group=group, place=3, **over,
+    )  # fmt: skip
+    for kind, level, words in (
+        ("failover.done", "info", "The move of engineering-002 to elsewhere-01 went well."),
+        ("failover.failed", "error", "The test of ledger-01 on elsewhere-01 failed. No sign of life within 900 s."),
+    ):
+        Event.objects.create(at=now, kind=kind, level=level, message=words)
+    return Elsewhere(there, pool, moving, moved, left_behind, tested, group, stranded)
+
+
 def more_replication(hypervisor: Hypervisor, furniture: Furniture, number: int) -> None:
     """Another row of everything that replication's lists show."""
     now = timezone.now()
@@ -196,9 +326,13 @@ def more_replication(hypervisor: Hypervisor, furniture: Furniture, number: int) 
         run = {"source": source, "vault": vault, "hypervisor": hypervisor, "subject": source.name}
         ReplicationRun.objects.create(kind="replicate", state="running", started_at=now, **run)
         ReplicationRun.objects.create(kind="replicate", state="done", started_at=now, **run)
-        RecoveryPoint.objects.create(
+        point = RecoveryPoint.objects.create(
             vault=vault, source=source, machine_name=source.name, consistency="off", taken_at=now, committed_at=now,
             size_bytes=1, new_bytes=1,
+        )  # fmt: skip
+        Failover.objects.create(
+            kind="test", subject=source.name, vault=vault, point=point, hypervisor=furniture.elsewhere,
+            step_since=now, group=furniture.group,
         )  # fmt: skip
     ReplicationChoice.objects.create(
         policy=furniture.policy, kind="machine", hypervisor=hypervisor, platform_id=f"machine-{number}"
@@ -304,6 +438,7 @@ def furnish(house: Estate) -> Furniture:
         is_enabled=False,
     )  # fmt: skip
     made = replicated(kvm, house.dana, house.desktop)
+    gone = failed_over(house, made)
     return Furniture(
         host=host,
         network=network,
@@ -328,4 +463,12 @@ def furnish(house: Estate) -> Furniture:
         source=made.source,
         run=made.run,
         point=made.point,
+        elsewhere=gone.hypervisor,
+        own_pool=gone.pool,
+        moving=gone.moving,
+        moved=gone.moved,
+        left_behind=gone.left_behind,
+        tested=gone.tested,
+        group=gone.group,
+        stranded=gone.stranded,
     )

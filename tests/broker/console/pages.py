@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.urls import reverse
 
 from tests.broker.console.furniture import Furniture
@@ -9,7 +11,7 @@ from tests.broker.portal.cast import Estate
 
 LISTS = (
     "dashboard", "desktops", "pools", "schedules", "templates", "networks", "hypervisors", "people", "requests",
-    "operations", "drift", "audit", "replication", "runs", "points", "vaults",
+    "operations", "drift", "audit", "replication", "runs", "points", "vaults", "failovers",
 )  # fmt: skip
 PLAIN = (
     *LISTS, "search", "patterns", "pulse", "hypervisor-kinds", "template-add", "network-add",
@@ -42,7 +44,21 @@ def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
         "policy": furniture.policy.pk, "policy-edit": furniture.policy.pk, "policy-delete": furniture.policy.pk,
         "policy-choose": furniture.policy.pk, "choice-remove": furniture.choice.pk, "run": furniture.run.pk,
         "point": furniture.point.pk, "point-bring-up": furniture.point.pk, "point-delete": furniture.point.pk,
+        "point-test": furniture.point.pk, "failover": furniture.moving.pk, "failover-cancel": furniture.moving.pk,
+        "failover-group": furniture.group, "desktop-bring-up": furniture.stranded.pk,
+        "desktop-move": furniture.own_pool.desktops.get(name="engineering-005").pk,
         "vault-edit": furniture.vault.pk, "vault-remove": furniture.vault.pk,
     }  # fmt: skip
     pages = {name: reverse(f"console:{name}") for name in PLAIN}
-    return pages | {name: reverse(f"console:{name}", args=[argument]) for name, argument in named.items()}
+    pages |= {name: reverse(f"console:{name}", args=[argument]) for name, argument in named.items()}
+    return pages | {
+        name: f"{reverse(f'console:{name}', args=[furniture.own_pool.pk])}?{looking_ahead(furniture)}"
+        for name in ("pool-failover", "pool-failover-begin")
+    }
+
+
+def looking_ahead(furniture: Furniture, kind: str = "move") -> str:
+    """The query of a dry run."""
+    there = furniture.elsewhere
+    wish = {"hypervisor": there.pk, "storage": there.storages.get().pk, "vault": furniture.vault.pk, "kind": kind}
+    return urlencode(wish)

@@ -331,8 +331,8 @@ def test_runs_are_narrowed_by_state_kind_policy_and_machine(house: Estate, furni
     def rows(**query: str) -> int:
         return dana.get(at("runs"), query).content.decode().count('data-label="When"')
 
-    assert rows() == 5
-    assert rows(state="unfinished") == 2
+    assert rows() == 6
+    assert rows(state="unfinished") == 3
     assert rows(state="failed") == 1
     assert rows(kind="verify") == 1
     assert rows(policy=str(furniture.policy.pk)) == 4
@@ -553,7 +553,7 @@ def test_a_vault_is_opened_again_when_it_is_changed(house: Estate, dana: Client,
 def test_a_vault_in_use_is_not_removed_and_says_by_what(house: Estate, furniture: Furniture, dana: Client) -> None:
     address = at("vault-remove", furniture.vault.pk)
     question = text_of(dana.get(address))
-    assert "Its recovery points (2) are forgotten here. What lies in it stays where it is." in question
+    assert "Its recovery points (3) are forgotten here. What lies in it stays where it is." in question
     answer = dana.post(address, {"typed_name": "Cellar"})
     assert answer.status_code == 422
     assert "Cellar is the vault of Accounting, Nights." in seen(answer)
