@@ -13,12 +13,15 @@ import secrets
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lab import errors
 from lab.esxi import wire
 from lab.esxi.collector import Session, View, Watcher
+from lab.esxi.files import Folder
+from lab.esxi.leases import Leases
 from lab.esxi.things import CORE_MHZ, Things, unescaped
+from lab.esxi.tracking import Tracking
 from lab.esxi.wire import Call, vim, vmodl
 from lab.http import LabServer, Request, Response
 from lab.nouns import Machine, Power
@@ -45,6 +48,8 @@ PRIVILEGES = {
     "CreateSnapshot_Task": "VirtualMachine.State.CreateSnapshot",
     "RevertToSnapshot_Task": "VirtualMachine.State.RevertToSnapshot",
     "RemoveSnapshot_Task": "VirtualMachine.State.RemoveSnapshot",
+    "ImportVApp": "VApp.Import", "ExportSnapshot": "VApp.Export", "ExportVm": "VApp.Export",
+    "QueryChangedDiskAreas": "VirtualMachine.Provisioning.DiskRandomRead",
 }  # fmt: skip
 ONLY_VCENTER = {"CloneVM_Task", "MarkAsTemplate", "InstantClone_Task"}
 
@@ -76,9 +81,16 @@ class EsxiServer(LabServer):
         """Ids of objects whose properties the account may not read."""
         self.page = 0
         """At most so many objects in an answer, if not 0."""
+        self.quiesces = True
+        """Whether guests hold still when they are asked to."""
+        self.leaves_deltas = False
+        """Whether a snapshot that is removed leaves its disks behind, as when somebody reads them meanwhile."""
         self.logins = 0
         with world:
             self.things = Things(world, is_esxi=is_esxi)
+        self.things.leases = self.leases = Leases(self)
+        self.things.tracking = self.tracking = Tracking(self)
+        self.folder = Folder(self)
         self._sessions: dict[str, Session] = {}
         self._reserved: dict[tuple[str, str], str] = {}
         """(folder, name) -> the clone that will have it."""
@@ -91,9 +103,23 @@ class EsxiServer(LabServer):
         return wire.method_of(request.body) or f"{request.method} {request.path}"
 
     def expire_sessions(self) -> None:
-        self._sessions.clear()
+        with self.world:
+            for key in self._sessions:
+                self.leases.end_of_session(key)
+            self._sessions.clear()
+
+    def cut_off(self) -> None:
+        self.leases.close()
+        super().cut_off()
+
+    def place_for(self, method: str, path: str) -> BinaryIO | None:
+        return self.leases.place_for(method, path) if path.startswith("/nfc/") else None
 
     def handle(self, request: Request) -> Response:
+        if request.path.startswith("/folder/") and request.method in ("GET", "HEAD"):
+            return self.folder.handle(request)
+        if request.path.startswith("/nfc/") and self.is_esxi:
+            return self.leases.handle(request)
         if request.path.rstrip("/") != "/sdk":
             return Response(404, b"", {"Content-Type": "text/html"})
         headers = dict(XML)
@@ -108,7 +134,7 @@ class EsxiServer(LabServer):
             return _refused(fault, f"{type(fault).__name__.rpartition('.')[2]} in the lab")
 
     def _carry_out(self, call: Call, request: Request, headers: dict[str, str]) -> Any:
-        session = self._session(request)
+        session = self.session_of(request)
         if call.method in ("RetrieveServiceContent", "CurrentTime", "Login"):
             return self._login(call, headers) if call.method == "Login" else self._content()
         if session is None:
@@ -116,7 +142,8 @@ class EsxiServer(LabServer):
         self._require_right(call)
         if self.is_esxi and call.method in ONLY_VCENTER:
             raise vmodl.fault.NotSupported()
-        carry_out = getattr(self, f"_do_{call.method}", None)
+        doers = (self, self.leases, self.tracking)
+        carry_out = next((found for one in doers if (found := getattr(one, f"_do_{call.method}", None))), None)
         if carry_out is None:
             raise vmodl.fault.MethodNotFound(receiver=call.this, method=call.method)
         try:
@@ -124,7 +151,7 @@ class EsxiServer(LabServer):
         except errors.WorldError as error:
             raise self.fault_of(error) from None
 
-    def _session(self, request: Request) -> Session | None:
+    def session_of(self, request: Request) -> Session | None:
         morsel = SimpleCookie(request.headers.get("Cookie") or "").get(COOKIE)
         return self._sessions.get(morsel.value) if morsel else None
 
@@ -205,6 +232,7 @@ class EsxiServer(LabServer):
 
     def _do_Logout(self, session: Session, this: Any) -> None:
         self._sessions.pop(session.key, None)
+        self.leases.end_of_session(session.key)
 
     def _do_HasPrivilegeOnEntities(
         self, session: Session, this: Any, entity: list[Any], sessionId: str, privId: list[str] | None
@@ -275,6 +303,9 @@ class EsxiServer(LabServer):
 
     def _task(self, kind: str, subject: str, act: Callable[[], Any], *, holds: bool = True) -> Any:
         """With `holds` nothing else may be done to the machine meanwhile."""
+        machine = self.world.machines.get(subject)
+        if holds and machine is not None and machine.marks.get("leased"):
+            raise vim.fault.MethodDisabled(source="HttpNfcLease")
         if holds and (there := self.world.tasks.get(self._busy.get(subject, ""))) and there.ended_at is None:
             raise vim.fault.TaskInProgress(task=vim.Task(f"task-{there.id}"))
 
@@ -300,6 +331,10 @@ class EsxiServer(LabServer):
 
     # --- power --------------------------------------------------------------------------------------------------------
 
+    def require_off(self, machine: Machine) -> None:
+        if machine.power is not Power.OFF:
+            raise vim.fault.InvalidPowerState(requestedState="poweredOff", existingState="poweredOn")
+
     def _power(self, this: Any, kind: str, allowed: tuple[Power, ...], wanted: str, act: Callable[[str], None]) -> Any:
         machine = self._here(this)
         if machine.is_template:
@@ -315,7 +350,13 @@ class EsxiServer(LabServer):
 
     def _do_PowerOnVM_Task(self, session: Session, this: Any, host: Any) -> Any:
         allowed = (Power.OFF, Power.SUSPENDED)
-        return self._power(this, "VirtualMachine.powerOn", allowed, "poweredOn", self.world.power_on)
+
+        def act(id: str) -> None:
+            self.world.power_on(id)
+            machine = self.world.machines[id]
+            self.tracking.opened(machine, had_snapshots=bool(machine.snapshots))
+
+        return self._power(this, "VirtualMachine.powerOn", allowed, "poweredOn", act)
 
     def _do_PowerOffVM_Task(self, session: Session, this: Any) -> Any:
         allowed = (Power.ON, Power.SUSPENDED)
@@ -420,20 +461,71 @@ class EsxiServer(LabServer):
                 for change in config.deviceChange
                 if isinstance(change.device, vim.vm.device.VirtualDisk)
             ]
-            machine = self.world.create(
-                name, vcpus=config.numCPUs, memory_mib=int(config.memoryMB), networks=(),
-                id=str(config.instanceUuid or "").lower() if config.instanceUuid not in self.world.machines else "",
-            )  # fmt: skip
-            machine.disks = disks
+            machine = self._entered(config, this._moId, host, disks)
             machine.marks |= {"home": f"[{store}] {folder}", "vmx": config.files.vmPathName}
-            for mark in ("guestId", "version", "firmware"):
-                machine.marks[mark] = getattr(config, mark) or machine.marks.get(mark, "")
-            self.things.name_files(machine)
-            self._configure(machine, config)
-            self._seed(machine, None)
-            return self.things.vm(machine)
+            return self._shaped(machine, config)
 
         return self._task("Folder.createVm", "", do, holds=False)
+
+    def made(self, config: Any, folder: str, host: Any) -> Machine:
+        """A machine of an import: its disks are new, in a folder that bears its name."""
+        name = unescaped(config.name)
+        self._require_free((folder, name), False)
+        store = self.things.store_named(_split(f"{config.files.vmPathName} /")[0].removesuffix("]"))
+        if not store:
+            raise vim.fault.InvalidDatastorePath(datastorePath=config.files.vmPathName)
+        wanted = [one.device for one in config.deviceChange if isinstance(one.device, vim.vm.device.VirtualDisk)]
+        disks = [
+            self.world.new_disk(store, capacity=device.capacityInBytes or device.capacityInKB * 1024).id
+            for device in wanted
+        ]
+        try:
+            machine = self._entered(config, folder, host, disks)
+            self._shaped(machine, config)
+        except vmodl.MethodFault:
+            for disk in disks:
+                self.world.erase_disk(disk)
+            raise
+        return machine
+
+    def _entered(self, config: Any, folder: str, host: Any, disks: list[str]) -> Machine:
+        cards = [one.device for one in config.deviceChange if isinstance(one.device, vim.vm.device.VirtualEthernetCard)]
+        for card in cards:
+            self._network_for(card)
+        machine = self.world.create(
+            unescaped(config.name), vcpus=config.numCPUs, memory_mib=int(config.memoryMB), networks=(),
+            host=host._moId if host else None, folder=self.things.folder_named(folder),
+            id=str(config.instanceUuid or "").lower() if config.instanceUuid not in self.world.machines else "",
+        )  # fmt: skip
+        machine.disks = disks
+        return machine
+
+    def _shaped(self, machine: Machine, config: Any) -> Any:
+        for mark in ("guestId", "version", "firmware"):
+            machine.marks[mark] = getattr(config, mark) or machine.marks.get(mark, "")
+        machine.marks["firmware"] = machine.marks["firmware"] or "bios"
+        machine.marks["secure"] = bool(config.bootOptions and config.bootOptions.efiSecureBootEnabled)
+        machine.marks["hung"] = self._hung(config)
+        self.things.name_files(machine)
+        self._configure(machine, config)
+        self._seed(machine, None)
+        return self.things.vm(machine)
+
+    def _hung(self, config: Any) -> list[list[Any]]:
+        """What the new machine's disks hang on. IDE controllers are there anyway."""
+        there = {200: ("VirtualIDEController", 0), 201: ("VirtualIDEController", 1)}
+        for change in config.deviceChange:
+            if isinstance(change.device, vim.vm.device.VirtualController):
+                there[change.device.key] = (wire.wsdl_name(type(change.device)), int(change.device.busNumber))
+        hung = []
+        for index, change in enumerate(config.deviceChange):
+            if isinstance(change.device, vim.vm.device.VirtualDisk):
+                if change.device.controllerKey not in there:
+                    raise vim.fault.InvalidDeviceSpec(property="controllerKey", deviceIndex=index)
+                hung.append([*there[change.device.controllerKey], int(change.device.unitNumber)])
+        if len({tuple(one) for one in hung}) < len(hung):
+            raise vim.fault.InvalidDeviceSpec(property="unitNumber", deviceIndex=0)
+        return hung
 
     def _disk_for(self, backing: Any, change: Any) -> str:
         """The disk of a machine that is being made: new (perhaps hanging from a parent), or one that lies there."""
@@ -451,7 +543,9 @@ class EsxiServer(LabServer):
         if parent:
             disk = self.world.copy_disk(parent, linked=True, storage=store)
         else:
-            disk = self.world.new_disk(store, capacity=change.device.capacityInKB * 1024)
+            disk = self.world.new_disk(
+                store, capacity=change.device.capacityInBytes or change.device.capacityInKB * 1024
+            )
         self.things.files[disk.id] = backing.fileName
         return disk.id
 
@@ -465,6 +559,10 @@ class EsxiServer(LabServer):
                 raise vim.fault.InvalidPowerState(requestedState="poweredOff", existingState="poweredOn")
             machine.vcpus = spec.numCPUs or machine.vcpus
             machine.memory_mib = int(spec.memoryMB or machine.memory_mib)
+            if spec.name and unescaped(spec.name) != machine.name:
+                self._require_free((self.things.folder_id(machine), unescaped(spec.name)), False)
+                machine.name = unescaped(spec.name)
+            self.tracking.configure(machine, spec.changeTrackingEnabled)
             self._configure(machine, spec)
             self.world.touch(machine)
 
@@ -486,13 +584,23 @@ class EsxiServer(LabServer):
                 }  # fmt: skip
         cards = [change for change in spec.deviceChange if isinstance(change.device, vim.vm.device.VirtualEthernetCard)]
         for change in cards:
-            network = self.things.network_of(change.device.backing)
-            if network not in self.world.networks:
-                raise vim.fault.InvalidDeviceBacking(property="backing", deviceIndex=0)
+            network = self._network_for(change.device)
             if change.operation == "edit":
                 machine.nics[change.device.key - 4000].network = network
-            else:
-                machine.nics.append(self.world.new_nic(network))
+                continue
+            nic = self.world.new_nic(network)
+            if change.device.addressType in ("manual", "assigned"):
+                nic.mac = change.device.macAddress
+            nic.is_connected = change.device.connectable is None or change.device.connectable.startConnected
+            kind = wire.wsdl_name(type(change.device))
+            machine.marks.setdefault("cards", {})[str(len(machine.nics))] = kind
+            machine.nics.append(nic)
+
+    def _network_for(self, card: Any) -> str:
+        network = self.things.network_of(card.backing)
+        if network not in self.world.networks:
+            raise vim.fault.InvalidDeviceBacking(property="backing", deviceIndex=0)
+        return network
 
     def _require_share(self, machine: Machine, mark: str, wanted: Any) -> None:
         host = self.world.hosts[machine.host]
@@ -530,11 +638,16 @@ class EsxiServer(LabServer):
             raise vmodl.fault.NotSupported()
 
         def do() -> Any:
+            if quiesce and not memory and machine.power is Power.ON and not self.quiesces:
+                raise vim.fault.ApplicationQuiesceFault()
             self.things.name_files(machine)
+            had_snapshots = bool(machine.snapshots)
             point = self.world.take_snapshot(machine.id, unescaped(name), description or "")
             kept: dict[str, Any] = {key: machine.marks[key] for key in ("cpu", "memory") if key in machine.marks}
             kept["extraConfig"] = dict(machine.marks.get("extraConfig", {}))
+            kept |= {"cbt": machine.marks.get("cbt"), "quiesced": quiesce}
             machine.marks.setdefault("points", {})[point.id] = kept
+            self.tracking.opened(machine, had_snapshots=had_snapshots)
             self.things.name_files(machine)
             return vim.vm.Snapshot(f"snapshot-{point.id}")
 
@@ -551,8 +664,8 @@ class EsxiServer(LabServer):
 
         def do() -> None:
             self.world.revert(machine.id, point)
-            for key, value in machine.marks.get("points", {}).get(point, {}).items():
-                machine.marks[key] = dict(value)
+            kept = machine.marks.get("points", {}).get(point, {})
+            machine.marks |= {key: dict(kept[key]) for key in ("cpu", "memory", "extraConfig") if key in kept}
             self.things.name_files(machine)
 
         return self._task("VirtualMachine.revertToSnapshot", machine.id, do)
@@ -561,9 +674,25 @@ class EsxiServer(LabServer):
         self, session: Session, this: Any, removeChildren: bool, consolidate: bool | None
     ) -> Any:
         machine, point = self._pointed(this)
-        return self._task(
-            "VirtualMachine.removeSnapshot", machine.id, lambda: self.world.delete_snapshot(machine.id, point)
-        )
+
+        def do() -> None:
+            if self.leaves_deltas:
+                machine.marks.setdefault("unmerged", []).append(point)
+                self.world.touch(machine)
+                return
+            self.world.delete_snapshot(machine.id, point)
+            self.tracking.opened(machine, had_snapshots=bool(machine.snapshots))
+
+        return self._task("VirtualMachine.removeSnapshot", machine.id, do)
+
+    def _do_ConsolidateVMDisks_Task(self, session: Session, this: Any) -> Any:
+        machine = self._here(this)
+
+        def do() -> None:
+            for point in machine.marks.pop("unmerged", ()):
+                self.world.delete_snapshot(machine.id, point)
+
+        return self._task("VirtualMachine.consolidateDisks", machine.id, do)
 
     # --- files, for stand-alone hosts ---------------------------------------------------------------------------------
 

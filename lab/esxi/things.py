@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lab.esxi import files
 from lab.esxi.wire import array, long, property_type, vim, vmodl, wsdl_name
 from lab.nouns import Machine, Power, Task, TaskState
 from lab.world import World
+
+if TYPE_CHECKING:
+    from lab.esxi.leases import Leases
+    from lab.esxi.tracking import Tracking
 
 POWER = {
     Power.ON: "poweredOn", Power.OFF: "poweredOff", Power.SUSPENDED: "suspended", Power.PAUSED: "poweredOn",
@@ -17,6 +22,7 @@ POWER = {
 CORE_MHZ = 2_600
 CONTROLLER, DISK, NIC = 1000, 2000, 4000
 """First keys of a machine's devices (as vSphere gives them)."""
+_FIRST_KEY = {"VirtualAHCIController": 15000, "VirtualNVMEController": 31000}
 
 _PATH = re.compile(r'([A-Za-z0-9_]+)(?:\["?([^\]"]*)"?\])?(?:\.|$)')
 
@@ -42,6 +48,10 @@ class Things:
             if is_esxi
             else ("group-d1", "datacenter-2", "group-v3", "group-h4")
         )
+        self.store_folder = "ha-folder-datastore" if is_esxi else "group-s5"
+        self.datacenter_name = "ha-datacenter" if is_esxi else "Lab"
+        self.leases: Leases | None = None
+        self.tracking: Tracking | None = None
         self.compute, self.pool = ("ha-compute-res", "ha-root-pool") if is_esxi else ("domain-c7", "resgroup-8")
         for machine in world.machines.values():
             self.files |= machine.marks.get("files", {})
@@ -123,6 +133,7 @@ class Things:
         for folder in self.vm_folders():
             yield vim.Folder(folder)
         yield vim.Folder(self.host_folder)
+        yield vim.Folder(self.store_folder)
         yield vim.ComputeResource(self.compute) if self.is_esxi else vim.ClusterComputeResource(self.compute)
         yield vim.ResourcePool(self.pool)
         for host in self.world.hosts:
@@ -151,6 +162,8 @@ class Things:
             return id.removeprefix("task-") in self.world.tasks
         if kind == "VirtualMachineSnapshot":
             return self.owner_of(id) is not None
+        if kind == "HttpNfcLease":
+            return self.leases is not None and id in self.leases.there
         if kind in ("TaskManager", "DistributedVirtualSwitch"):
             return True
         return any(other._moId == id for other in self.all()) or id == self.root
@@ -191,21 +204,34 @@ class Things:
             "ResourcePool": lambda thing, name: {"name": "Resources"}.get(name),
             "Task": self._task_value, "TaskManager": self._task_manager_value,
             "VirtualMachineSnapshot": self._snapshot_value,
+            "HttpNfcLease": lambda thing, name: self.leases.value(thing, name) if self.leases else None,
         }  # fmt: skip
 
     def _folder_value(self, thing: Any, name: str) -> Any:
         id = thing._moId
         if name == "childEntity":
             return array("vim.ManagedEntity", [self.vm(one) for one in self.in_folder(id)])
-        named = {self.root: "Datacenters", self.vm_folder: "vm", self.host_folder: "host"}
+        if name == "parent":
+            if id == self.root:
+                return None
+            is_top = id in (self.vm_folder, self.host_folder, self.store_folder)
+            return vim.Datacenter(self.datacenter) if is_top else vim.Folder(self.vm_folder)
+        named = {
+            self.root: "Datacenters", self.vm_folder: "vm", self.host_folder: "host", self.store_folder: "datastore",
+        }  # fmt: skip
         return named.get(id, self.folder_named(id)) if name == "name" else None
 
     def _datacenter_value(self, thing: Any, name: str) -> Any:
         stores = [vim.Datastore(id) for id in self.world.storages]
-        return {"name": "Lab", "datastore": stores, "vmFolder": vim.Folder(self.vm_folder)}.get(name)
+        return {
+            "name": self.datacenter_name, "datastore": stores, "vmFolder": vim.Folder(self.vm_folder),
+            "parent": vim.Folder(self.root),
+        }.get(name)  # fmt: skip
 
     def _compute_value(self, thing: Any, name: str) -> Any:
-        return {"name": "cluster", "resourcePool": vim.ResourcePool(self.pool)}.get(name)
+        return {
+            "name": "cluster", "resourcePool": vim.ResourcePool(self.pool), "parent": vim.Folder(self.host_folder),
+        }.get(name)  # fmt: skip
 
     def _network_value(self, thing: Any, name: str) -> Any:
         network = self.world.networks[thing._moId]
@@ -227,7 +253,14 @@ class Things:
                 freeSpace=long(self.world.free_mib(store.id) * 2**20), accessible=True, multipleHostAccess=True,
                 type="VMFS", maintenanceMode="normal",
             )  # fmt: skip
-        return store.name if name == "name" else None
+        if name == "host":
+            return [
+                vim.Datastore.HostMount(
+                    key=vim.HostSystem(host), mountInfo=vim.host.MountInfo(accessMode="readWrite", accessible=one.is_up)
+                )
+                for host, one in self.world.hosts.items()
+            ]
+        return {"name": store.name, "parent": vim.Folder(self.store_folder)}.get(name)
 
     def _host_value(self, thing: Any, name: str) -> Any:
         host = self.world.hosts[thing._moId]
@@ -244,6 +277,8 @@ class Things:
             )  # fmt: skip
         if name == "parent":
             return vim.ComputeResource(self.compute) if self.is_esxi else vim.ClusterComputeResource(self.compute)
+        if name == "network":
+            return [self.network(network) for network in self.world.networks]
         return host.name if name == "name" else None
 
     # --- machines -----------------------------------------------------------------------------------------------------
@@ -261,6 +296,9 @@ class Things:
             "guestHeartbeatStatus": lambda: machine.marks.get("heartbeat", "green" if machine.guest.is_up else "gray"),
             "snapshot": lambda: self._snapshots(machine),
             "parent": lambda: vim.Folder(self.folder_id(machine)),
+            "layoutEx": lambda: files.layout(self, machine),
+            "capability": lambda: self._capability(),
+            "recentTask": lambda: self._tasks_of(machine),
             "resourcePool": lambda: None if machine.is_template else vim.ResourcePool(self.pool),
             "datastore": lambda: [
                 vim.Datastore(id) for id in dict.fromkeys(self.world.disks[disk].storage for disk in machine.disks)
@@ -268,8 +306,16 @@ class Things:
         }
         return parts[name]() if name in parts else None
 
+    def _capability(self) -> Any:
+        return vim.vm.Capability(changeTrackingSupported=self.tracking is not None and self.tracking.is_supported)
+
+    def _tasks_of(self, machine: Machine) -> list[Any]:
+        recent = [task for task in self.world.tasks.values() if task.subject == machine.id]
+        return [vim.Task(f"task-{task.id}") for task in recent[-10:]]
+
     def _runtime(self, machine: Machine) -> Any:
         return vim.vm.RuntimeInfo(
+            consolidationNeeded=bool(machine.marks.get("unmerged")),
             host=vim.HostSystem(machine.host), powerState=POWER[machine.power], maxCpuUsage=0,
             connectionState="inaccessible" if machine.marks.get("inaccessible") else "connected",
         )  # fmt: skip
@@ -283,7 +329,11 @@ class Things:
         )  # fmt: skip
 
     def config(
-        self, machine: Machine, disks: tuple[str, ...] | None = None, marks: dict[str, Any] | None = None
+        self,
+        machine: Machine,
+        disks: tuple[str, ...] | None = None,
+        marks: dict[str, Any] | None = None,
+        point: str | None = None,
     ) -> Any:
         """Its ConfigInfo, or the one of a snapshot."""
         marks = machine.marks if marks is None else marks
@@ -296,8 +346,10 @@ class Things:
             template=machine.is_template, firmware=machine.marks.get("firmware", "efi"),
             files=vim.vm.FileInfo(vmPathName=vmx),
             hardware=vim.vm.VirtualHardware(
-                numCPU=machine.vcpus, memoryMB=machine.memory_mib, device=self.devices(machine, disks)
+                numCPU=machine.vcpus, memoryMB=machine.memory_mib, device=self.devices(machine, disks, point)
             ),
+            changeTrackingEnabled=bool(machine.marks.get("cbt")),
+            bootOptions=vim.vm.BootOptions(efiSecureBootEnabled=bool(machine.marks.get("secure"))),
             cpuAllocation=_allocation(marks.get("cpu"), 1000 * machine.vcpus),
             memoryAllocation=_allocation(marks.get("memory"), 10 * machine.memory_mib),
             cpuHotAddEnabled=bool(marks.get("hot")), memoryHotAddEnabled=bool(marks.get("hot")),
@@ -306,32 +358,51 @@ class Things:
             ],
         )  # fmt: skip
 
-    def devices(self, machine: Machine, disks: tuple[str, ...] | None = None) -> list[Any]:
+    def hung(self, machine: Machine) -> list[tuple[str, int, int]]:
+        """What each disk hangs on: controller, bus, unit."""
+        told = [(str(kind), int(bus), int(unit)) for kind, bus, unit in machine.marks.get("hung", ())]
+        return told or [("ParaVirtualSCSIController", 0, unit) for unit in range(len(machine.disks))]
+
+    def devices(self, machine: Machine, disks: tuple[str, ...] | None = None, point: str | None = None) -> list[Any]:
         if any(disk not in self.files for disk in machine.disks):
             self.name_files(machine)
-        found: list[Any] = [
-            vim.vm.device.VirtualIDEController(key=200, busNumber=0),
-            vim.vm.device.ParaVirtualSCSIController(key=CONTROLLER, busNumber=0, sharedBus="noSharing"),
-        ]
+        found: list[Any] = [vim.vm.device.VirtualIDEController(key=200 + bus, busNumber=bus) for bus in range(2)]
+        hung, keys = self.hung(machine), {("VirtualIDEController", bus): 200 + bus for bus in range(2)}
+        for kind, bus, _ in hung or [("ParaVirtualSCSIController", 0, 0)]:
+            if (kind, bus) not in keys:
+                keys[kind, bus] = _FIRST_KEY.get(kind, CONTROLLER) + bus
+                made = getattr(vim.vm.device, kind)(key=keys[kind, bus], busNumber=bus)
+                if hasattr(made, "sharedBus"):
+                    made.sharedBus = "noSharing"
+                found.append(made)
         for index, disk in enumerate(machine.disks if disks is None else disks):
+            kind, bus, unit = hung[index]
+            capacity = self.world.disks[disk].capacity
+            backing = self._backing(disk, machine.marks.get("modes", {}).get(str(index)))
+            if self.tracking is not None:
+                backing.changeId = self.tracking.change_id(machine, disk, point)
             found.append(
                 vim.vm.device.VirtualDisk(
-                    key=DISK + index, controllerKey=CONTROLLER, unitNumber=index,
-                    capacityInKB=long(self.world.disks[disk].capacity // 1024), backing=self._backing(disk),
+                    key=DISK + index, controllerKey=keys[kind, bus], unitNumber=unit,
+                    capacityInKB=long(capacity // 1024), capacityInBytes=long(capacity), backing=backing,
                 )
             )  # fmt: skip
         for index, nic in enumerate(machine.nics):
+            card = machine.marks.get("cards", {}).get(str(index), "VirtualVmxnet3")
             found.append(
-                vim.vm.device.VirtualVmxnet3(
-                    key=NIC + index, macAddress=nic.mac, addressType="assigned", backing=self.socket(nic.network)
+                getattr(vim.vm.device, card)(
+                    key=NIC + index, macAddress=nic.mac, addressType="assigned", backing=self.socket(nic.network),
+                    connectable=vim.vm.device.VirtualDevice.ConnectInfo(
+                        startConnected=nic.is_connected, connected=nic.is_connected, allowGuestControl=True
+                    ),
                 )
-            )
+            )  # fmt: skip
         return found
 
-    def _backing(self, disk: str) -> Any:
+    def _backing(self, disk: str, mode: str | None = None) -> Any:
         there = self.world.disks[disk]
         backing = vim.vm.device.VirtualDisk.FlatVer2BackingInfo(
-            fileName=self.file_of(disk), datastore=vim.Datastore(there.storage), diskMode="persistent",
+            fileName=self.file_of(disk), datastore=vim.Datastore(there.storage), diskMode=mode or "persistent",
             thinProvisioned=True, uuid=disk,
         )  # fmt: skip
         if there.parent:
@@ -374,10 +445,11 @@ class Things:
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def _snapshots(self, machine: Machine) -> Any:
-        if not machine.snapshots:
+        tree = self._tree(machine, None)
+        if not tree:
             return None
         current = vim.vm.Snapshot(f"snapshot-{machine.snapshot}") if machine.snapshot else None
-        return vim.vm.SnapshotInfo(currentSnapshot=current, rootSnapshotList=self._tree(machine, None))
+        return vim.vm.SnapshotInfo(currentSnapshot=current, rootSnapshotList=tree)
 
     def _tree(self, machine: Machine, parent: str | None) -> list[Any]:
         return [
@@ -387,7 +459,7 @@ class Things:
                 quiesced=False, childSnapshotList=self._tree(machine, point.id), replaySupported=False,
             )
             for number, point in enumerate(machine.snapshots.values(), 1)
-            if point.parent == parent
+            if point.parent == parent and point.id not in machine.marks.get("unmerged", ())
         ]  # fmt: skip
 
     def _snapshot_value(self, thing: Any, name: str) -> Any:
@@ -395,7 +467,7 @@ class Things:
         if found is None or name != "config":
             return None
         machine, id = found
-        return self.config(machine, machine.snapshots[id].disks, machine.marks.get("points", {}).get(id, {}))
+        return self.config(machine, machine.snapshots[id].disks, machine.marks.get("points", {}).get(id, {}), id)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
