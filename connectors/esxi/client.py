@@ -18,7 +18,7 @@ from connectors.esxi import faults, soap
 from connectors.esxi.api import SoapAdapter
 from connectors.esxi.faults import VimFault
 from connectors.esxi.settings import EsxiSettings
-from connectors.esxi.transport import Wire
+from connectors.esxi.transport import Connection, Wire
 
 PAGE = 500
 """Objects in an answer."""
@@ -115,6 +115,24 @@ class Client:
                 self._post(soap.request("Logout", manager), time.monotonic() + LOGOUT_S, "Logout")
         self._wire.close()
 
+    # --- bytes beside the calls ---
+
+    def connect(self) -> Connection:
+        """A connection of the caller's own to the endpoint. Raises `Unreachable`, `CertificateRejected`."""
+        return self._wire.connect()
+
+    def cookie(self, deadline: float) -> tuple[str, int]:
+        """What a request beside the calls shows that we are signed in, and the session it belongs to."""
+        with self._lock:
+            self.service(deadline)
+            return self._cookie, self.generation
+
+    def session_ended(self, generation: int) -> None:
+        """The next call signs in anew, unless that has been done since."""
+        with self._lock:
+            if self.generation == generation:
+                self._service = None
+
     # --- exchanges ---
 
     def exchange(self, body: bytes, deadline: float, method: str) -> tuple[bytes, soap.Element | None]:
@@ -131,9 +149,7 @@ class Client:
             fault = faults.of_answer(self._parsed(answer))
             if fault.name != "NotAuthenticated":
                 raise fault
-            with self._lock:
-                if self.generation == generation:
-                    self._service = None
+            self.session_ended(generation)
             if is_last:
                 break
         raise PlatformFault(

@@ -19,6 +19,7 @@ from connectors.base import (
     DeleteMachine,
     DeleteSnapshot,
     Inventory,
+    MachineRef,
     OpenScreen,
     Order,
     Outcome,
@@ -35,12 +36,14 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import Busy, ConnectorError, Unreachable, Unsupported
-from connectors.esxi import faults, machines, mapping, power, rights, screens, snapshots, soap
+from connectors.esxi import disks, faults, landing, machines, mapping, power, rights, screens, snapshots, soap
 from connectors.esxi.client import Client
+from connectors.esxi.errands import Errand
 from connectors.esxi.faults import VimFault
 from connectors.esxi.inventory import Watch
 from connectors.esxi.settings import EsxiSettings
 from connectors.esxi.work import OutOfTime, Shared, Waiting, Work
+from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
 
 T = TypeVar("T")
 
@@ -104,6 +107,36 @@ class EsxiConnector:
             return call()
         except VimFault as fault:
             raise faults.ours(fault, doing, self._settings.endpoint) from None
+
+    # --- replication ---
+
+    def take_point(self, wish: PointWish, deadline: float) -> Point:
+        workdir = self._shared.surroundings.workdir
+        return self._errand("taking a point", wish.key, deadline, lambda errand: disks.take(errand, wish, workdir))
+
+    def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
+        """Bookmarks leave nothing on the platform: there is nothing of them to keep."""
+        self._errand("releasing a point", "", deadline, lambda errand: disks.release(errand, machine))
+
+    def land(self, wish: LandingWish, deadline: float) -> Landing:
+        workdir = self._shared.surroundings.workdir
+        return self._errand(
+            "preparing the machine",
+            wish.key,
+            deadline,
+            lambda errand: landing.land(errand, wish, self._errand, workdir),
+        )
+
+    def clear(self, key: str, deadline: float) -> None:
+        self._errand("clearing a landing", key, deadline, landing.clear)
+
+    def _errand(self, doing: str, key: str, deadline: float, call: Callable[[Errand], T]) -> T:
+        """Raises what connectors raise, `Busy` among it where the time did not suffice."""
+        errand = Errand(Order(key=key), self._shared, deadline)
+        try:
+            return self._told(doing, lambda: call(errand))
+        except OutOfTime:
+            raise Busy(f"There was no time left for {doing} at {self._settings.endpoint}. It is tried again.") from None
 
     # --- orders ---
 

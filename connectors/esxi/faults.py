@@ -46,6 +46,7 @@ BY_NAME: dict[str, type[ConnectorError]] = {
     "FileLocked": Conflict,
     # come back later
     "TaskInProgress": Busy,
+    "MethodDisabled": Busy,
     "Timedout": Busy,
     "ToolsUnavailable": Busy,
     "GuestOperationsUnavailable": Busy,

@@ -199,7 +199,7 @@ class Watch:
     def _described(
         self, seen: Iterable[soap.Seen], deadline: float, problems: list[str]
     ) -> tuple[list[Machine], list[Template], dict[str, _Known]]:
-        """Machines, templates, and what is to be known of each by vSphere's id.
+        """Machines, templates, and what is to be known of each by vSphere's id. What is being landed is none yet.
 
         A machine without a stamp that is off may be used as a template too.
         """
@@ -208,6 +208,8 @@ class Watch:
         candidates: list[soap.Seen] = []
         for one in seen:
             machine = mapping.machine(one)
+            if machine.name.startswith(names.LANDING):
+                continue
             if not machine.id:
                 state = one.text("runtime.connectionState")
                 problems.append(f"machine {machine.name!r} is {state or 'without a configuration'}")

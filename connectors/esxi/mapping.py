@@ -29,6 +29,8 @@ from connectors.esxi.soap import Element, Seen
 INSTALLATION, KEY = "deskyard.installation", "deskyard.key"
 RESTARTED, REVERTED = "deskyard.restarted", "deskyard.reverted"
 """Keys of a machine's extraConfig: the two halves of its stamp; the orders that last restarted and reverted it."""
+LANDING = "deskyard.landing"
+"""What a machine bears instead of a stamp while it is being landed: installation and key."""
 
 WHOLE_CONFIG = "config.extraConfig"
 
@@ -40,7 +42,7 @@ def config_path(key: str) -> str:
 
 
 STAMP_PATHS = (config_path(INSTALLATION), config_path(KEY))
-OUR_PATHS = {config_path(key): key for key in (INSTALLATION, KEY, RESTARTED, REVERTED)}
+OUR_PATHS = {config_path(key): key for key in (INSTALLATION, KEY, RESTARTED, REVERTED, LANDING)}
 
 MACHINE_PATHS = (
     "name",
@@ -201,6 +203,10 @@ class Disk:
     """Of its backing. Raw device mappings have others, and cannot be cloned as a link."""
     parent: str = ""
     is_independent: bool = False
+    size: int = 0
+    """In bytes."""
+    change_id: str = ""
+    """Where its history stands; empty if vSphere does not note what changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +218,7 @@ class Nic:
     label: str = ""
     controller: int = 0
     unit: int = 0
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +270,7 @@ def _nic(device: Element, key: int, kind: str) -> Nic:
         label=soap.text(device, "deviceInfo", "label"),
         controller=int(soap.text(device, "controllerKey") or 0),
         unit=int(soap.text(device, "unitNumber") or 0),
+        mac=soap.text(device, "macAddress"),
     )
 
 
@@ -278,6 +286,8 @@ def _disk(device: Element, key: int) -> Disk:
         kind=soap.kind_of(backing),
         parent=soap.text(backing, "parent", "fileName"),
         is_independent=soap.text(backing, "diskMode").startswith("independent"),
+        size=int(soap.text(device, "capacityInBytes") or 0) or 1024 * int(soap.text(device, "capacityInKB") or 0),
+        change_id=soap.text(backing, "changeId"),
     )
 
 
@@ -327,15 +337,39 @@ def points(snapshot: Element | None) -> tuple[Point, ...]:
     waiting = soap.children(snapshot, "rootSnapshotList")
     while waiting:
         node = waiting.pop(0)
-        name = names.from_wire(soap.text(node, "name"))
-        found.append(Point(soap.text(node, "snapshot"), name, soap.text(node, "description")))
+        found.append(_point(node))
         waiting += soap.children(node, "childSnapshotList")
     return tuple(found)
 
 
 def current_point(snapshot: Element | None) -> str:
-    """Id of the snapshot that the machine hangs from now; "" if from none."""
-    return soap.text(snapshot, "currentSnapshot")
+    """Id of the snapshot that the machine hangs from now; "" if from none. One that is taken for replication and goes
+    again soon is none: the one below it counts."""
+    current = soap.text(snapshot, "currentSnapshot")
+    return next((point.id for point in _above(snapshot, current) if point.name != names.POINT), "")
+
+
+def is_being_replicated(snapshot: Element | None) -> bool:
+    """Whether the machine hangs from a snapshot that is taken for replication."""
+    current = soap.text(snapshot, "currentSnapshot")
+    return any(point.name == names.POINT for point in _above(snapshot, current))
+
+
+def _above(snapshot: Element | None, id: str) -> list[Point]:
+    """The snapshot of that id, and those that it hangs from, nearest first."""
+    waiting: list[tuple[Element, list[Point]]] = [(node, []) for node in soap.children(snapshot, "rootSnapshotList")]
+    while waiting:
+        node, above = waiting.pop()
+        chain = [_point(node), *above]
+        if chain[0].id == id:
+            return chain
+        waiting += [(child, chain) for child in soap.children(node, "childSnapshotList")]
+    return []
+
+
+def _point(node: Element) -> Point:
+    name = names.from_wire(soap.text(node, "name"))
+    return Point(soap.text(node, "snapshot"), name, soap.text(node, "description"))
 
 
 # --- tasks -----------------------------------------------------------------------------------------------------------

@@ -20,6 +20,11 @@ _ESCAPED = re.compile(r"%(25|2f|5c)", re.IGNORECASE)
 BASE_SNAPSHOT = "deskyard-base"
 """The snapshot of a template that linked clones hang from, where an administrator has made none."""
 
+POINT = "deskyard-point"
+"""Our snapshots of machines that are being replicated; whose and of which point stands in the description."""
+LANDING = "deskyard-landing-"
+"""How a machine is called until a landing has finished it; listings leave it out."""
+
 
 def uuid_of(key: str) -> str:
     """The instance uuid of the machine that an order of this key makes: the key itself, in vSphere's spelling."""
@@ -32,6 +37,11 @@ def is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def landing(key: str) -> str:
+    """What the machine of an unfinished landing is called."""
+    return f"{LANDING}{uuid_of(key)}"
 
 
 def folder_of(machine: str) -> str:

@@ -32,8 +32,7 @@ COPY_S = 4 * 3600.0
 
 def build(work: Work[Any], plan: Plan) -> Waiting:
     """Take the next step, the last of which is to be raised. Raises `Waiting` for the others, or what is wrong."""
-    if plan.host and plan.host not in (HOST, POOL, "ha-compute-res"):
-        raise NotFound(f"Host {plan.host} is not behind {work.endpoint}: it stands alone.")
+    require_host(work, plan.host)
     if plan.seed is not None and plan.seed.answer_file:
         raise Unsupported(
             f"Endpoint {work.endpoint} stands alone, and Sysprep answer files need a vCenter. Prepare the guest with "
@@ -59,6 +58,12 @@ def build(work: Work[Any], plan: Plan) -> Waiting:
             config=spec, pool=vim.ResourcePool(POOL), host=vim.HostSystem(HOST)
         ),
     )
+
+
+def require_host(work: Work[Any], wanted: str | None) -> None:
+    """Raises `NotFound`."""
+    if wanted and wanted not in (HOST, POOL, "ha-compute-res"):
+        raise NotFound(f"Host {wanted} is not behind {work.endpoint}: it stands alone.")
 
 
 def _disks_at(work: Work[Any], template: Vm, point: str) -> tuple[mapping.Disk, ...]:

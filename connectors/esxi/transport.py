@@ -26,6 +26,7 @@ IDLE_S = 30.0
 """A kept connection older than this is not trusted to be alive: the answer to a changing order might be lost on it."""
 CONNECT_S = 10.0
 KEPT = 8
+SHA1_DIGITS = 40
 
 COME_BACK = {429, 503}
 """The endpoint itself says that it has done nothing."""
@@ -37,7 +38,7 @@ class Wire:
     def __init__(self, settings: EsxiSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
-        self._idle: list[tuple[float, _Connection]] = []
+        self._idle: list[tuple[float, Connection]] = []
         self._context: ssl.SSLContext | None = None
         self._is_closed = False
 
@@ -68,7 +69,7 @@ class Wire:
 
     # --- connections ---
 
-    def _take(self, deadline: float) -> tuple[_Connection, bool]:
+    def _take(self, deadline: float) -> tuple[Connection, bool]:
         """A connection, and whether it has been used before."""
         while True:
             with self._lock:
@@ -80,14 +81,16 @@ class Wire:
                 return connection, True
             connection.close()
 
-    def _open(self, deadline: float) -> _Connection:
-        settings = self._settings
+    def _open(self, deadline: float) -> Connection:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Unreachable(f"There was no time left to reach {settings.endpoint}.")
-        connection = _Connection(
-            settings.address, settings.real_port, timeout=min(left, CONNECT_S), context=self._tls()
-        )
+            raise Unreachable(f"There was no time left to reach {self._settings.endpoint}.")
+        return self.connect(timeout=min(left, CONNECT_S))
+
+    def connect(self, *, timeout: float = CONNECT_S) -> Connection:
+        """A connection of the caller's own, to the endpoint. Raises `Unreachable`, `CertificateRejected`."""
+        settings = self._settings
+        connection = Connection(settings.address, settings.real_port, timeout=timeout, context=self._tls())
         try:
             connection.connect()
             connection.require_pin(settings.pin)
@@ -115,7 +118,7 @@ class Wire:
                     ) from None
             return self._context
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: Connection) -> None:
         with self._lock:
             if len(self._idle) < KEPT and not self._is_closed:
                 self._idle.append((time.monotonic(), connection))
@@ -131,7 +134,7 @@ class Wire:
     # --- one exchange ---
 
     def _exchange(
-        self, connection: _Connection, body: bytes, headers: dict[str, str], deadline: float
+        self, connection: Connection, body: bytes, headers: dict[str, str], deadline: float
     ) -> tuple[int, bytes, str]:
         try:
             connection.deadline = deadline
@@ -201,7 +204,7 @@ def tls_context(settings: EsxiSettings) -> ssl.SSLContext:
     return context
 
 
-class _Connection(HTTPSConnection):
+class Connection(HTTPSConnection):
     """An HTTPS connection whose reads end at `deadline`, a `time.monotonic()` value, however slowly bytes drip in."""
 
     deadline = 0.0
@@ -214,8 +217,15 @@ class _Connection(HTTPSConnection):
         super().connect()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def be_patient(self, silent_s: float) -> None:
+        """From now on each read and write may take so long, and there is no deadline."""
+        self.response_class = HTTPResponse
+        self.sock.settimeout(silent_s)
+
     def require_pin(self, pin: str) -> None:
-        if pin and hashlib.sha256(self.sock.getpeercert(True) or b"").hexdigest() != pin:
+        """SHA-256, or SHA-1 where vSphere itself has told it, over a connection that is trusted."""
+        digest = hashlib.sha1 if len(pin) == SHA1_DIGITS else hashlib.sha256
+        if pin and digest(self.sock.getpeercert(True) or b"").hexdigest() != pin:
             raise ssl.SSLCertVerificationError("the certificate does not have the registered fingerprint")
 
     def _timed_response(self, sock: socket.socket, *args: Any, **kwargs: Any) -> HTTPResponse:
@@ -263,7 +273,7 @@ def _read(response: HTTPResponse) -> bytes:
     return content
 
 
-def _has_ended(connection: _Connection) -> bool:
+def _has_ended(connection: Connection) -> bool:
     """Whether the peer has closed it (or said something unasked)."""
     with suppress(OSError, ValueError):
         readable, _, _ = select.select([connection.sock], [], [], 0)

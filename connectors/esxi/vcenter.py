@@ -23,10 +23,10 @@ def build(work: Work[Any], plan: Plan) -> Waiting:
     """Have the clone made: to be raised. Raises what is wrong."""
     template = template_of(work, plan)
     snapshot = point_of(work, template, plan)
-    target = _target(work, plan, template)
-    location = vim.vm.RelocateSpec(diskMoveType=LINK if plan.linked else COPY, pool=vim.ResourcePool(target[0]))
-    if target[1]:
-        location.host = vim.HostSystem(target[1])
+    pool, host = _target(work, plan, template)
+    location = vim.vm.RelocateSpec(diskMoveType=LINK if plan.linked else COPY, pool=vim.ResourcePool(pool))
+    if host:
+        location.host = vim.HostSystem(host)
     if plan.storage:
         location.datastore = vim.Datastore(plan.storage)
     nics = template.devices.nics
@@ -93,6 +93,10 @@ def point_of(work: Work[Any], template: Vm, plan: Plan) -> str:
     current = mapping.current_point(template.snapshot)
     if current or not plan.linked:
         return current
+    if mapping.is_being_replicated(template.snapshot):
+        # What hung from that snapshot, or from one that is taken above it, would lose its parent when it goes.
+        work.step = "Waiting until the template has been replicated"
+        raise Waiting(poll_after_s=5.0)
     if template.is_template:
         raise Unsupported(
             f"Template {template.name!r} has no snapshot for linked clones to hang from, and vSphere takes none of a "
@@ -127,7 +131,7 @@ def sockets_of(work: Work[Any], plan: Plan) -> Sequence[mapping.Socket]:
     wanted = plan.networks
     if not wanted and plan.like is not None:
         return [_socket_like(nic) for nic in plan.like.devices.nics if nic.backing is not None]
-    return [_socket(work, network) for network in wanted]
+    return [socket(work, network) for network in wanted]
 
 
 def _socket_like(nic: mapping.Nic) -> mapping.Socket:
@@ -140,7 +144,7 @@ def _socket_like(nic: mapping.Nic) -> mapping.Socket:
     )
 
 
-def _socket(work: Work[Any], network: str) -> mapping.Socket:
+def socket(work: Work[Any], network: str) -> mapping.Socket:
     """Raises `NotFound`."""
     if network.startswith("dvportgroup"):
         paths = ("name", "key", "config.distributedVirtualSwitch")
@@ -161,8 +165,12 @@ def _socket(work: Work[Any], network: str) -> mapping.Socket:
 
 
 def _target(work: Work[Any], plan: Plan, template: Vm) -> tuple[str, str]:
-    """Resource pool, and host or "". Without a wish: where the template is. Raises `NotFound`."""
-    wanted = plan.host or template.host
+    """Without a wish: where the template is."""
+    return target(work, plan.host or template.host, is_wish=bool(plan.host))
+
+
+def target(work: Work[Any], wanted: str, *, is_wish: bool) -> tuple[str, str]:
+    """Resource pool, and the host if that was wished, else "". Raises `NotFound`."""
     if wanted.startswith("resgroup"):
         seen = work.client.object_seen("ResourcePool", wanted, ("name",), work.deadline)
         if seen is not None:
@@ -175,7 +183,7 @@ def _target(work: Work[Any], plan: Plan, template: Vm) -> tuple[str, str]:
         seen = work.client.object_seen("HostSystem", wanted, ("parent",), work.deadline)
         parent = seen.values.get("parent") if seen else None
         if parent is not None and (pool := _pool_of(work, parent.get("type") or "", parent.text or "")):
-            return pool, wanted if plan.host else ""
+            return pool, wanted if is_wish else ""
     raise NotFound(f"Host, cluster or pool {wanted or '(none)'} is not on {work.endpoint}.")
 
 

@@ -281,16 +281,19 @@ class Work(Generic[O]):
 
     def find_ours(self, ref: MachineRef, more: Iterable[str] = ()) -> Vm | None:
         """The machine once its stamp has been compared; None if it is gone. Raises `Conflict`."""
+        vm = self.find_meant(ref, more)
+        if vm is not None and vm.is_template:
+            raise Conflict(f"Machine {vm.name!r} is a template. Nothing was done to it.")
+        return vm
+
+    def find_meant(self, ref: MachineRef, more: Iterable[str] = ()) -> Vm | None:
+        """As `find_ours`, but it may be a template."""
         vm = self.find(ref.id, more)
-        if vm is None:
-            return None
-        if vm.stamp != ref.stamp:
+        if vm is not None and vm.stamp != ref.stamp:
             raise Conflict(
                 f"Machine {vm.name!r} bears {_words(vm.stamp)}, not {_words(ref.stamp)}. Nothing was done to it: "
                 "somebody else may own it. See the drift page."
             )
-        if vm.is_template:
-            raise Conflict(f"Machine {vm.name!r} is a template. Nothing was done to it.")
         return vm
 
     def ours(self, ref: MachineRef, more: Iterable[str] = ()) -> Vm:

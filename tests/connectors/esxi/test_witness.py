@@ -44,6 +44,8 @@ from connectors.base import (
 from connectors.errors import Busy, CertificateRejected, ConnectorError, CredentialsRejected, Unreachable
 from connectors.esxi.connector import EsxiConnector
 from connectors.esxi.settings import EsxiSettings
+from connectors.replication import LandingWish, PointWish
+from disks.vault.points import Configuration, Drive, Nic
 from tests.connectors.contract import new_key, soon
 from tests.support.vcsim import PASSWORD, PEER, USER, Vcsim, running
 
@@ -371,3 +373,62 @@ def test_errors_of_the_wire_tell_no_secret(vcenter: Witness) -> None:
     with pytest.raises(ConnectorError) as told:
         connector.check(soon())
     assert PASSWORD not in str(told.value) + repr(told.value) + told.value.platform_words
+
+
+# --- from recovery points --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["vcenter", "esxi"])
+def test_a_machine_is_imported_and_gets_its_name_and_stamp_at_the_end(
+    place: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """The simulator takes the bytes and throws them away: the calls are what it judges."""
+    witness: Witness = request.getfixturevalue(place)
+    connector, key = witness.connector(), new_key()
+    there = connector.inventory(None, soon(30))
+    wished = Configuration(
+        vcpus=2, memory_mib=1024, firmware="uefi", secure_boot=True, nics=(Nic("vmxnet3", "52:54:00:00:00:01", "net"),),
+        disks=(Drive("scsi0:0", "lsilogic", 8 << 20),),
+    )  # fmt: skip
+    wish = LandingWish(
+        key=key, name="landed", configuration=wished, storage=there.storages[0].id, networks=(there.networks[0].id,)
+    )
+    landing = connector.land(wish, soon(30))
+    assert "landed" not in {one.name for one in connector.inventory(None, soon(30)).machines}
+    sink = landing.open("scsi0:0")
+    sink.write(0, b"first" * 1000)
+    sink.commit()
+    made = landing.finish(soon(30))
+    landing.close()
+    assert machine_of(connector, made.id).name == "landed"
+    assert machine_of(connector, made.id).stamp == Stamp(OURS, key)
+    again = connector.land(wish, soon(30))
+    assert again.is_done
+    assert again.finish(soon()) == made
+    again.close()
+
+
+def test_a_landing_that_is_given_up_leaves_nothing(vcenter: Witness) -> None:
+    connector, key = vcenter.connector(), new_key()
+    there = connector.inventory(None, soon(30))
+    wished = Configuration(vcpus=1, memory_mib=512, firmware="bios", disks=(Drive("a", "sata", 8 << 20),))
+    landing = connector.land(
+        LandingWish(key=key, name="landed", configuration=wished, storage=there.storages[0].id), soon(30)
+    )
+    landing.close()
+    connector.clear(key, soon(30))
+    connector.clear(key, soon(30))
+    listed = connector.inventory(None, soon(30))
+    assert [one.id for one in listed.machines] == [one.id for one in there.machines]
+
+
+def test_a_snapshot_for_a_point_is_taken_and_removed(vcenter: Witness) -> None:
+    """The simulator knows no changed areas and exports nothing: how the disks would be read is not its to say."""
+    connector = vcenter.connector()
+    machine = min(connector.inventory(None, soon(30)).machines, key=lambda one: one.name)
+    point = connector.take_point(PointWish(machine=MachineRef(machine.id), key=new_key()), soon(30))
+    assert point.whole
+    assert point.configuration.disks
+    vcenter.sim.sent()
+    connector.release(MachineRef(machine.id), (), soon(30))
+    assert [body for body in vcenter.sim.sent() if "<RemoveSnapshot_Task " in body]
