@@ -34,22 +34,15 @@ from lab.hypercore.devices import (
     free_slot,
     sync_disks,
 )
+from lab.hypercore.refused import Body, Refused, mapping, require_known
+from lab.hypercore.uploads import VirtualDisk
 from lab.nouns import Machine, Nic, Power, Task
 from lab.world import World
-
-Body = Mapping[str, Any]
 
 ALL_ROLES = ("Admin", "Backup", "Cluster Settings", "Cluster Shutdown", "Read", "VM Create/Edit", "VM Delete",
              "VM Power Controls")  # fmt: skip
 NEVER = 1e12
 """When a guest boots that finds nothing to boot from."""
-
-
-class Refused(Exception):
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(words)
-        self.status = status
-        self.words = words
 
 
 class Cluster:
@@ -70,11 +63,16 @@ class Cluster:
         self.user_id = world.new_id()
         self.points: dict[str, Point] = {}
         self.isos: dict[str, Iso] = {}
+        self.virtual_disks: dict[str, VirtualDisk] = {}
         self.tags: dict[str, str] = {}
         """Task tag -> id of the world's task."""
-        self.task_s: dict[str, float] = {"Clone": 2.0, "Snapshot": 1.0}
+        self.task_s: dict[str, float] = {"Clone": 2.0, "Snapshot": 1.0, "Export": 4.0, "Upload": 1.0}
         """How long tasks of a kind take; others take `usual_s`."""
         self.usual_s = 0.5
+        self.converting_s = 1.0
+        """How long an uploaded image is converted after its task has ended."""
+        self.breaks_uploads = 0
+        """So many of the next uploads break off in the middle."""
         self.lag_s = 0.4
         """How long a power state takes to show after its task has ended."""
         self.is_strict = True
@@ -105,19 +103,29 @@ class Cluster:
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def running(self) -> Task | None:
-        """A task that is under way."""
+        """A task that is under way and keeps others waiting."""
+        return next((task for task in self._under_way() if not task.marks.get("is_beside")), None)
+
+    def beside(self) -> list[Task]:
+        """Tasks that are under way beside all others, oldest first."""
+        return [task for task in self._under_way() if task.marks.get("is_beside")]
+
+    def _under_way(self) -> list[Task]:
         tasks = (self.world.tasks[id] for id in self.tags.values())
-        return next((task for task in tasks if task.ended_at is None), None)
+        return [task for task in tasks if task.ended_at is None]
 
     def begin(
         self, kind: str, words: str, parameters: list[str], act: Callable[[], Any], *, on: Machine | None = None,
-        created: str = "",
+        created: str = "", is_beside: bool = False, after: Task | None = None,
     ) -> dict[str, str]:  # fmt: skip
-        """Start the change; the answer of every POST, PATCH and DELETE."""
-        task = self.world.start_task(kind, on.id if on else "", self.task_s.get(kind.split()[0], self.usual_s), act)
+        """Start the change; the answer of every POST, PATCH and DELETE. `is_beside`: others are taken meanwhile."""
+        seconds = self.task_s.get(kind.split()[0], self.usual_s)
+        task = self.world.start_task(kind, on.id if on else "", seconds, act, after=after)
         tag = str(1000 + len(self.tags))
         self.tags[tag] = task.id
-        task.marks |= {"tag": tag, "words": words, "parameters": parameters, "created": created}
+        task.marks |= {
+            "tag": tag, "words": words, "parameters": parameters, "created": created, "is_beside": is_beside
+        }  # fmt: skip
         if on is not None:
             extra_of(self.world, on).latest = task.id
         return {"taskTag": tag, "createdUUID": created}
@@ -155,14 +163,14 @@ class Cluster:
     def create(self, body: Body) -> dict[str, str]:
         self.require_role("VM Create/Edit")
         self.require_tier()
-        _require_known(body, {"dom", "options"})
-        dom, options = _mapping(body, "dom"), body.get("options") or {}
-        _require_known(
+        require_known(body, {"dom", "options"})
+        dom, options = mapping(body, "dom"), body.get("options") or {}
+        require_known(
             dom,
             {"name", "description", "mem", "numVCPU", "tags", "operatingSystem", "cloudInitData", "blockDevs",
              "netDevs", "state", "bootDevices", "machineType", "affinityStrategy", "snapshotScheduleUUID"},
         )  # fmt: skip
-        _require_known(options, {"attachGuestToolsISO", "machineTypeKeyword"})
+        require_known(options, {"attachGuestToolsISO", "machineTypeKeyword"})
         _decoded(dom.get("cloudInitData"))
         id = self.world.new_id()
 
@@ -187,9 +195,9 @@ class Cluster:
         self.require_role("VM Create/Edit")
         source = self.machine(id)
         self.require_tier()
-        _require_known(body, {"template", "snapUUID"})
+        require_known(body, {"template", "snapUUID"})
         wanted = body.get("template") or {}
-        _require_known(
+        require_known(
             wanted,
             {"name", "description", "tags", "cloudInitData", "netDevs", "mem", "numVCPU", "operatingSystem", "smbios"},
         )
@@ -262,7 +270,7 @@ class Cluster:
         self.require_role("VM Create/Edit")
         machine = self.machine(id)
         newer = {"runnable", "labels"} if self.has_labels else set()
-        _require_known(
+        require_known(
             body,
             {"name", "description", "tags", "mem", "numVCPU", "bootDevices", "operatingSystem", "affinityStrategy",
              "cloudInitData", "snapshotScheduleUUID", "blockDevs", "netDevs", "uuid", "state"} | newer,
@@ -300,6 +308,8 @@ class Cluster:
         machine = self.machine(id)
         if machine.power is not Power.OFF:
             raise Refused(400, "VirDomain must be shut off")
+        if any(task.subject == id for task in self.beside()):
+            raise Refused(400, "VirDomain is being exported")
 
         def act() -> None:
             sync_disks(machine, extra_of(self.world, machine))
@@ -317,7 +327,7 @@ class Cluster:
         if not isinstance(body, list) or not body:
             raise Refused(400, "Expected a list")
         wanted = body[0]
-        _require_known(wanted, {"virDomainUUID", "actionType", "cause", "nodeUUID"})
+        require_known(wanted, {"virDomainUUID", "actionType", "cause", "nodeUUID"})
         machine = self.machine(str(wanted.get("virDomainUUID")))
         kind = str(wanted.get("actionType"))
         acts: dict[str, Callable[[Machine], None]] = {
@@ -422,7 +432,7 @@ class Cluster:
             device.disk = self.world.new_disk(storage, capacity=disk_size(capacity)).id
         return device
 
-    def _require_place(self, machine: Machine, wanted: Body) -> None:
+    def require_place(self, machine: Machine, wanted: Body) -> None:
         kind, devices = str(wanted.get("type")), extra_of(self.world, machine).devices
         if kind not in TYPES:
             raise Refused(400, f"Invalid type {kind}")
@@ -435,13 +445,13 @@ class Cluster:
 
     def add_device(self, body: Body) -> dict[str, str]:
         self.require_role("VM Create/Edit")
-        _require_known(
+        require_known(
             body,
             {"virDomainUUID", "type", "capacity", "cacheMode", "slot", "path", "name", "readOnly",
              "disableSnapshotting", "tieringPriorityFactor"},
         )  # fmt: skip
         machine = self.machine(str(body.get("virDomainUUID")))
-        self._require_place(machine, body)
+        self.require_place(machine, body)
         device: list[Device] = []
         created = self.world.new_id()
 
@@ -457,10 +467,10 @@ class Cluster:
         """Out of a snapshot, into a machine; the shape that 9.7.3 enforces. The live device may be gone."""
         self.require_role("VM Create/Edit")
         self.require_tier()
-        _require_known(body, {"options", "snapUUID", "template"})
-        options, wanted = body.get("options") or {}, _mapping(body, "template")
-        _require_known(options, {"regenerateDiskID"})
-        _require_known(wanted, {"virDomainUUID", "type", "capacity", "cacheMode", "slot", "name"})
+        require_known(body, {"options", "snapUUID", "template"})
+        options, wanted = body.get("options") or {}, mapping(body, "template")
+        require_known(options, {"regenerateDiskID"})
+        require_known(wanted, {"virDomainUUID", "type", "capacity", "cacheMode", "slot", "name"})
         point = self.point(str(body.get("snapUUID")))
         source = next((device for device in point.devices if device.uuid == id), None)
         if source is None:
@@ -468,7 +478,7 @@ class Cluster:
         if not wanted.get("type") or wanted.get("capacity") is None:
             raise Refused(400, "template.type and template.capacity are required")
         machine = self.machine(str(wanted.get("virDomainUUID")))
-        self._require_place(machine, wanted)
+        self.require_place(machine, wanted)
         created = self.world.new_id()
 
         def act() -> None:
@@ -488,7 +498,7 @@ class Cluster:
         machine, device = self.device(id)
         known = {"type", "capacity", "cacheMode", "slot", "path", "name", "readOnly", "disableSnapshotting",
                  "tieringPriorityFactor"}  # fmt: skip
-        _require_known(body, known if is_v2 else known | {"virDomainUUID", "uuid"})
+        require_known(body, known if is_v2 else known | {"virDomainUUID", "uuid"})
 
         def act() -> None:
             if device.type == "IDE_CDROM" and ("path" in body) != ("name" in body):
@@ -542,7 +552,7 @@ class Cluster:
 
     def add_nic(self, body: Body) -> dict[str, str]:
         self.require_role("VM Create/Edit")
-        _require_known(body, {"virDomainUUID", "type", "vlan", "connected", "macAddress"})
+        require_known(body, {"virDomainUUID", "type", "vlan", "connected", "macAddress"})
         machine = self.machine(str(body.get("virDomainUUID")))
         _require_nic(body)
         created = self.world.new_id()
@@ -556,7 +566,7 @@ class Cluster:
         self.require_role("VM Create/Edit")
         machine, nic = self.nic(id)
         known = {"type", "vlan", "connected", "macAddress"}
-        _require_known(body, known if is_v2 else known | {"virDomainUUID", "uuid"})
+        require_known(body, known if is_v2 else known | {"virDomainUUID", "uuid"})
         _require_nic(body)
 
         def act() -> None:
@@ -584,7 +594,7 @@ class Cluster:
     def snapshot(self, body: Body) -> dict[str, str]:
         self.require_role("VM Create/Edit")
         newer = {"attemptQuiesce"} if self.has_labels else set()
-        _require_known(body, {"domainUUID", "label", "type", "replication", "localRetainUntilTimestamp"} | newer)
+        require_known(body, {"domainUUID", "label", "type", "replication", "localRetainUntilTimestamp"} | newer)
         machine = self.machine(str(body.get("domainUUID")))
         self.require_tier()
         created = self.world.new_id()
@@ -632,7 +642,7 @@ class Cluster:
 
     def add_iso(self, body: Body) -> dict[str, str]:
         self.require_role("VM Create/Edit")
-        _require_known(body, {"name", "size", "readyForInsert"})
+        require_known(body, {"name", "size", "readyForInsert"})
         name = str(body.get("name") or "")
         if not name.endswith(".iso") or any(iso.name == name for iso in self.isos.values()):
             raise Refused(400, "Invalid name")
@@ -657,7 +667,7 @@ class Cluster:
     def update_iso(self, id: str, body: Body) -> dict[str, str]:
         self.require_role("VM Create/Edit")
         iso = self.iso(id)
-        _require_known(body, {"name", "readyForInsert"})
+        require_known(body, {"name", "readyForInsert"})
 
         def act() -> None:
             iso.is_ready = bool(body.get("readyForInsert", iso.is_ready)) and bool(iso.content)
@@ -707,20 +717,6 @@ def answers_on(disc: bytes) -> dict[str, str]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def _mapping(body: Body, name: str) -> Body:
-    found = body.get(name)
-    if not isinstance(found, Mapping):
-        raise Refused(400, f"Missing property {name}")
-    return found
-
-
-def _require_known(body: Any, known: set[str]) -> None:
-    if not isinstance(body, Mapping):
-        raise Refused(400, "Expected an object")
-    if unknown := sorted(set(body) - known):
-        raise Refused(400, f"Property not allowed: {unknown[0]}")
 
 
 def _decoded(data: Any) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from lab.hypercore.cluster import Cluster
 from lab.hypercore.devices import Device, Extra, Iso, Point
 from lab.hypercore.server import HyperCoreNode
+from lab.hypercore.uploads import VirtualDisk
 from lab.platform import Platform, Registration, Site
 
 USER, PASSWORD = "deskyard", "lab-hypercore"
@@ -57,7 +58,10 @@ def _registration(nodes: list[HyperCoreNode], certificates: str, site: Site, tem
 
 def _kept(cluster: Cluster) -> dict[str, Any]:
     isos = [asdict(iso) | {"content": b64encode(iso.content).decode()} for iso in cluster.isos.values()]
-    return {"id": cluster.id, "points": [asdict(point) for point in cluster.points.values()], "isos": isos}
+    points = [asdict(point) for point in cluster.points.values()]
+    # Uploads end with the process, as tasks do.
+    disks = [asdict(disk) for disk in cluster.virtual_disks.values() if disk.is_ready]
+    return {"id": cluster.id, "points": points, "isos": isos, "virtual_disks": disks}
 
 
 def _restore(cluster: Cluster, kept: dict[str, Any]) -> None:
@@ -66,6 +70,8 @@ def _restore(cluster: Cluster, kept: dict[str, Any]) -> None:
         cluster.points[it["uuid"]] = Point(**it | {"devices": [Device(**device) for device in it["devices"]]})
     for it in kept.get("isos", ()):
         cluster.isos[it["uuid"]] = Iso(**it | {"content": b64decode(it["content"])})
+    for it in kept.get("virtual_disks", ()):
+        cluster.virtual_disks[it["uuid"]] = VirtualDisk(**it)
     for machine in cluster.world.machines.values():
         if isinstance(it := machine.marks.get("hypercore"), dict):
             machine.marks["hypercore"] = Extra(**it | {"devices": [Device(**device) for device in it["devices"]]})

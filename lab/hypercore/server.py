@@ -6,20 +6,22 @@ import base64
 import json
 import re
 import ssl
+import tempfile
 from collections.abc import Callable
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from lab.errors import WorldError
-from lab.http import LabServer, Request, Response, free_port
-from lab.hypercore import records
-from lab.hypercore.cluster import Cluster, Refused
+from lab.http import Dropped, LabServer, Request, Response, free_port
+from lab.hypercore import exports, records, uploads
+from lab.hypercore.cluster import Cluster
 from lab.hypercore.devices import extra_of
+from lab.hypercore.refused import Refused
 
 HTML = {"Content-Type": "text/html"}
 EMPTY = frozenset(
-    {"VirDomainSnapshotSchedule", "VirDomainReplication", "RemoteClusterConnection", "VirtualDisk",
+    {"VirDomainSnapshotSchedule", "VirDomainReplication", "RemoteClusterConnection",
      "VirDomainTemplate", "Update", "Registration", "AlertEmailTarget", "AlertSyslogTarget", "DNSConfig", "TimeSource",
      "TimeZone", "OIDCConfig"}
 )  # fmt: skip
@@ -49,6 +51,10 @@ class HyperCoreNode(LabServer):
     def label(self, request: Request) -> str:
         """With the node's address, so that a fault can mean one node."""
         return f"{request.method} {request.path} @{self.address}"
+
+    def place_for(self, method: str, path: str) -> BinaryIO | None:
+        is_upload = method == "PUT" and path.endswith("/VirtualDisk/upload")
+        return cast(BinaryIO, tempfile.NamedTemporaryFile(prefix="lab-upload-")) if is_upload else None
 
     def expire_sessions(self) -> None:
         self.sessions.clear()
@@ -169,6 +175,8 @@ class HyperCoreNode(LabServer):
             return [{"uuid": cluster.id, "clusterName": cluster.name, "icosVersion": version}]
         if kind == "ISO":
             return [records.iso(cluster, iso) for iso in cluster.isos.values()]
+        if kind == "VirtualDisk":
+            return [uploads.record(cluster, disk) for disk in cluster.virtual_disks.values()]
         if kind == "Condition":
             return records.conditions(cluster)
         if kind in ("User", "Role"):
@@ -179,7 +187,12 @@ class HyperCoreNode(LabServer):
 
     def _change(self, request: Request, is_v2: bool, kind: str, rest: list[str]) -> Response:
         cluster, id = self.cluster, rest[0] if rest else ""
-        body: Any = None if rest[1:] == ["data"] else _body(request)
+        is_upload = (kind, rest) == ("VirtualDisk", ["upload"])
+        body: Any = None if is_upload or rest[1:] == ["data"] else _body(request)
+        if is_upload and cluster.breaks_uploads:
+            cluster.breaks_uploads -= 1
+            uploads.broken_off(cluster, request.query)
+            raise Dropped
         calls: dict[tuple[str, str, str], Callable[[], dict[str, str]]] = {
             ("POST", "VirDomain", ""): lambda: cluster.create(body),
             ("POST", "VirDomain", "action"): lambda: cluster.action(body),
@@ -199,8 +212,15 @@ class HyperCoreNode(LabServer):
             ("DELETE", "ISO", "*"): lambda: cluster.delete_iso(id),
             ("POST", "VirDomainSnapshot", ""): lambda: cluster.snapshot(body),
             ("DELETE", "VirDomainSnapshot", "*"): lambda: cluster.delete_snapshot(id),
+            ("POST", "VirDomain", "*/export"): lambda: exports.start(cluster, id, body),
+            ("PUT", "VirtualDisk", "upload"): lambda: uploads.upload(
+                cluster, request.query, request.headers.get("Content-Length"), cast(BinaryIO, request.file)
+            ),
+            ("POST", "VirtualDisk", "*/attach"): lambda: uploads.attach(cluster, id, body),
+            ("DELETE", "VirtualDisk", "*"): lambda: uploads.delete(cluster, id),
         }
-        shape = "/".join(("*" if place == 0 and part != "action" else part) for place, part in enumerate(rest))
+        named = ("action", "upload")
+        shape = "/".join(("*" if place == 0 and part not in named else part) for place, part in enumerate(rest))
         call = calls.get((request.method, kind, shape))
         if call is None:
             known = any(of == kind for _, of, _ in calls)
