@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +67,19 @@ class Sink(Protocol):
 
     def abandon(self) -> None:
         """As if it had never begun. Idempotent, also after a failure; no effect after `commit`. Never raises."""
+        ...
+
+
+@runtime_checkable
+class Slow(Protocol):
+    """What a source has beside its contract if it takes long until its first byte, and a sink if it does until its
+    commit, because a platform has to write or take a whole file first.
+
+    Whoever does not call it waits in `extents`, `read` or `commit`.
+    """
+
+    def advance(self, until: float) -> str:
+        """Go on until then (`time.monotonic()`) at most. What it is at, in words; empty once nothing is left to wait
+        for. Called of a source before the first byte, of a sink after the last one. Raises what the end raises.
+        """
         ...

@@ -15,7 +15,7 @@ import pytest
 from disks import images
 from disks.copying import copy
 from disks.errors import DiskError, OutOfSpace, Refused, SinkRefused, SourceRefused
-from disks.images import Format, ImageSink, ImageSource, inspect
+from disks.images import Format, ImageSink, ImageSource, inspect, require_sound
 from disks.raw import RawSink, RawSource
 from tests.disks.memory import MemorySink
 from tests.support.scratch import scratch_directory
@@ -110,6 +110,17 @@ def test_an_image_that_needs_other_files_is_refused(raw: Path, tmp_path: Path) -
     for path, kind in ((linked, Format.QCOW2), (parts, Format.VMDK)):
         with pytest.raises(SourceRefused, match="other files"):
             ImageSource(path, kind)
+
+
+def test_an_image_whose_end_is_missing_is_not_sound_though_it_can_be_read(raw: Path, tmp_path: Path) -> None:
+    image = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image], check=True)
+    require_sound(image, Format.QCOW2)
+    require_sound(raw, Format.RAW)
+    os.truncate(image, image.stat().st_size - (128 << 10))
+    ImageSource(image, Format.QCOW2).close()
+    with pytest.raises(SourceRefused, match="is damaged"):
+        require_sound(image, Format.QCOW2)
 
 
 def test_a_format_is_believed_and_not_guessed(raw: Path, tmp_path: Path) -> None:
