@@ -40,7 +40,7 @@ from broker.services.movers import STATES, Hold, LeaseLost, Stopped
 from connectors.base import Connector, MachineRef, Stamp
 from connectors.errors import ConnectorError, Unsupported
 from connectors.replication import Bookmark, Landing, LandingWish, Lands, Point, PointWish, Replicates
-from disks.base import Sink, Source
+from disks.base import Sink, Slow, Source
 from disks.copying import Progress, copy
 from disks.errors import Cancelled, Damaged, DiskError, NotFound, Refused, StoreLost, VaultRefused
 from disks.extents import Widened
@@ -56,6 +56,8 @@ CALL_S = 90.0
 """For what a platform does at once: a point, its release."""
 FINISH_S = 600.0
 """For what may take it minutes: an import, a merge of a large snapshot."""
+SLICE_S = 10.0
+"""How long an end that is slow goes on before it says how far it is."""
 DEAD_COLLECTION = timedelta(days=1)
 """No collection takes so long: one that is still registered has died. A live one must never be ended by others."""
 
@@ -229,6 +231,7 @@ def _copy_disk(hold: Hold, policy: ReplicationPolicy, copying: Copy, point: Poin
         source: Source = Widened(opened, damaged) if damaged else opened
         read = hold.read
         throttle = Throttle(_limit(policy))
+        _advance(hold, opened)
 
         def moved(progress: Progress) -> None:
             throttle.bytes_per_s = _limit(policy)
@@ -427,8 +430,20 @@ def _pour(hold: Hold, source: Source, sink: Sink, before: int) -> None:
         hold.moved(done=before + progress.done, read=read + progress.moved, new=0)
 
     copy(source, sink, progress=moved, is_cancelled=lambda: hold.must_end)
+    _advance(hold, sink)
     hold.says(hold.step, silent_s=2 * FINISH_S)
     sink.commit()
+
+
+def _advance(hold: Hold, end: Source | Sink) -> None:
+    """Wait for an end before whose first byte, or after whose last one, a platform has long to do. Raises what the end
+    raises, and `Cancelled`."""
+    step = hold.step
+    while isinstance(end, Slow) and (at := end.advance(_by(SLICE_S))):
+        hold.says(at)
+        if hold.must_end:
+            raise Cancelled("It was cancelled.")
+    hold.says(step)
 
 
 def _landing_wish(run: ReplicationRun, configuration: Configuration) -> LandingWish:

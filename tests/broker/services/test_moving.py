@@ -267,6 +267,35 @@ def test_a_mover_that_ends_gives_its_run_back(made: Replicas) -> None:
     assert run.state == "done"
 
 
+def test_a_platform_that_needs_long_before_the_first_byte_is_waited_for(made: Replicas) -> None:
+    made.world.faults.set("slow", 3)
+    run = made.run(made.policy())
+    assert (run.state, run.error) == ("done", "")
+    assert not made.world.faults.strikes("slow"), "it was asked until it had nothing more to say"
+    assert run.point is not None
+    assert made.stored(run.point) == made.now()
+
+
+def test_a_run_that_waits_for_a_platform_can_be_cancelled(made: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = made.policy()
+    run = replication.run_now(actor=made.plant.dana, policy_id=policy.pk)[0]
+    made.world.faults.set("slow")  # for ever
+
+    def says_and_hears(self: movers.Hold, step: str, **how: Any) -> None:
+        """The keeper's part, which no thread does here."""
+        says(self, step, **how)
+        if "takes its time" in step:
+            replication.cancel_run(actor=made.plant.dana, run_id=run.pk)
+            movers.keep_once()
+
+    says = movers.Hold.says
+    monkeypatch.setattr(movers.Hold, "says", says_and_hears)
+    made.work()
+    run.refresh_from_db()
+    assert run.state == "cancelled"
+    assert made.on_platform() == []
+
+
 def test_a_cancelled_run_ends_and_leaves_nothing(made: Replicas) -> None:
     policy = made.policy()
     made.world.faults.set("fail_read", 1)

@@ -5,8 +5,8 @@
     landings/KEY/NAME.raw       of a machine in the making
 
 Knobs: `fail_point` (taking one fails), `fail_read` and `fail_write` (the end is lost in the middle), `fail_release`,
-`whole` (the platform has forgotten what changed). Boundaries: point.taken, point.read, point.released, landing.written,
-landing.made.
+`whole` (the platform has forgotten what changed), `slow` (an end says so many times that it needs longer). Boundaries:
+point.taken, point.read, point.released, landing.written, landing.made.
 """
 
 from __future__ import annotations
@@ -76,6 +76,9 @@ class DiskFile:
         self._world, self._content = world, file.read_bytes()
         self._before = before.read_bytes() if before is not None else None
         self.size = len(self._content)
+
+    def advance(self, until: float) -> str:
+        return "The instant hypervisor takes its time" if self._world.faults.strikes("slow") else ""
 
     def extents(self) -> Iterator[Extent]:
         for offset in range(0, self.size, GRAIN):
@@ -182,6 +185,9 @@ class DiskInTheMaking:
 
     def zero(self, offset: int, length: int) -> None:
         """It is zeros from the beginning."""
+
+    def advance(self, until: float) -> str:
+        return "The instant hypervisor takes its time" if self._world.faults.strikes("slow") else ""
 
     def commit(self) -> None:
         self._file.close()
