@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -39,8 +39,27 @@ READ_S = 20.0
 LEAST_S = 0.5
 """A node is not asked at all with less time than this, unless it is the only one."""
 FAREWELL_S = 1.0
+SIGN_IN_S = 30.0
+STALLED_S = 60.0
+"""A node that takes nothing more of an upload for so long hangs."""
+TAKEN_S = 600.0
+"""How long a node may take to answer once it has all of an upload."""
+UPLOAD_S = 7 * 86_400.0
 
 Record = Mapping[str, Any]
+
+
+@runtime_checkable
+class Content(Protocol):
+    """A body that is read while it is sent."""
+
+    def __len__(self) -> int:
+        """Bytes of all of it."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def rewind(self) -> None:
+        """It is sent again, from its beginning."""
 
 
 class OutOfTime(Exception):
@@ -118,6 +137,35 @@ class Wire:
                 continue
             try:
                 said = line.call(method, path, body, max(until, min(deadline, time.monotonic() + READ_S)), doing)
+            except _NotSent as error:
+                failures.append(error)
+                continue
+            except Unreachable as error:
+                raise _worst([error]) from None
+            self._last = node
+            found = said if isinstance(said, dict) else {}
+            return Answer(str(found.get("taskTag") or ""), str(found.get("createdUUID") or ""))
+        raise _worst(failures)
+
+    def upload(self, path: str, content: Content, doing: str) -> Answer:
+        """As `change`, with a body that is larger than memory; lasts as long as the node takes it.
+
+        Raises as `change` does.
+        """
+        deadline = time.monotonic() + SIGN_IN_S
+        nodes = self._nodes()
+        failures: list[ConnectorError] = []
+        for place, node in enumerate(nodes):
+            line = self._line(node)
+            until = self._share(deadline, len(nodes) - place)
+            try:
+                # A session that has ended shows here, before much is sent in vain.
+                line.call("GET", "/Cluster", None, until, doing)
+            except Unreachable as error:
+                failures.append(error)
+                continue
+            try:
+                said = line.upload(V1 + path, content, doing)
             except _NotSent as error:
                 failures.append(error)
                 continue
@@ -234,6 +282,23 @@ class _Line:
                 raise
             raise self._rejected(refusal) from None
 
+    def upload(self, path: str, content: Content, doing: str) -> Any:
+        """As `call`, for a body that is read while it is sent."""
+        try:
+            return self.send("PUT", path, content, time.monotonic() + UPLOAD_S, doing)
+        except Refusal as refusal:
+            if refusal.status != 401:
+                raise
+        self._session_id = ""
+        content.rewind()
+        self.require_session(time.monotonic() + SIGN_IN_S, doing)
+        try:
+            return self.send("PUT", path, content, time.monotonic() + UPLOAD_S, doing)
+        except Refusal as refusal:
+            if refusal.status != 401:
+                raise
+            raise self._rejected(refusal) from None
+
     def require_session(self, deadline: float, doing: str) -> None:
         """POST /login gives a session id, as JSON and as a cookie (field notes, "Auth")."""
         if self._session_id:
@@ -260,9 +325,11 @@ class _Line:
         left = deadline - time.monotonic()
         if left <= 0:
             raise OutOfTime
-        timeouts = (min(CONNECT_S, left), min(READ_S, left))
+        is_long = isinstance(body, Content)
+        # While a body is sent, the first one is how long a node may take no more of it.
+        timeouts = (min(CONNECT_S, left), min(READ_S, left)) if not is_long else (STALLED_S, TAKEN_S)
         headers = {"Accept": "application/json"}
-        raw = body if isinstance(body, bytes) else None
+        raw = body if isinstance(body, (bytes, Content)) else None
         if raw is not None:
             headers["Content-Type"] = "application/octet-stream"  # with its length: chunks are refused
         if self._session_id:
@@ -285,7 +352,8 @@ class _Line:
             said = None
         if response.status_code in faults.BY_STATUS or not response.ok:
             words = said.get("error") if isinstance(said, dict) else None
-            refusal = Refusal(response.status_code, str(words or response.reason)[:500], _seconds(response))
+            said_no = self._settings.redacted(str(words or response.reason))[:500]
+            refusal = Refusal(response.status_code, said_no, _seconds(response))
             if faults.BY_STATUS.get(response.status_code) is Unreachable:
                 raise Unreachable(
                     f"Node {self._node}: {doing} failed, it answers {response.status_code}. "

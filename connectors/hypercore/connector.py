@@ -17,6 +17,7 @@ from connectors.base import (
     DeleteMachine,
     DeleteSnapshot,
     Inventory,
+    MachineRef,
     OpenScreen,
     Order,
     Outcome,
@@ -31,11 +32,26 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import Busy, ConnectorError, PlatformFault, Unreachable, Unsupported
-from connectors.hypercore import exchange, faults, inventory, machines, mapping, power, screens, snapshots
+from connectors.hypercore import (
+    disks,
+    exchange,
+    exported,
+    faults,
+    inventory,
+    landing,
+    machines,
+    mapping,
+    power,
+    screens,
+    snapshots,
+)
+from connectors.hypercore.carrying import Carrier
 from connectors.hypercore.client import OutOfTime, Wire
 from connectors.hypercore.faults import Refusal
 from connectors.hypercore.settings import HyperCoreSettings
+from connectors.hypercore.share import Share
 from connectors.hypercore.work import Started, Turn, View, Waiting, Work
+from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
 
 T = TypeVar("T")
 
@@ -87,6 +103,8 @@ class HyperCoreConnector:
         self.surroundings = surroundings
         self._wire = Wire(settings, surroundings.workdir)
         self._turn = Turn()
+        self._carrier = Carrier(settings, surroundings, self._wire)
+        self._share: Share | None = None
 
     def __repr__(self) -> str:
         return f"<HyperCoreConnector {self._settings.addresses}>"
@@ -123,6 +141,11 @@ class HyperCoreConnector:
                 for condition in mapping.active_conditions(conditions)
                 if faults.ROOM.search(condition)
             ]
+        if self._settings.place is not None:
+            try:
+                self._exports().folders(disks.PREFIX)
+            except ConnectorError as error:
+                warnings.append(error.message)
         return Platform(
             product="HyperCore", version=cluster.version or "unknown", takes=frozenset(takes), warnings=tuple(warnings)
         )
@@ -174,8 +197,37 @@ class HyperCoreConnector:
     def poll(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
         return self._go(receipts, deadline)
 
+    # --- replication ---
+
+    def take_point(self, wish: PointWish, deadline: float) -> Point:
+        self._settings.require_complete()
+        exported.load_images()
+        return disks.take(self._carrier, self._exports(), wish, deadline)
+
+    def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
+        """There are no bookmarks to keep."""
+        self._settings.require_complete()
+        share = self._exports() if self._settings.place is not None else None
+        disks.release(self._carrier, share, machine, deadline)
+
+    def land(self, wish: LandingWish, deadline: float) -> Landing:
+        self._settings.require_complete()
+        exported.load_images()
+        return landing.land(self._carrier, wish, deadline)
+
+    def clear(self, key: str, deadline: float) -> None:
+        self._settings.require_complete()
+        landing.clear(self._carrier, key, deadline)
+
+    def _exports(self) -> Share:
+        """Raises `Unsupported` if none is set."""
+        self._share = self._share or Share(self._settings)
+        return self._share
+
     def close(self) -> None:
         self._wire.close()
+        if self._share is not None:
+            self._share.close()
 
     def _go(self, receipts: Sequence[Receipt], deadline: float) -> Iterator[Outcome]:
         """Go on with each order and say how far it is. Raises once the endpoint is lost."""

@@ -64,6 +64,9 @@ VAGUE = frozenset({0, 400, 500})
 ROOM = re.compile(r"tier|storage|capacity|space", re.IGNORECASE)
 """Conditions that explain why there is no room."""
 
+FULL = re.compile(r"(tier|storage|capacity|space).*(full|exceed|insufficient)", re.IGNORECASE)
+"""Conditions that say that there is none."""
+
 ADVICE: dict[type[ConnectorError], str] = {
     Unreachable: "Check the nodes' addresses and port 443, and whether the cluster is being updated.",
     CertificateRejected: "Check that the CA certificate or the fingerprints are the nodes'. No password was sent.",

@@ -43,7 +43,7 @@ def read(wire: Wire, settings: HyperCoreSettings, deadline: float) -> Inventory:
     nodes = ask("/Node", "the nodes")
     wire.learn_nodes(str(node.get("lanIP") or "") for node in nodes)
     machines = ask("/VirDomain", "the machines")
-    vms = _each(machines, mapping.read_vm, "machine", gaps)
+    vms = [vm for vm in _each(machines, mapping.read_vm, "machine", gaps) if vm.marks.passing is None]
     if not machines and not gaps and (doubt := doubts(wire, settings, deadline)):
         gaps.append(doubt)
     seen, templates = sorted_out(vms, cluster)

@@ -66,7 +66,7 @@ def _begin(work: Work[CloneMachine]) -> None:
     order = work.order
     names.require_free(work, order.name)
     template = usable_template(work, order.template)
-    _require_storage(work, order.storage)
+    require_storage(work, order.storage)
     _wanted_vlans(work)
     if order.host and order.host not in work.view.hosts():
         raise NotFound(f"There is no node {order.host} in {work.settings.endpoint}.")
@@ -95,8 +95,8 @@ def usable_template(work: Work[O], named: str) -> Vm:
     return vm
 
 
-def _require_storage(work: Work[O], storage: str | None) -> None:
-    """A cluster is one storage, and it bears the cluster's id."""
+def require_storage(work: Work[O], storage: str | None) -> None:
+    """A cluster is one storage, and it bears the cluster's id. Raises `NotFound`."""
     if not storage:
         return
     cluster = mapping.read_cluster(work.wire.get("/Cluster", work.view.deadline, "reading the cluster"))

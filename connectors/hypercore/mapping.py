@@ -27,7 +27,26 @@ TEMPLATE = "deskyard-template"
 """Set by an administrator: this machine is a template, though it may be stamped by nobody and switched on at times."""
 EXCHANGING, OLD_DISK, WAS_ON = "deskyard-x-", "deskyard-o-", "deskyard-p-on"
 EXCHANGED, RESTARTED = "deskyard-d-", "deskyard-b-"
+PASSING, OF_MACHINE, OF_LANDING = "deskyard-t-", "deskyard-tm-", "deskyard-tl-"
 OURS = "deskyard-"
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """What is on the cluster for a while only, and nobody's machine: the copy from which a point is read, and a machine
+    that is not finished."""
+
+    installation: str
+    machine: str = ""
+    """Whose point it is."""
+    landing: str = ""
+    """Key of the landing that makes it."""
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        machine = (OF_MACHINE + quoted(self.machine),) if self.machine else ()
+        landing = (OF_LANDING + quoted(self.landing),) if self.landing else ()
+        return (PASSING + quoted(self.installation), *machine, *landing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +69,8 @@ class Marks:
     """Key of the last order that exchanged the disks."""
     restarted: str = ""
     """Key of the last order that restarted the guest, or was about to."""
+    passing: Passing | None = None
+    """It is no machine, and goes or becomes one soon."""
 
     @property
     def text(self) -> str:
@@ -61,6 +82,7 @@ class Marks:
             *([WAS_ON] if self.was_on else []),
             *([EXCHANGED + quoted(self.exchanged)] if self.exchanged else []),
             *([RESTARTED + quoted(self.restarted)] if self.restarted else []),
+            *(self.passing.tags if self.passing else ()),
         ]
         return ",".join((*self.others, *ours))
 
@@ -86,7 +108,15 @@ def read_marks(tags: object) -> Marks:
         was_on=WAS_ON in found,
         exchanged=_after(found, EXCHANGED),
         restarted=_after(found, RESTARTED),
+        passing=_passing(found),
     )
+
+
+def _passing(tags: Sequence[str]) -> Passing | None:
+    installation = _after(tags, PASSING)
+    if not installation:
+        return None
+    return Passing(installation, machine=_after(tags, OF_MACHINE), landing=_after(tags, OF_LANDING))
 
 
 def _after(tags: Iterable[str], prefix: str) -> str:
@@ -124,6 +154,7 @@ class Nic:
     id: str
     type: str
     vlan: int
+    mac: str = ""
 
 
 STATES: Mapping[str, Power] = {
@@ -165,6 +196,8 @@ class Vm:
     """Tag of the last task that worked on it."""
     has_task: bool = False
     """Whether that task is still under way."""
+    firmware: str = "bios"
+    """"bios" or "uefi"."""
 
     @property
     def power(self) -> Power:
@@ -196,7 +229,7 @@ def read_vm(record: Record) -> Vm:
         drives=tuple(
             Drive(_id(device), str(device.get("path") or "")) for device in devices if device.get("type") == "IDE_CDROM"
         ),
-        nics=tuple(Nic(_id(nic), str(nic.get("type") or ""), int(nic.get("vlan") or 0)) for nic in nics),
+        nics=tuple(_nic(nic) for nic in nics),
         boot=tuple(str(device) for device in record.get("bootDevices") or ()),
         addresses=addresses(address for nic in nics for address in nic.get("ipv4Addresses") or ()),
         agent_state=str(record.get("guestAgentState") or ""),
@@ -205,13 +238,27 @@ def read_vm(record: Record) -> Vm:
         preferred_host=str(affinity.get("preferredNodeUUID") or ""),
         task=str(last.get("taskTag") or ""),
         has_task=last.get("state") in UNDER_WAY,
+        firmware=_firmware(record),
     )
+
+
+def _firmware(record: Record) -> str:
+    """`machineTypeKeyword` is bios, uefi, tpm or tpm-compatible (the last two have UEFI too); `machineType` is such as
+    scale-uefi-9.3."""
+    said = f"{record.get('machineTypeKeyword') or ''} {record.get('machineType') or ''}".lower()
+    return "uefi" if "uefi" in said or "tpm" in said else "bios"
 
 
 def _id(record: Record) -> str:
     if not (found := str(record["uuid"] or "")):
         raise ValueError("a record without uuid")
     return found
+
+
+def _nic(nic: Record) -> Nic:
+    return Nic(
+        _id(nic), str(nic.get("type") or ""), int(nic.get("vlan") or 0), str(nic.get("macAddress") or "").lower()
+    )
 
 
 def _disk(device: Record) -> Disk:
@@ -482,6 +529,30 @@ def read_image(record: Record) -> Image:
 def image_prefix(machine: str) -> str:
     """What the names of all images made for a machine begin with."""
     return f"deskyard-{machine}-"
+
+
+UPLOADING, CONVERTING = "uploading-", "converting-"
+"""What stands before the name of an image that is not ready yet (field notes, "Virtual disks")."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualDisk:
+    """A disk image that was uploaded, and belongs to no machine."""
+
+    id: str
+    name: str
+
+
+def read_virtual_disk(record: Record) -> VirtualDisk:
+    return VirtualDisk(id=_id(record), name=str(record.get("name") or ""))
+
+
+BUSES: Mapping[str, str] = {"VIRTIO_DISK": "virtio", "SCSI_DISK": "scsi", "IDE_DISK": "ide"}
+
+
+def disk_name(disk: Disk) -> str:
+    """The same as long as the disk hangs where it does, whatever its id: those of an exchanged disk are new."""
+    return f"{BUSES[disk.type]}{disk.slot}"
 
 
 # --- what is sent ----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from connectors.base import Settings, setting
 from connectors.errors import Unsupported
@@ -11,6 +12,25 @@ from connectors.errors import Unsupported
 USUAL_PORT = 443
 GUEST_VNC_PORT = 5900
 HIGHEST_VLAN = 4094
+SMB_PORT = 445
+SHARE = (
+    r"(//)?(?P<host>\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?"
+    r"/(?P<share>[^/:*?\"<>|@]+)(?P<folder>/[^:*?\"<>|]*)?"
+)
+"""A port is for laboratories: appliances are not known to take one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of a share."""
+
+    host: str
+    port: int
+    share: str
+    folders: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "//" + "/".join((self.host, self.share, *self.folders))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +68,17 @@ class HyperCoreSettings(Settings):
         "Guests' VNC password", secret=True, help="What the VNC servers inside the guests ask for. Empty: nothing."
     )
 
+    share: str = setting(
+        "Share for exports",
+        help="//server/share or //server/share/folder: an SMB share that the cluster's nodes and Deskyard's movers "
+        "reach, with room for the largest machine. HyperCore gives a machine's disks as files on such a share alone; "
+        "without one, machines cannot be replicated from here.",
+    )
+    share_user: str = setting("Share's user", help="DOMAIN\\user or user, who may write there.")
+    share_password: str = setting(
+        "Share's password", secret=True, help="HyperCore is told it for each export, and may show it to administrators."
+    )
+
     @property
     def nodes(self) -> tuple[str, ...]:
         """The addresses, in order, each once."""
@@ -72,6 +103,23 @@ class HyperCoreSettings(Settings):
     def extra_vlans(self) -> tuple[int, ...]:
         return tuple(int(part) for part in re.split(r"[\s,;]+", self.vlans) if part)
 
+    @property
+    def place(self) -> Place | None:
+        """Where the share is; None if it is not set, or is no share."""
+        found = re.fullmatch(SHARE, self.share.strip().removeprefix("smb:").replace("\\", "/"))
+        if found is None:
+            return None
+        folders = tuple(part for part in (found["folder"] or "").split("/") if part)
+        if any(part in (".", "..") for part in folders):
+            return None
+        return Place(found["host"].strip("[]"), int(found["port"] or SMB_PORT), found["share"], folders)
+
+    def redacted(self, text: str) -> str:
+        """What the platform says, without the share's password: it is in addresses that HyperCore may repeat."""
+        for secret in {self.share_password, quote(self.share_password, safe=""), quote(self.share_password)} - {""}:
+            text = text.replace(secret, "•••")
+        return text
+
     def require_complete(self) -> None:
         """Raises `Unsupported` naming the first thing that is missing or contradicts another."""
         if not self.nodes:
@@ -94,3 +142,7 @@ class HyperCoreSettings(Settings):
             raise Unsupported(f"VLANs are numbers from 0 to {HIGHEST_VLAN}, separated by commas.")
         if not 0 < self.screen_port < 65536:
             raise Unsupported("The guests' VNC port is a number from 1 to 65535.")
+        if self.share and self.place is None:
+            raise Unsupported(f"{self.share!a} is no share. Give it as //server/share or //server/share/folder.")
+        if self.share and not (self.share_user and self.share_password):
+            raise Unsupported("Give the user and the password of an account on the share for exports.")

@@ -19,7 +19,7 @@ from connectors.errors import BY_KIND, Busy, Conflict, ConnectorError, NotFound,
 from connectors.hypercore import faults, mapping
 from connectors.hypercore.client import OutOfTime, Record, Wire, segment
 from connectors.hypercore.faults import Refusal
-from connectors.hypercore.mapping import Image, Snapshot, Task, Vm
+from connectors.hypercore.mapping import Image, Snapshot, Task, VirtualDisk, Vm
 from connectors.hypercore.settings import HyperCoreSettings
 
 O = TypeVar("O", bound=Order)  # noqa: E741
@@ -112,6 +112,9 @@ class View:
         if self._images is None:
             self._images = self._listing("/ISO", "reading the ISO images", mapping.read_image)
         return self._images
+
+    def virtual_disks(self) -> tuple[VirtualDisk, ...]:
+        return self._listing("/VirtualDisk", "reading the virtual disks", mapping.read_virtual_disk)
 
     def hosts(self) -> set[str]:
         return {str(record.get("uuid")) for record in self.wire.get("/Node", self.deadline, "reading the nodes")}

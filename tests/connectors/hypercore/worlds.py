@@ -9,18 +9,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from connectors.base import Connector, Stamp, Surroundings
 from connectors.hypercore.connector import HyperCoreConnector
 from connectors.hypercore.settings import HyperCoreSettings
 from lab.clock import Clock
 from lab.hypercore.cluster import Cluster
-from lab.hypercore.devices import extra_of
+from lab.hypercore.devices import MIB, Device, disk_size, extra_of, free_slot, sync_disks
 from lab.hypercore.server import HyperCoreNode, start_cluster
 from lab.nouns import Machine, Power
 from lab.world import World
 from tests.connectors.contract import OURS
+from tests.support.samba import SambaServer
 
 PASSWORD = "hunter2-and-more"
 
@@ -117,6 +118,46 @@ class HyperCoreWorld:
         for node in self.nodes:
             node.stop()
         self._mute.close()
+
+    # --- disks ---
+
+    def share_on(self, samba: SambaServer) -> None:
+        """Connectors made from now on know the share."""
+        self.settings = replace(
+            self.settings, share=samba.address, share_user=samba.user, share_password=samba.password
+        )
+        self.secrets = (PASSWORD, samba.password, quote(samba.password, safe=""))
+
+    def machine(self, *kinds: str, size: int = 16 * MIB, name: str = "source", bytes_each: int = MIB) -> Machine:
+        """One that nobody made, off, with disks of these kinds that hold something at their beginning and end."""
+        with self.lab:
+            network = next(id for id, network in self.lab.networks.items() if network.vlan == 20)
+            machine = self.lab.create(name, vcpus=3, memory_mib=1536, networks=(network,))
+            extra = extra_of(self.lab, machine)
+            storage = next(iter(self.lab.storages))
+            for kind in kinds or ("VIRTIO_DISK",):
+                disk = self.lab.new_disk(storage, capacity=disk_size(size))
+                for at in (0, disk.capacity - bytes_each):
+                    self.lab.write(disk.id, at, self.lab.random.randbytes(bytes_each))
+                slot = free_slot(extra.devices, kind)
+                extra.devices.append(Device(self.lab.new_id(), kind, size, slot=slot, disk=disk.id))
+            extra.boot = [extra.devices[0].uuid]
+            sync_disks(machine, extra)
+            return machine
+
+    def disk(self, machine: str, place: int = 0) -> str:
+        """Id of the world's disk."""
+        with self.lab:
+            return extra_of(self.lab, self.lab.machine(machine)).devices[place].disk
+
+    def content(self, machine: str, place: int = 0) -> bytes:
+        disk = self.disk(machine, place)
+        return self.lab.read(disk, 0, self.lab.disks[disk].capacity)
+
+    def write(self, machine: str, offset: int, data: bytes, place: int = 0) -> None:
+        disk = self.disk(machine, place)
+        with self.lab:
+            self.lab.write(disk, offset, data)
 
     # --- what our own tests ask ---
 
