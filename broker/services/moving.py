@@ -224,6 +224,8 @@ def _fill(hold: Hold, source: ReplicationSource, vault: Opened, point: Point, si
 
 def _copy_disk(hold: Hold, policy: ReplicationPolicy, copying: Copy, point: Point, name: str, before: int) -> None:
     """Raises what the two ends raise, and `Cancelled`."""
+    # Where a disk has to be made into a file before it can be read, that takes the platform minutes.
+    hold.says(hold.step, silent_s=2 * FINISH_S)
     opened = point.open(name)
     try:
         sink = copying.disk(name, opened.size)

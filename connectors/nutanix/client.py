@@ -32,7 +32,9 @@ from connectors.nutanix.settings import NutanixSettings
 
 Json = Mapping[str, Any]
 
-OURS: Mapping[str, tuple[int, int]] = {"vmm": (4, 3), "prism": (4, 4), "clustermgmt": (4, 3), "networking": (4, 4)}
+OURS: Mapping[str, tuple[int, int]] = {
+    "vmm": (4, 3), "prism": (4, 4), "clustermgmt": (4, 3), "networking": (4, 4), "dataprotection": (4, 4)
+}  # fmt: skip
 """The newest version of each namespace that we know; SDKs carry versions of their own a namespace, and so does a PC."""
 OLDEST = (4, 0)
 NEW_IN_4_1: Mapping[str, str] = {"vmm": "ahv/config/vm-recovery-points"}
@@ -41,6 +43,8 @@ NEW_IN_4_1: Mapping[str, str] = {"vmm": "ahv/config/vm-recovery-points"}
 CALL_S = 20.0
 """How long one call may take, if its deadline leaves so much."""
 CONNECT_S = 5.0
+STALL_S = 60.0
+"""How long the next bytes of a file may keep us waiting."""
 PAGE = 100
 """The largest page ($limit 1..100; more is refused with 400)."""
 LARGEST_BODY = 64 * 1024 * 1024
@@ -169,6 +173,34 @@ class Client:
         headers = {"NTNX-Request-Id": request_id} | ({"If-Match": etag} if etag else {})
         return self._call(method, namespace, path, deadline, headers=headers, body=body, doing=doing)
 
+    def stream(self, namespace: str, path: str, deadline: float, *, offset: int = 0, doing: str) -> requests.Response:
+        """A file, of which the caller reads `raw` and closes the answer. From `offset` on (206) or, where Prism does
+        not know how, from its beginning (200)."""
+        major, minor = self.version(namespace, deadline)
+        headers = {"Accept": "application/octet-stream, application/json", "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        route = f"GET {namespace}/{_route(path)}"
+        url = f"/api/{namespace}/v{major}.{minor}/{path}"
+        answer = self._authorized("GET", url, route, deadline, headers, None, doing, is_file=True)
+        if answer.status_code >= 300:
+            raise self.told(_refusal(answer), doing)
+        return answer
+
+    def plain(
+        self, method: str, url: str, route: str, deadline: float, *, headers: Mapping[str, str], data: bytes, doing: str
+    ) -> requests.Response:
+        """A request that signs in by itself, in its turn; whatever is answered. Raises what is wrong with the line."""
+        self._wait_for_turn(route, min(deadline, time.monotonic() + self.patience_s))
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise OutOfTime
+        try:
+            return self._exchange(method, url, headers, data, left)
+        except requests.exceptions.RequestException as error:
+            self.close()
+            raise faults.of_the_line(error, doing, self._settings.endpoint, self._secrets) from None
+
     def remembered(self, name: str, ask: Callable[[], T], *, fresh_s: float = FRESH_S) -> T:
         """What was asked under this name less than `fresh_s` ago; else asked now. For what a batch needs again and
         again and what hardly changes."""
@@ -279,16 +311,22 @@ class Client:
         headers: Mapping[str, str],
         body: Json | None,
         doing: str,
+        *,
+        is_file: bool = False,
     ) -> requests.Response:
         """With the session's cookie; when that has expired, once more with the account itself; redirects replayed."""
         used_cookie = bool(self._cookies)
-        answer = self._send(method, url, route, deadline, {**headers, **self._identity()}, body, doing)
+        answer = self._send(method, url, route, deadline, {**headers, **self._identity()}, body, doing, is_file=is_file)
         if answer.status_code == 401 and used_cookie:
             self._cookies = {}
-            answer = self._send(method, url, route, deadline, {**headers, **self._identity()}, body, doing)
+            answer = self._send(
+                method, url, route, deadline, {**headers, **self._identity()}, body, doing, is_file=is_file
+            )
         token = answer.headers.get("X-Redirect-Token")
         if answer.status_code in (302, 307) and token:
-            answer = self._send(method, url, route, deadline, {**headers, "Cookie": token}, body, doing)
+            answer = self._send(
+                method, url, route, deadline, {**headers, "Cookie": token}, body, doing, is_file=is_file
+            )
         if answer.cookies.get(COOKIE):
             self._cookies = {name: value for name, value in answer.cookies.items() if value}
         return answer
@@ -315,6 +353,8 @@ class Client:
         headers: Mapping[str, str],
         body: Json | None,
         doing: str,
+        *,
+        is_file: bool = False,
     ) -> requests.Response:
         """One request in its turn; sent again once, with the same request id, if the connection breaks.
 
@@ -333,7 +373,7 @@ class Client:
             if left <= 0:
                 raise OutOfTime
             try:
-                answer = self._exchange(method, url, told, data, min(left, CALL_S))
+                answer = self._exchange(method, url, told, data, min(left, CALL_S), is_file=is_file)
             except requests.exceptions.RequestException as error:
                 fault = faults.of_the_line(error, doing, self._settings.endpoint, self._secrets)
                 is_broken = isinstance(
@@ -358,9 +398,16 @@ class Client:
             time.sleep(wait)
 
     def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], data: bytes | None, limit_s: float
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        limit_s: float,
+        *,
+        is_file: bool = False,
     ) -> requests.Response:
-        """The whole answer within the limit, however slowly it drips in."""
+        """The whole answer within the limit, however slowly it drips in; of a file only its head."""
         until = time.monotonic() + limit_s
         session = self._open()
         answer = session.request(
@@ -368,10 +415,12 @@ class Client:
             f"https://{_host(self._settings.address)}:{self._settings.port}{url}",
             headers=dict(headers),
             data=data,
-            timeout=(min(CONNECT_S, limit_s), limit_s),
+            timeout=(min(CONNECT_S, limit_s), STALL_S if is_file else limit_s),
             allow_redirects=False,
             stream=True,
         )
+        if is_file and answer.status_code < 300:
+            return answer
         content = bytearray()
         for part in answer.iter_content(65536):
             content += part

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
 from connectors.base import (
@@ -18,6 +18,7 @@ from connectors.base import (
     DeleteMachine,
     DeleteSnapshot,
     Inventory,
+    MachineRef,
     OpenScreen,
     Order,
     Outcome,
@@ -33,12 +34,16 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import Busy, ConnectorError, NotFound, Unreachable, Unsupported
-from connectors.nutanix import machines, power, screens, snapshots
+from connectors.nutanix import disks, landing, machines, power, screens, snapshots
 from connectors.nutanix.client import Client, NoTurn, OutOfTime
+from connectors.nutanix.disks import Working
+from connectors.nutanix.errands import Errand, Trail
 from connectors.nutanix.inventory import Reading, Shown
+from connectors.nutanix.objects import ObjectStore
 from connectors.nutanix.settings import NutanixSettings
 from connectors.nutanix.tasks import Tasks
 from connectors.nutanix.work import VMS, StillGoing, Work
+from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
 
 PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
     CloneMachine: machines.clone,
@@ -53,6 +58,11 @@ PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
 }
 
 WITH_POINTS: tuple[type[Order], ...] = (TakeSnapshot, RevertSnapshot, DeleteSnapshot)
+
+T = TypeVar("T")
+
+PATIENCE_S = 60.0
+"""How long a part of a disk may wait for its turn under the rate limits."""
 
 NAMESPACES = ("vmm", "prism", "clustermgmt", "networking")
 
@@ -83,6 +93,8 @@ class NutanixConnector:
         self._name = uuid4().hex
         self._readings = 0
         self._shown: Shown | None = None
+        self._trails: dict[str, Trail] = {}
+        """Of points by their machine, of landings by their key."""
 
     def __repr__(self) -> str:
         return f"<NutanixConnector {self._settings.endpoint}>"
@@ -162,6 +174,68 @@ class NutanixConnector:
             words = f"{where} takes no more calls for now, while {doing}. It will be tried again."
             return Busy(words, retry_after_s=late.wait_s)
         return Unreachable(f"{where} did not answer in time while {doing}. Check the network.")
+
+    # --- replication --------------------------------------------------------------------------------------------------
+
+    def take_point(self, wish: PointWish, deadline: float) -> Point:
+        trail = self._trails.setdefault(wish.machine.id, Trail())
+        point: Point = self._errand(
+            wish.key,
+            deadline,
+            "taking a point",
+            lambda errand: disks.take(errand, wish, trail, self._working(wish.key)),
+        )
+        return point
+
+    def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
+        """There are no bookmarks: Prism gives whole disks only."""
+        trail = self._trails.get(machine.id)
+        self._errand(
+            str(uuid4()), deadline, "releasing a point", lambda errand: disks.release(errand, machine.id, trail)
+        )
+        self._trails.pop(machine.id, None)
+
+    def land(self, wish: LandingWish, deadline: float) -> Landing:
+        trail = self._trails.setdefault(wish.key, Trail())
+        found: Landing = self._errand(
+            wish.key,
+            deadline,
+            "making room for a machine",
+            lambda errand: landing.land(errand, wish, trail, self._working(wish.key), self._store),
+        )
+        return found
+
+    def clear(self, key: str, deadline: float) -> None:
+        trail = self._trails.get(key)
+        self._errand(
+            key, deadline, "clearing what was landed", lambda errand: landing.clear(errand, trail, self._store)
+        )
+        self._trails.pop(key, None)
+
+    def _errand(self, key: str, deadline: float, doing: str, call: Callable[[Errand], T]) -> T:
+        self._client.patience_s = max(0.0, deadline - time.monotonic())
+        errand: Errand = Work(Order(key=key), self._settings, self._surroundings, self._client, self._tasks, deadline)
+        try:
+            return call(errand)
+        except OutOfTime as late:
+            raise self._late(doing, late) from None
+
+    def _working(self, key: str) -> Working:
+        """Errands with connections of their own, for what is done while bytes flow."""
+
+        def begin(deadline: float, step: str) -> Errand:
+            client = Client(self._settings, self._surroundings.workdir)
+            client.patience_s = max(0.0, deadline - time.monotonic())
+            errand: Errand = Work(Order(key=key), self._settings, self._surroundings, client, Tasks(client), deadline)
+            errand.begin(step)
+            return errand
+
+        return begin
+
+    def _store(self) -> ObjectStore:
+        client = Client(self._settings, self._surroundings.workdir)
+        client.patience_s = PATIENCE_S
+        return ObjectStore(client, self._settings)
 
     # --- orders -------------------------------------------------------------------------------------------------------
 

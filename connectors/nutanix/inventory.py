@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from connectors.base import Host, Inventory, Machine, Network, Power, Storage, Template
 from connectors.errors import Busy, ConnectorError, NotFound, Unsupported
-from connectors.nutanix import machines, mapping
+from connectors.nutanix import machines, mapping, names
 from connectors.nutanix.client import Client, Json, Listing, OutOfTime, literal, segment
 from connectors.nutanix.mapping import Cluster, Vm
 from connectors.nutanix.settings import NutanixSettings
@@ -142,7 +142,12 @@ class Reading:
         shown = Shown()
         for item in self._list("vmm", VMS, "machines"):
             vm = mapping.read_vm(item)
-            if not vm.id or vm.is_agent_vm or (chosen is not None and vm.cluster and vm.cluster not in chosen):
+            if (
+                not vm.id
+                or vm.is_agent_vm
+                or names.is_stand_in(vm.name)
+                or (chosen is not None and vm.cluster and vm.cluster not in chosen)
+            ):
                 continue
             if self._is_template(vm, mark):
                 shown.templates[vm.id] = _template(vm)

@@ -19,6 +19,7 @@ from uuid import UUID, uuid5
 
 from connectors.base import Agent, GuestSeed, Host, Network, Power, Stamp, Storage
 from connectors.errors import Unsupported
+from connectors.nutanix import names
 from connectors.nutanix.client import Json, message_words
 
 MIB = 1024 * 1024
@@ -53,7 +54,10 @@ def _short(installation: str) -> str:
 
 
 def stamp_of(name: str, description: str) -> Stamp | None:
-    """Who made a machine. A fresh clone's name counts before its description, which it has from its template."""
+    """Who made a machine. A fresh clone's name counts before its description, which it has from its template; a
+    stand-in has its description from the machine that it stands for."""
+    if names.is_stand_in(name):
+        return None
     if fresh := _FRESH.fullmatch(name):
         return Stamp(unquote(fresh[1]), fresh[2])
     found = _STAMP.search(description)
@@ -79,7 +83,7 @@ def require_usable(name: str, what: str = "machine") -> None:
         raise Unsupported(f"The name {name[:20]!r}… of a {what} is longer than {NAME_LIMIT} characters.")
     if not name.isprintable():
         raise Unsupported(f"The name {name!r} of a {what} holds characters that cannot be printed.")
-    if is_fresh(name):
+    if is_fresh(name) or names.is_stand_in(name):
         raise Unsupported(f"The name {name!r} is kept for machines that are being made.")
 
 

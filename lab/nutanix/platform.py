@@ -24,6 +24,8 @@ def stand_up(site: Site) -> Platform:
         golden = next(one for one in world.machines.values() if one.is_template)
         server = PrismServer(world, ADDRESS, site.port(ADDRESS), certificates=site.certificates)
         server.categories = {id: (key, value) for id, key, value in site.kept().get("categories", ())}
+        server.replicas.recovery.load(site.kept().get("points", []))
+        server.replicas.images.load(site.kept().get("images", []))
         server.orphans = {one["id"]: Orphan(**one) for one in site.kept().get("orphans", ())}
     settings = {
         "address": ADDRESS,
@@ -41,6 +43,8 @@ def stand_up(site: Site) -> Platform:
         return {
             "categories": [[id, *pair] for id, pair in server.categories.items()],
             "orphans": [asdict(one) for one in server.orphans.values()],
+            "points": server.replicas.recovery.dump(),
+            "images": server.replicas.images.dump(),
         }
 
     return Platform(world, [server], registration, keep)

@@ -17,19 +17,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lab.errors import InUse, NoSuch, OutOfMemory, WrongState
 from lab.http import LabServer, Request, Response
 from lab.nouns import Machine, Power, Task
-from lab.nutanix import filters, views
+from lab.nutanix import filters, objects, views
+from lab.nutanix.calls import ETAG, ID, SECONDS, USUAL_S, Call, Refusal, json_answer, task_answer
+from lab.nutanix.replicas import Replicas
 from lab.nutanix.views import Json
 from lab.world import World
 
 SESSION_S = 15 * 60.0
-ETAG = "YXBwbGljYXRpb24vanNvbg==:"
-"""base64 of "application/json", and then the version."""
-
 RATES: Mapping[str, int] = {
     "*": 30,
     "GET vmm/ahv/config/vms": 2,
@@ -41,19 +40,6 @@ RATES: Mapping[str, int] = {
 }
 """Calls a second, as the headers of pc.2024.3.1.1 told; for tasks nobody has recorded them."""
 
-SECONDS: Mapping[str, float] = {
-    "CloneVm": 4.0,
-    "UpdateVm": 0.6,
-    "DeleteVm": 1.0,
-    "PowerOnVm": 1.5,
-    "PowerOffVm": 0.6,
-    "ResetVm": 0.5,
-    "RevertVm": 3.0,
-    "CreateVmRecoveryPoint": 2.0,
-}
-"""Kind of task -> how long it takes. Others take `USUAL_S`."""
-USUAL_S = 0.8
-
 LISTS: Mapping[str, str] = {
     "vmm/ahv/config/vms": "vmm.v4.ahv.config.ListVmsApiResponse",
     "vmm/ahv/config/vm-recovery-points": "vmm.v4.ahv.config.ListVmRecoveryPointsApiResponse",
@@ -64,6 +50,7 @@ LISTS: Mapping[str, str] = {
     "clustermgmt/config/clusters": "clustermgmt.v4.config.ListClustersApiResponse",
     "clustermgmt/config/hosts": "clustermgmt.v4.config.ListHostsApiResponse",
     "clustermgmt/config/storage-containers": "clustermgmt.v4.config.ListStorageContainersApiResponse",
+    "dataprotection/config/recovery-points": "dataprotection.v4.config.ListRecoveryPointsApiResponse",
     "networking/config/subnets": "networking.v4.config.ListSubnetsApiResponse",
     "hosts": "clustermgmt.v4.config.ListHostsByClusterIdApiResponse",
 }
@@ -82,6 +69,7 @@ CLONE_FIELDS = {
     "name", "numSockets", "numCoresPerSocket", "numThreadsPerCore", "memorySizeBytes", "nics", "bootConfig",
     "guestCustomization", "guestCustomizationProfileConfig", "bulkCloneOptions",
 }  # fmt: skip
+KEPT_BY_CLONES = ("firmware", "secure_boot", "machine_type", "addresses")
 NAME_LIMIT = 80
 SCRIPT_LIMIT = 32_000
 
@@ -103,38 +91,6 @@ class Orphan:
     taken_at: float
 
 
-class Refusal(Exception):
-    """An answer that is none."""
-
-    def __init__(self, status: int, body: Json | None = None, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status)
-        self.response = Response(
-            status, json.dumps(body).encode() if body is not None else b"", dict(headers or {})
-        )  # fmt: skip
-
-
-@dataclass(slots=True)
-class Call:
-    """A request, taken apart."""
-
-    request: Request
-    namespace: str
-    version: tuple[int, int]
-    path: str
-
-    @property
-    def route(self) -> str:
-        return f"{self.request.method} {self.namespace}/{_ID.sub('{}', self.path)}"
-
-    def body(self) -> Json:
-        try:
-            found = json.loads(self.request.body or b"{}")
-        except ValueError:
-            found = None
-        return found if isinstance(found, dict) else {}
-
-
-_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|ZXJnb24=:[0-9a-fA-F-]{36}")
 _PATH = re.compile(r"/api/(?P<ns>\w+)/v(?P<major>\d+)\.(?P<minor>\d+)/(?P<path>.*)")
 
 
@@ -156,7 +112,7 @@ class PrismServer(LabServer):
         super().__init__(world, address, port, tls=tls, certificate_folder=certificates)
         self.account = account or Account()
         self.versions: dict[str, tuple[int, int]] = {
-            "vmm": (4, 2), "prism": (4, 2), "clustermgmt": (4, 2), "networking": (4, 2)
+            "vmm": (4, 2), "prism": (4, 2), "clustermgmt": (4, 2), "networking": (4, 2), "dataprotection": (4, 2)
         }  # fmt: skip
         """What each namespace speaks. Below v4.2 it does not tell which."""
         self.rates: dict[str, int] = dict(RATES)
@@ -170,6 +126,8 @@ class PrismServer(LabServer):
         """How many of the next requests are sent on to another node."""
         self.categories: dict[str, tuple[str, str]] = {}
         self.orphans: dict[str, Orphan] = {}
+        self.replicas = Replicas(self)
+        self.objects = objects.ObjectStore()
         self._sessions: dict[str, float] = {}
         self._tokens: set[str] = set()
         self._answers: dict[str, Response] = {}
@@ -180,15 +138,27 @@ class PrismServer(LabServer):
 
     def label(self, request: Request) -> str:
         """Without ids, so that faults can mean a route: "POST vmm/ahv/config/vms/{}/$actions/clone"."""
+        if request.path.startswith(objects.ROOT):
+            bucket, _, key = request.path.removeprefix(objects.ROOT).partition("/")
+            return f"{request.method} prism/objects/{bucket}{'/{}' if key else ''}"
         found = _PATH.fullmatch(request.path)
         if found is None:
             return f"{request.method} {request.path}"
-        return f"{request.method} {found['ns']}/{_ID.sub('{}', found['path'])}"
+        return f"{request.method} {found['ns']}/{ID.sub('{}', found['path'])}"
 
     def expire_sessions(self) -> None:
         self._sessions.clear()
 
+    def place_for(self, method: str, path: str) -> BinaryIO | None:
+        return self.objects.place() if method == "PUT" and path.startswith(objects.ROOT) else None
+
+    def stop(self) -> None:
+        super().stop()
+        self.objects.stop()
+
     def handle(self, request: Request) -> Response:
+        if request.path.startswith(objects.ROOT):
+            return self.objects.handle(request, self.account.user, self.account.password)
         headers: dict[str, str] = {}
         try:
             self._redirect(request)
@@ -243,7 +213,7 @@ class PrismServer(LabServer):
         major, minor = self.versions.get(namespace, (0, 0))
         if (major, minor) < (4, 2):
             raise Refusal(404, headers={"Content-Type": "text/html"})
-        return _json({"data": f"v{major}.{minor}"})
+        return json_answer({"data": f"v{major}.{minor}"})
 
     def _count(self, call: Call) -> dict[str, str]:
         """Refuses what comes too often in real time."""
@@ -290,50 +260,54 @@ class PrismServer(LabServer):
                 return self._machines(call, method, rest)
             case method, "vmm", ["ahv", "config", "vm-recovery-points", *rest] if call.version >= (4, 1):
                 return self._points(call, method, rest)
-            case "GET", "vmm", ["content", "images" | "templates"]:
-                return self._list(call, ())
+            case method, "vmm", ["content", "images", *rest]:
+                return self.replicas.images_of(call, method, rest)
+            case "GET", "vmm", ["content", "templates"]:
+                return self.page(call, ())
+            case method, "dataprotection", ["config", "recovery-points", *rest]:
+                return self.replicas.recovery_points(call, method, rest)
             case "GET", "prism", ["config", "tasks", id]:
-                return _json({"data": views.task(self.world, self._task(id))})
+                return json_answer({"data": views.task(self.world, self._task(id))})
             case "GET", "prism", ["config", "tasks"]:
-                self._require(call, "View_Task")
-                return self._list(call, (views.task(self.world, task) for task in self.world.tasks.values()))
+                self.require(call, "View_Task")
+                return self.page(call, (views.task(self.world, task) for task in self.world.tasks.values()))
             case method, "prism", ["config", "categories", *rest]:
                 return self._categories(call, method, rest)
             case "GET", "clustermgmt", ["config", "clusters"]:
-                self._require(call, "View_Cluster")
-                return self._list(call, views.clusters(self.world))
+                self.require(call, "View_Cluster")
+                return self.page(call, views.clusters(self.world))
             case "GET", "clustermgmt", ["config", "clusters", id, "hosts"]:
                 return self._hosts_of(call, id)
             case "GET", "clustermgmt", ["config", "hosts"]:
-                self._require(call, "View_Host")
-                return self._list(call, (views.host(self.world, host) for host in self.world.hosts.values()))
+                self.require(call, "View_Host")
+                return self.page(call, (views.host(self.world, host) for host in self.world.hosts.values()))
             case "GET", "clustermgmt", ["config", "storage-containers"]:
-                self._require(call, "View_Storage_Container")
+                self.require(call, "View_Storage_Container")
                 there = self.world.storages.values()
-                return self._list(call, (views.container(self.world, one) for one in there))
+                return self.page(call, (views.container(self.world, one) for one in there))
             case "GET", "clustermgmt", ["stats", "storage-containers", id]:
                 return self._container_stats(call, id)
             case "GET", "networking", ["config", "subnets"]:
-                self._require(call, "View_Subnet")
-                return self._list(call, (views.subnet(self.world, one) for one in self.world.networks.values()))
+                self.require(call, "View_Subnet")
+                return self.page(call, (views.subnet(self.world, one) for one in self.world.networks.values()))
         raise Refusal(404, headers={"Content-Type": "text/html"})
 
-    def _require(self, call: Call, right: str) -> None:
+    def require(self, call: Call, right: str) -> None:
         if right in self.world.forbidden:
             raise Refusal(403, headers={"Content-Type": "text/html"})
 
-    def _list(self, call: Call, items: Iterable[Json], *, hidden: int = 0) -> Response:
+    def page(self, call: Call, items: Iterable[Json], *, hidden: int = 0) -> Response:
         """A page. `hidden` things are counted and not given."""
         page = self._number(call, "$page", 0, 0, 1_000_000)
         limit = self._number(call, "$limit", 50, 1, 100)
         wanted = call.request.query.get("$filter")
         known = FILTERS.get(f"{call.namespace}/{call.path}")
         if wanted and known and not filters.fields(wanted) <= known:
-            raise self._bad(call, ("$filter", f"cannot be applied to {sorted(filters.fields(wanted) - known)}"))
+            raise self.bad(call, ("$filter", f"cannot be applied to {sorted(filters.fields(wanted) - known)}"))
         try:
             found = [item for item in items if not wanted or filters.fits(wanted, item)]
         except filters.BadFilter:
-            raise self._bad(call, ("$filter", "is not understood")) from None
+            raise self.bad(call, ("$filter", "is not understood")) from None
         part = found[page * limit : (page + 1) * limit]
         body: Json = {
             "$objectType": LISTS[f"{call.namespace}/{call.path}"] if "/clusters/" not in call.path else LISTS["hosts"],
@@ -350,17 +324,17 @@ class PrismServer(LabServer):
         }
         if part:  # an empty list comes without `data`
             body["data"] = part
-        return _json(body)
+        return json_answer(body)
 
     def _number(self, call: Call, name: str, default: int, least: int, most: int) -> int:
         text = call.request.query.get(name)
         if text is None:
             return default
         if not text.isdigit() or not least <= int(text) <= most:
-            raise self._bad(call, (name, f"must be from {least} to {most}"))
+            raise self.bad(call, (name, f"must be from {least} to {most}"))
         return int(text)
 
-    def _bad(self, call: Call, *found: tuple[str, str]) -> Refusal:
+    def bad(self, call: Call, *found: tuple[str, str]) -> Refusal:
         return Refusal(400, views.schema_error(self.world, call.namespace, call.path, list(found)))
 
     # --- machines -----------------------------------------------------------------------------------------------------
@@ -369,24 +343,27 @@ class PrismServer(LabServer):
         match method, rest:
             case "GET", []:
                 return self._list_machines(call)
+            case "POST", []:
+                self.require(call, "Create_Virtual_Machine")
+                return self.replicas.create(call)
             case "GET", [id]:
-                self._require(call, "View_Virtual_Machine")
-                machine = self._machine(id)
+                self.require(call, "View_Virtual_Machine")
+                machine = self.machine(id)
                 seen = views.vm(self.world, machine, call.version)
-                return _json({"data": seen}, headers={"Etag": ETAG + str(machine.version)})
+                return json_answer({"data": seen}, headers={"Etag": ETAG + str(machine.version)})
             case "PUT", [id]:
-                self._require(call, "Update_Virtual_Machine")
-                return self._update(call, self._machine(id))
+                self.require(call, "Update_Virtual_Machine")
+                return self._update(call, self.machine(id))
             case "DELETE", [id]:
-                self._require(call, "Delete_Virtual_Machine")
-                machine = self._machine(id)
+                self.require(call, "Delete_Virtual_Machine")
+                machine = self.machine(id)
                 return self._begin(call, "DeleteVm", machine, lambda: self._delete(machine))
             case "POST", [id, "$actions", action]:
-                return self._act(call, self._machine(id), action)
+                return self._act(call, self.machine(id), action)
         raise Refusal(404, headers={"Content-Type": "text/html"})
 
     def _list_machines(self, call: Call) -> Response:
-        self._require(call, "View_Virtual_Machine")
+        self.require(call, "View_Virtual_Machine")
         shown, hidden = [], 0
         for machine in self.world.visible():
             if machine.marks.get("listed_at", 0.0) > self.world.now:
@@ -395,9 +372,9 @@ class PrismServer(LabServer):
                 hidden += 1
                 continue
             shown.append(views.vm(self.world, machine, call.version))
-        return self._list(call, shown, hidden=hidden)
+        return self.page(call, shown, hidden=hidden)
 
-    def _machine(self, id: str) -> Machine:
+    def machine(self, id: str) -> Machine:
         try:
             return self.world.machine(id)
         except NoSuch:
@@ -408,10 +385,10 @@ class PrismServer(LabServer):
         world, id = self.world, machine.id
         match action:
             case "clone":
-                self._require(call, "Clone_Virtual_Machine")
+                self.require(call, "Clone_Virtual_Machine")
                 return self._clone(call, machine)
             case "power-on":
-                self._require(call, "Power_On_Virtual_Machine")
+                self.require(call, "Power_On_Virtual_Machine")
                 return self._begin(call, "PowerOnVm", machine, lambda: self._power_on(machine))
             case "power-off":
                 return self._begin(call, "PowerOffVm", machine, lambda: self._power_off(machine))
@@ -451,7 +428,7 @@ class PrismServer(LabServer):
 
         task = self.world.start_task(kind, machine.id, SECONDS.get(kind, USUAL_S) if seconds is None else seconds, do)
         task.marks["entities"] = [(views.VM_REL, machine.id)]
-        return _task(task)
+        return task_answer(task)
 
     def _clone(self, call: Call, source: Machine) -> Response:
         wanted = call.body()
@@ -473,6 +450,7 @@ class PrismServer(LabServer):
                 "categories": list(source.marks.get("categories", ())),
                 "sockets": sockets or source.marks.get("sockets", source.vcpus),
                 "cores": cores or source.marks.get("cores", 1),
+                **{name: source.marks[name] for name in KEPT_BY_CLONES if name in source.marks},
                 "listed_at": (task.started_at or 0.0) + task.seconds + self.listed_late_s,
             }
             clone.guest.seed = _seed(wanted.get("guestCustomization"))
@@ -496,13 +474,13 @@ class PrismServer(LabServer):
                 body = views.app_error("vmm", "The subnet does not exist.", "SUBNET_NOT_FOUND", "VMM-30201")
                 raise Refusal(404, body)
         if found:
-            raise self._bad(call, *found)
+            raise self.bad(call, *found)
 
     def _update(self, call: Call, machine: Machine) -> Response:
         """The whole machine is replaced: what is left out is taken away."""
         wanted = call.body()
         if len(wanted.get("name") or "") > NAME_LIMIT:
-            raise self._bad(call, ("name", f"size must be between 0 and {NAME_LIMIT}"))
+            raise self.bad(call, ("name", f"size must be between 0 and {NAME_LIMIT}"))
 
         def act() -> None:
             sockets, cores = wanted.get("numSockets") or 1, wanted.get("numCoresPerSocket") or 1
@@ -556,16 +534,16 @@ class PrismServer(LabServer):
     def _points(self, call: Call, method: str, rest: list[str]) -> Response:
         match method, rest:
             case "GET", []:
-                return self._list(call, self._all_points())
+                return self.page(call, self._all_points())
             case "GET", [id]:
-                return _json({"data": self._point(id)})
+                return json_answer({"data": self._point(id)})
             case "POST", []:
                 return self._take_point(call)
             case "DELETE", [id]:
                 seen = self._point(id)
                 task = self.world.start_task("DeleteVmRecoveryPoint", "", USUAL_S, lambda: self._drop_point(id))
                 task.marks["entities"] = [(views.POINT_REL, id), (views.VM_REL, seen["vmExtId"])]
-                return _task(task)
+                return task_answer(task)
         raise Refusal(404, headers={"Content-Type": "text/html"})
 
     def _all_points(self) -> list[Json]:
@@ -586,7 +564,7 @@ class PrismServer(LabServer):
 
     def _take_point(self, call: Call) -> Response:
         wanted = call.body()
-        machine = self._machine(str(wanted.get("vmExtId")))
+        machine = self.machine(str(wanted.get("vmExtId")))
 
         def act() -> None:
             taken = self.world.take_snapshot(machine.id, str(wanted.get("name") or "recovery-point"))
@@ -595,7 +573,7 @@ class PrismServer(LabServer):
 
         task = self.world.start_task("CreateVmRecoveryPoint", machine.id, SECONDS["CreateVmRecoveryPoint"], act)
         task.marks["entities"] = [(views.VM_REL, machine.id)]
-        return _task(task)
+        return task_answer(task)
 
     def _drop_point(self, id: str) -> None:
         if self.orphans.pop(id, None) is not None:
@@ -608,7 +586,7 @@ class PrismServer(LabServer):
     def _revert(self, call: Call, machine: Machine) -> Response:
         wanted = str(call.body().get("vmRecoveryPointExtId"))
         if self._point(wanted)["vmExtId"] != machine.id:
-            raise self._bad(call, ("vmRecoveryPointExtId", "is of another VM"))
+            raise self.bad(call, ("vmRecoveryPointExtId", "is of another VM"))
         if call.version < (4, 1):
             raise Refusal(404, headers={"Content-Type": "text/html"})
         return self._begin(call, "RevertVm", machine, lambda: self.world.revert(machine.id, wanted))
@@ -624,13 +602,13 @@ class PrismServer(LabServer):
     def _categories(self, call: Call, method: str, rest: list[str]) -> Response:
         match method, rest:
             case "GET", []:
-                return self._list(call, (_category(id, pair) for id, pair in self.categories.items()))
+                return self.page(call, (_category(id, pair) for id, pair in self.categories.items()))
             case "GET", [id] if id in self.categories:
-                return _json({"data": _category(id, self.categories[id])}, headers={"Etag": f"{ETAG}1"})
+                return json_answer({"data": _category(id, self.categories[id])}, headers={"Etag": f"{ETAG}1"})
             case "POST", []:
                 id, body = self.world.new_id(), call.body()
                 self.categories[id] = (str(body.get("key")), str(body.get("value")))
-                return _json({"data": _category(id, self.categories[id])}, 201)
+                return json_answer({"data": _category(id, self.categories[id])}, 201)
             case "DELETE", [id] if id in self.categories:
                 del self.categories[id]
                 return Response(204)
@@ -651,27 +629,19 @@ class PrismServer(LabServer):
 
     def _hosts_of(self, call: Call, cluster: str) -> Response:
         if cluster == views.central_id(self.world):
-            raise self._bad(call, ("clusterExtId", "is a Prism Central: it has no hosts"))
-        return self._list(call, (views.host(self.world, host) for host in self.world.hosts.values()))
+            raise self.bad(call, ("clusterExtId", "is a Prism Central: it has no hosts"))
+        return self.page(call, (views.host(self.world, host) for host in self.world.hosts.values()))
 
     def _container_stats(self, call: Call, id: str) -> Response:
         if not {"$startTime", "$endTime"} <= call.request.query.keys():
-            raise self._bad(call, ("$startTime", "is missing"))
+            raise self.bad(call, ("$startTime", "is missing"))
         if id not in self.world.storages:
             body = views.app_error("clustermgmt", "No such container.", "CONTAINER_NOT_FOUND", "CLU-10001")
             raise Refusal(404, body)
-        return _json({"data": views.container_stats(self.world, self.world.storages[id])})
+        return json_answer({"data": views.container_stats(self.world, self.world.storages[id])})
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------
-
-
-def _json(body: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(status, json.dumps(body).encode(), dict(headers or {}))
-
-
-def _task(task: Task) -> Response:
-    return _json({"data": views.task_reference(task)}, 202)
 
 
 def _category(id: str, pair: tuple[str, str]) -> Json:

@@ -7,7 +7,7 @@ element only, containers say `markedForRemoval` (which no SDK knows), subnets ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -74,13 +74,14 @@ def vm(world: World, machine: Machine, version: tuple[int, int]) -> Json:
         "memorySizeBytes": machine.memory_mib * MIB,
         "powerState": marks.get("powerState") or POWER[machine.power],
         "cluster": {"extId": cluster_id(world)},
-        "machineType": "PC",
+        "machineType": marks.get("machine_type", "PC"),
+        "bootConfig": boot_config(marks),
         "biosUuid": machine.id,
         "generationUuid": machine.id,
         "isAgentVm": bool(marks.get("isAgentVm")),
         "protectionType": "UNPROTECTED",
         "hardwareClockTimezone": "UTC",
-        "disks": typed("vmm.v4.ahv.config.Disk", (disk(world.disks[id], at) for at, id in enumerate(machine.disks))),
+        "disks": typed("vmm.v4.ahv.config.Disk", _disks(world, machine)),
         "nics": typed("vmm.v4.ahv.config.Nic", (_nic(world, machine, at, version) for at in range(len(machine.nics)))),
         **marks.get("extra", {}),
     }
@@ -102,10 +103,31 @@ def vm(world: World, machine: Machine, version: tuple[int, int]) -> Json:
     return seen
 
 
-def disk(one: Disk, index: int) -> Json:
+def boot_config(marks: Json) -> Json:
+    """Secure boot is told only of machines that boot by UEFI."""
+    if marks.get("firmware") != "uefi":
+        return {"$objectType": "vmm.v4.ahv.config.LegacyBoot", "bootOrder": ["CDROM", "DISK", "NETWORK"]}
+    return {"$objectType": "vmm.v4.ahv.config.UefiBoot", "isSecureBootEnabled": bool(marks.get("secure_boot"))}
+
+
+def _disks(world: World, machine: Machine) -> Iterator[Json]:
+    """Where a disk hangs goes by its place in the list, which snapshots do not change."""
+    addresses = machine.marks.get("addresses", ())
+    for at, id in enumerate(machine.disks):
+        bus, index = addresses[at] if at < len(addresses) else ("SCSI", at)
+        yield disk(world.disks[id], bus, index)
+    for at, id in enumerate(machine.marks.get("volume_groups", ())):
+        yield {
+            "extId": id,
+            "diskAddress": {"busType": "SCSI", "index": len(machine.disks) + at},
+            "backingInfo": {"$objectType": "vmm.v4.ahv.config.ADSFVolumeGroupReference", "volumeGroupExtId": id},
+        }
+
+
+def disk(one: Disk, bus: str, index: int) -> Json:
     return {
         "extId": one.id,
-        "diskAddress": {"busType": "SCSI", "index": index},
+        "diskAddress": {"busType": bus, "index": index},
         "backingInfo": {
             "$objectType": "vmm.v4.ahv.config.VmDisk",
             "diskExtId": one.id,
@@ -122,7 +144,8 @@ def _nic(world: World, machine: Machine, at: int, version: tuple[int, int]) -> J
         info["ipv4Info"] = {"learnedIpAddresses": [{"value": address, "prefixLength": 32} for address in addresses]}
     if managed := machine.marks.get("managed_address"):
         info["ipv4Config"] = {"shouldAssignIp": True, "ipAddress": {"value": managed, "prefixLength": 32}}
-    backing = {"model": "VIRTIO", "macAddress": nic.mac, "isConnected": nic.is_connected}
+    model = machine.marks.get("models", {}).get(nic.id, "VIRTIO")
+    backing = {"model": model, "macAddress": nic.mac, "isConnected": nic.is_connected}
     told: Json = {"extId": nic.id, "backingInfo": backing, "networkInfo": info}
     if version >= (4, 1):
         told["nicBackingInfo"] = {"$objectType": "vmm.v4.ahv.config.VirtualEthernetNic", **backing}
@@ -263,7 +286,8 @@ def task(world: World, one: Task) -> Json:
         seen["completedTime"] = time_of(one.ended_at)
     if details := one.marks.get("details"):
         seen["completionDetails"] = typed(
-            "common.v1.config.KVPair", ({"name": name, "value": value} for name, value in details.items())
+            "common.v1.config.KVPair",
+            ({"name": name, "$valueItemDiscriminator": "String", "value": value} for name, value in details.items()),
         )
     if one.error is not None:
         message, group, code = failure_words(one.error, one)

@@ -238,10 +238,10 @@ def test_a_desktop_is_moved_after_it_was_said_what_happens(house: Estate, furnit
     assert (made.kind, made.hypervisor, made.vault, made.storage) == (
         "move", furniture.elsewhere, furniture.vault, "fast",
     )  # fmt: skip
-    page = dana.get(at("desktop", desktop.pk))
-    assert "It is being moved to elsewhere-01." in seen(page)
-    assert "Its user works on." in seen(page)
-    assert address not in page.content.decode(), "once is enough"
+    shown = dana.get(at("desktop", desktop.pk))
+    assert "It is being moved to elsewhere-01." in seen(shown)
+    assert "Its user works on." in seen(shown)
+    assert address not in shown.content.decode(), "once is enough"
     refused = dana.post(address, wish_of(furniture))
     assert "engineering-005 is being moved already." in text_of(refused)
 

@@ -32,6 +32,7 @@ from connectors.base import (
 )
 from lab.nutanix import PrismServer
 from tests.connectors.contract import OURS, clone, do, finish, listing, made, new_key, poll, refuse, soon, submit
+from tests.connectors.nutanix.replicas import fill, quick, stand, switch_on, take, wish_for
 from tests.connectors.nutanix.worlds import PrismWorld
 from tests.witnesses.ntnx.client import KNOWN_DRIFT, Exchange, drive, judge, record
 
@@ -85,6 +86,18 @@ def in_a_batch(world: PrismWorld) -> None:
         assert finish(world, connector, order, outcomes[order.key]).stage is Stage.DONE
 
 
+def replicate(world: PrismWorld) -> None:
+    """A machine is read, brought up again, and nothing else is left."""
+    quick(world)
+    machine, connector = stand(world, sizes=(2,)), world.connector()
+    switch_on(world, machine)
+    point = take(connector, machine)
+    landing = connector.land(wish_for(world, point), soon(30))
+    fill(point, landing)
+    landing.finish(soon(30))
+    connector.release(MachineRef(machine.id), (), soon(30))
+
+
 def problems(exchanges: list[Exchange]) -> list[str]:
     """Findings, with the call they are about, but for what real servers are known to say too."""
     return [
@@ -105,7 +118,9 @@ def test_every_request_and_answer_is_as_nutanix_has_them(world: PrismWorld, vers
     else:
         machine = made(world, world.connector(), CloneMachine(key=new_key(), name="desk-1", template=world.template))
         assert machine.machine_id in {found.id for found in listing(world.connector()).machines}
+    replicate(world)
     assert len(exchanges) > 20
+    assert any(one.is_file for one in exchanges)
     assert version < (4, 1) or any("/config/tasks?" in one.path and "%20or%20" in one.path for one in exchanges)
     assert problems(exchanges) == []
 
@@ -117,7 +132,7 @@ def test_nutanixs_own_client_drives_the_lab(tmp_path: Path) -> None:
     exchanges = record(server)
     try:
         with server:
-            seen = drive(server, world.template)
+            seen = drive(server, stand(world, "small", sizes=(2,)).id)
     finally:
         world.close()
     assert seen == {
@@ -125,12 +140,15 @@ def test_nutanixs_own_client_drives_the_lab(tmp_path: Path) -> None:
         "hosts": ["ahv-01", "ahv-02"],
         "containers": ["default-container"],
         "subnets": ["desktops", "servers"],
-        "machines": ["golden"],
+        "machines": ["golden", "small"],
         "clone without If-Match": 428,
         "clone": "SUCCEEDED",
         "clone's etag": True,
         "power-on": "SUCCEEDED",
         "machine": ["by-the-vendor", "ON", 1, "VmDisk"],
+        "restored": ["beside", "OFF", 2],
+        "disks kept": 1,
+        "file is the whole image": True,
         "point": "SUCCEEDED",
         "points": ["by-the-vendor"],
         "delete": "SUCCEEDED",

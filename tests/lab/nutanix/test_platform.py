@@ -42,6 +42,13 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     assert isinstance(server, PrismServer)
     server.categories["one"] = ("Deskyard", "Template")
     server.orphans["two"] = Orphan("two", "before", "machine", 1.0)
+    replicas = server.replicas
+    with first.world as world:
+        machine = world.create("server", disks_mib=(2,))
+        world.write(machine.disks[0], 0, b"then")
+        point = replicas.recovery.take(machine, "kept", "CRASH_CONSISTENT", "")
+        image = replicas.images.from_disk({"name": "image", "type": "DISK_IMAGE"}, machine.disks[0])
+        world.write(machine.disks[0], 0, b"now!")
     at.save(first)
     first.stop()
     second = stand_up(site("nutanix", tmp_path, Clock()))
@@ -50,4 +57,8 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     assert second.registration == first.registration
     assert server.categories == {"one": ("Deskyard", "Template")}
     assert list(server.orphans) == ["two"]
+    assert server.replicas.recovery.points == {point.id: point}
+    assert server.replicas.images.images == {image.id: image}
+    for disk, held in ((point.disks[0].disk, b"then"), (image.disk, b"then"), (machine.disks[0], b"now!")):
+        assert second.world.read(disk, 0, 4) == held
     second.stop()

@@ -26,6 +26,7 @@ class Exchange:
     body: str
     status: int
     answer: str
+    is_file: bool = False
 
 
 def record(server: PrismServer) -> list[Exchange]:
@@ -38,7 +39,7 @@ def record(server: PrismServer) -> list[Exchange]:
         exchanges.append(
             Exchange(
                 request.method, request.raw_path, dict(request.headers), request.body.decode(), response.status,
-                response.body.decode(),
+                response.body.decode(), response.pieces is not None,
             )
         )  # fmt: skip
         return response

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-PACKAGES = {name: f"ntnx_{name}_py_client" for name in ("vmm", "prism", "clustermgmt", "networking")}
+PACKAGES = {name: f"ntnx_{name}_py_client" for name in ("vmm", "prism", "clustermgmt", "networking", "dataprotection")}
 PRIMITIVES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
 FREE = ("$reserved", "$unknownFields", "$objectType")
 
@@ -104,6 +104,9 @@ def _one_of(package: str, model: Any, value: Any, where: str) -> list[str]:
         if value and not fitting:
             return [f"{where}: the first element says {first}, which is none of {sorted(lists.values())}"]
         return check(package, (fitting or list(lists.values()))[0], value, where)
+    if isinstance(value, (str, int)):
+        plain = [kind for kind in choices.values() if kind in PRIMITIVES and not check(package, kind, value)]
+        return [] if plain else [f"{where}: {value!r} is none of {sorted(choices)}"]
     told = value.get("$objectType") if isinstance(value, dict) else None
     if told not in choices:
         return [f"{where}: $objectType is {told}, none of {sorted(choices)}"]
