@@ -165,6 +165,11 @@ class ImageSink:
             self.abandon()
             raise
 
+    @property
+    def growing(self) -> Path:
+        """Where it lies until it has its name."""
+        return self._scratch
+
     def write(self, offset: int, data: bytes) -> None:
         self._open_disk().write(offset, data)
 

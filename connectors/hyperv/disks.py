@@ -30,6 +30,7 @@ from uuid import UUID
 from connectors.base import MachineRef
 from connectors.errors import Busy, ConnectorError, NotFound, Unreachable, Unsupported
 from connectors.hyperv import dock, faults, mapping
+from connectors.hyperv.asking import Questions
 from connectors.hyperv.dock import Dock
 from connectors.hyperv.nodes import TASK_COMMAND, Nodes, errand, owner_of
 from connectors.hyperv.rounds import Desk
@@ -91,7 +92,9 @@ class Reader:
 class HypervPoint:
     """A recovery checkpoint whose disks an errand of the host holds open for us."""
 
-    def __init__(self, told: Told, wish: PointWish, taken_at: datetime, way: Dock, silence_s: float) -> None:
+    def __init__(
+        self, told: Told, wish: PointWish, taken_at: datetime, way: Dock, questions: Questions, silence_s: float
+    ) -> None:
         self.name = str(told["name"])
         self.taken_at = taken_at
         self.consistency = Consistency(str(told["consistency"]))
@@ -99,7 +102,8 @@ class HypervPoint:
         self.whole = WHOLE.get(str(told["whole"]), str(told["whole"]))
         is_checkpoint = str(told["whole"]) != "stands"
         self.bookmark = Bookmark({POINT: str(UUID(wish.key))}) if is_checkpoint else None
-        self._dock, self._silence_s, self._host = way, silence_s, str(told["host"])
+        self._dock, self._questions = way, questions
+        self._silence_s, self._host = silence_s, str(told["host"])
         self._drives = {drive.name: drive for drive in self.configuration.disks}
 
     def open(self, disk: str) -> PointDisk:
@@ -107,7 +111,7 @@ class HypervPoint:
         drive = self._drives.get(disk)
         if drive is None:
             raise NotFound(f"The point of {self.name!r} holds no disk {disk!r}.")
-        return PointDisk(self._dock, self._host, drive, not self.whole, self._silence_s)
+        return PointDisk(self._questions, self._host, drive, not self.whole, self._silence_s)
 
     def close(self) -> None:
         self._dock.close()
@@ -117,7 +121,7 @@ class HypervPoint:
 class PointDisk:
     """A `disks.base.Source` at the other end of the dock."""
 
-    way: Dock
+    questions: Questions
     host: str
     drive: Drive
     has_changes: bool
@@ -166,7 +170,7 @@ class PointDisk:
         return self._guarded(lambda: self._ask("read", offset, length))
 
     def _ask(self, what: str, offset: int, length: int) -> bytes:
-        return self.way.ask(what, self.drive.name, offset, length, self.silence_s)
+        return self.questions.ask(what, self.drive.name, offset, length, self.silence_s)
 
     def _guarded(self, call: Callable[[], T]) -> T:
         """The call, its failures in the words of disks."""
@@ -226,10 +230,11 @@ def take(reader: Reader, wish: PointWish, first: str, deadline: float) -> tuple[
     if desk is None:
         where = ", ".join(one.name or one.address for one in reader.desks)
         raise NotFound(f"Machine {wish.machine.id} is not on {where} any more.")
-    way = Dock(desk.address, reader.settings, reader.workdir)
+    questions = Questions()
+    way = Dock(desk.address, reader.settings, reader.workdir, questions)
     try:
-        _serve(reader, nodes, desk, told, way, key, deadline)
-        return HypervPoint(told, wish, taken_at, way, reader.silence_s), desk.address
+        _serve(reader, nodes, desk, told, way, questions, key, deadline)
+        return HypervPoint(told, wish, taken_at, way, questions, reader.silence_s), desk.address
     except BaseException:
         way.close()
         with suppress(ConnectorError):
@@ -247,11 +252,13 @@ def _taken(nodes: Nodes, first: str, deadline: float, asked: Mapping[str, object
     return nodes.find("take", deadline, first, **asked, consistency=Consistency.CRASH.value)
 
 
-def _serve(reader: Reader, nodes: Nodes, desk: Desk, told: Told, way: Dock, key: str, deadline: float) -> None:
+def _serve(
+    reader: Reader, nodes: Nodes, desk: Desk, told: Told, way: Dock, questions: Questions, key: str, deadline: float
+) -> None:
     """Has the host open the disks and come to the dock. Raises what keeps it from that."""
     disks = [{"name": one["name"], "path": one["path"], "limit": one["limit"]} for one in told["disks"]]
     nodes.ask(desk, "serve", deadline, key=key, errand=errand("serve", {"to": way.told, "disks": disks}))
-    if way.wait_for_host(min(deadline, time.monotonic() + reader.connect_s)):
+    if questions.wait_for_host(min(deadline, time.monotonic() + reader.connect_s)):
         return
     with suppress(Unreachable, Busy):
         state = nodes.ask(desk, "errand", max(deadline, time.monotonic() + 5.0), key=key)

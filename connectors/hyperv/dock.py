@@ -4,9 +4,7 @@ A mover listens for one point or one landing, with a certificate made for it and
 both over WinRM, and pins the certificate by its SHA-256; the token is good for the address that shows it first, until
 the dock is closed. Nothing is written down here.
 
-    POST /work    a host that holds disks open: its body answers the last question, the answer is the next one
-    GET /image    a host that fetches a disk image, by ranges
-    POST /done    it has the image whole, or says what went wrong
+What is asked and answered stands in `asking` (points) and `giving` (landings).
 """
 
 from __future__ import annotations
@@ -19,17 +17,13 @@ import ssl
 import sys
 import tempfile
 import threading
-import time
-import zlib
-from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -58,43 +52,25 @@ class Silent(Exception):
     """The host has not been heard of for too long."""
 
 
-@dataclass(eq=False)
-class Question:
-    number: int
-    what: str
-    disk: str
-    offset: int
-    length: int
-    answered: threading.Event = field(default_factory=threading.Event)
-    result: bytes = b""
-    fault: Mapping[str, object] | None = None
+class Answers(Protocol):
+    """What stands behind a dock."""
 
-    def told(self) -> dict[str, object]:
-        return {
-            "number": self.number, "what": self.what, "disk": self.disk, "offset": self.offset, "length": self.length
-        }  # fmt: skip
+    def answer(self, request: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        """Status and body, to who has shown the token. May take as long as `LONGEST_POLL_S`."""
+
+    def close(self) -> None:
+        """From now on whoever comes is told that it is over. Idempotent."""
 
 
 class Dock:
-    """Listens when made. `told` is what a host has to know of it."""
+    """Listens when made, for whom `inside` answers. `told` is what a host has to know of it."""
 
-    def __init__(self, host: str, settings: HypervSettings, workdir: Path) -> None:
+    def __init__(self, host: str, settings: HypervSettings, workdir: Path, inside: Answers) -> None:
         """Raises `Unreachable` if none of the ports is free, or the host's name is unknown."""
+        self._inside = inside
         self._token = secrets.token_urlsafe(32)
-        self._changed = threading.Condition()
-        self._waiting: deque[Question] = deque()
-        self._given: Question | None = None
-        self._numbers = 0
-        self._turn = 0
-        """Counts who came for work: only the last one is given any, the others' lines are broken."""
+        self._guard = threading.Lock()
         self._peer = ""
-        self._is_closed = False
-        self._image: tuple[Path, int] | None = None
-        self._end: Mapping[str, object] | None = None
-        self.heard_at = 0.0
-        """When the host last said anything that was taken; 0: never."""
-        self.sent = 0
-        """Bytes of the image that have been asked for."""
         address = settings.mover_address or _local_address(host, settings.real_port)
         context, self.thumbprint = _certificate(workdir)
         self._server = _listening(address, settings.mover_port_range, self, context)
@@ -114,137 +90,22 @@ class Dock:
         return f"https://{host}:{self.port}"
 
     def close(self) -> None:
-        """The host is told that it is over when it asks next; who waits for it is told too. Idempotent."""
-        with self._changed:
-            self._is_closed = True
-            waiting, self._given = [*self._waiting, self._given], None
-            self._waiting.clear()
-            for question in waiting:
-                if question is not None:
-                    question.answered.set()
-            self._changed.notify_all()
+        """What is inside is closed first, so that the host is told. Idempotent."""
+        self._inside.close()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(5.0)
-
-    # --- asking a host that holds disks open ---
-
-    def wait_for_host(self, until: float) -> bool:
-        """Whether it has been heard of by then."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.heard_at or self._is_closed, max(0.0, until - time.monotonic()))
-            return bool(self.heard_at)
-
-    def ask(self, what: str, disk: str, offset: int, length: int, silence_s: float) -> bytes:
-        """May be called from several threads. Raises `Failed`, `Silent`; also `Silent` once the dock is closed."""
-        with self._changed:
-            self._numbers += 1
-            question = Question(self._numbers, what, disk, offset, length)
-            if self._is_closed:
-                raise Silent
-            self._waiting.append(question)
-            self._changed.notify_all()
-        asked_at = time.monotonic()
-        while not question.answered.wait(min(1.0, silence_s / 4)):
-            if time.monotonic() > max(self.heard_at, asked_at) + silence_s:
-                raise Silent
-        if question.fault is not None:
-            raise Failed(question.fault)
-        if self._is_closed:
-            raise Silent
-        return question.result
-
-    def _work(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
-        with self._changed:
-            self._turn += 1
-            mine, given, self._given = self._turn, self._given, None
-            if given is not None and not self._settle(given, headers, body):
-                self._waiting.appendleft(given)  # the answer was lost on its way, or the host begins anew
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._waiting or self._is_closed or self._turn != mine, LONGEST_POLL_S)
-            if self._is_closed:
-                return 200, _json({"what": "end"})
-            if self._turn != mine:
-                return 200, _json({"what": "wait"})
-            self._given = self._waiting.popleft() if self._waiting else None
-            return 200, _json(self._given.told() if self._given is not None else {"what": "wait"})
-
-    def _settle(self, given: Question, headers: Mapping[str, str], body: bytes) -> bool:
-        if headers.get("x-answer") != str(given.number):
-            return False
-        try:
-            if headers.get("x-fault"):
-                given.fault = as_object(body)
-            elif headers.get("content-encoding") == "deflate":
-                given.result = _inflated(body, given.length)
-            else:
-                given.result = body
-            if given.what == "read" and given.fault is None and len(given.result) != given.length:
-                raise ValueError("not as many bytes as asked for")
-        except (ValueError, zlib.error):
-            given.fault = {"id": "Deskyard.LineLost"}
-        given.answered.set()
-        return True
-
-    # --- an image that a host fetches ---
-
-    def offer(self, image: Path) -> None:
-        with self._changed:
-            self._image, self._end, self.sent = (image, image.stat().st_size), None, 0
-            self.heard_at = 0.0
-
-    def wait_for_end(self, seconds: float) -> bool:
-        """Whether the host has told how it ended. Raises `Failed`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._end is not None, seconds)
-            if self._end:
-                raise Failed(self._end)
-            return self._end is not None
-
-    def _range(self, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        if self._image is None:
-            return 404, b""
-        path, size = self._image
-        try:
-            first, last = (int(number) for number in headers.get("range", "").removeprefix("bytes=").split("-"))
-        except ValueError:
-            return 416, b""
-        if not 0 <= first <= last < size or last - first >= LARGEST_PIECE:
-            return 416, b""
-        with path.open("rb") as file:
-            file.seek(first)
-            data = file.read(last - first + 1)
-        self.sent = max(self.sent, last + 1)
-        return 206, data
-
-    def _done(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
-        with self._changed:
-            self._end = (as_object(body) or {"id": "Deskyard.LineLost"}) if headers.get("x-fault") else {}
-            self._changed.notify_all()
-        return 200, b""
-
-    # --- a request ---
 
     def answer(self, peer: str, request: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         """Status and body. Headers by their names in lower case."""
         shown = headers.get("authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(shown.encode(), self._token.encode()):
             return 403, b""
-        with self._changed:
+        with self._guard:
             self._peer = self._peer or peer
-            if peer != self._peer or (self._is_closed and request != "POST /work"):
-                return 403, b""
-            self.heard_at = time.monotonic()
-            self._changed.notify_all()
-        match request:
-            case "POST /work":
-                return self._work(headers, body)
-            case "GET /image":
-                return self._range(headers)
-            case "POST /done":
-                return self._done(headers, body)
-            case _:
-                return 404, b""
+        if peer != self._peer:
+            return 403, b""
+        return self._inside.answer(request, headers, body)
 
 
 class _Server(ThreadingHTTPServer):
@@ -368,19 +229,6 @@ def _certificate(workdir: Path) -> tuple[ssl.SSLContext, str]:
         file.flush()
         context.load_cert_chain(file.name)
     return context, sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
-
-
-def _inflated(body: bytes, length: int) -> bytes:
-    """Raises zlib.error, ValueError for what would be larger than was asked for."""
-    unpack = zlib.decompressobj(-15)
-    data = unpack.decompress(body, length + 1)
-    if len(data) > length:
-        raise ValueError("more bytes than asked for")
-    return data
-
-
-def _json(told: Mapping[str, object]) -> bytes:
-    return json.dumps(told).encode("ascii")
 
 
 def as_object(body: bytes) -> dict[str, object]:

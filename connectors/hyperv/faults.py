@@ -107,6 +107,10 @@ OUR_OWN: Mapping[str, tuple[Kind, str]] = {
     "Deskyard.LineLost": (Busy, "the line between host and mover was lost. It will be tried again"),
     "Deskyard.Refused": (Busy, "the mover has given this transfer up. It will be tried again"),
     "Deskyard.Garbled": (Busy, "what the host has written is not what the mover sent. It will be tried again"),
+    "Deskyard.FolderLeadsElsewhere": (
+        Unsupported,
+        "somebody has put a link in the place of ProgramData\\Deskyard there. See who, and delete it",
+    ),
     "Deskyard.LandingGone": (
         Conflict,
         "a disk of the machine in the making is not there any more: another attempt has begun. Bring it up again",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from connectors.errors import Unsupported
-from connectors.replication import choose_bus
+from connectors.replication import choose_bus, neutral_bus
 from disks.vault.points import Configuration, Nic
 
 IDE = (("IDE", 0, 0), ("IDE", 0, 1), ("IDE", 1, 1))
@@ -79,8 +79,13 @@ def _places(
     slots = [*(() if is_uefi else IDE), *(("SCSI", 0, location) for location in range(SCSI_PLACES))]
     if len(disks) > len(slots):
         raise Unsupported(f"The machine has {len(disks)} disks, and Hyper-V takes {len(slots)} of them at most here.")
-    _, words = choose_bus(("scsi",) if is_uefi else ("ide",), disks[0].bus, booted_on)
-    warnings = [words] if words and is_uefi else []
+    _, is_doubtful = choose_bus(("scsi",), neutral_bus(disks[0].bus), booted_on)
+    warnings = []
+    if is_uefi and is_doubtful:
+        warnings.append(
+            "The disks hang on Hyper-V's own SCSI, the only bus with UEFI, and this system is not known to boot on it. If "
+            "it does not start, add Hyper-V's drivers (hv_storvsc) where it stood, and copy it again."
+        )
     if not is_uefi and len(disks) > len(IDE):
         warnings.append(f"The disks after the {len(IDE)}rd hang on SCSI: with BIOS Hyper-V has no more room on IDE.")
     found = tuple(Place(disk.name, disk.size, *slot) for disk, slot in zip(disks, slots, strict=False))

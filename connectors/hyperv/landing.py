@@ -15,15 +15,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from connectors.base import MachineRef, Stamp
 from connectors.errors import CapacityExhausted, Conflict, ConnectorError, NotFound, Unreachable, Unsupported
-from connectors.hyperv import dock, faults, hardware, mapping
-from connectors.hyperv.dock import Dock
+from connectors.hyperv import faults, hardware, mapping
+from connectors.hyperv.dock import Dock, Failed
+from connectors.hyperv.giving import LARGEST_BLOCK, Gifts
 from connectors.hyperv.hardware import Build, Place
 from connectors.hyperv.nodes import TASK_COMMAND, Nodes, errand, owner_of
 from connectors.hyperv.rounds import Desk
@@ -37,12 +37,14 @@ if TYPE_CHECKING:
 Told = Mapping[str, Any]
 
 CALL_S = 60.0
-"""For what a host does at once while a disk is committed, which has no deadline of its own."""
+"""For what a host does at once while a disk is written, which has no deadline of its own."""
 LOOK_S = 2.0
 SILENCE_S = 60.0
-"""A host that has not asked for anything for so long is looked at: it may be comparing what it wrote, or be gone."""
-LONGEST_SILENCE_S = 4 * 3600.0
-"""What comparing the largest disks may take."""
+"""A host that has not asked for anything for so long is looked at: it may be writing, or be gone."""
+LONGEST_SILENCE_S = 900.0
+"""Longer than flushing the largest file takes."""
+AHEAD = 1 << 30
+"""Bytes that may wait here for a host that is slower than the vault; writing waits then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Builder:
     installation: str
     workdir: Path
     silence_s: float = SILENCE_S
+    behind: int = LARGEST_BLOCK
+    ahead: int = AHEAD
 
     def nodes(self, key: str, storage: str, doing: str) -> Nodes:
         plain: dict[str, object] = {
@@ -153,6 +157,7 @@ class HypervLanding:
         self._builder, self._nodes, self._wish = builder, nodes, wish
         self._desk, self._build, self._made = desk, build, made
         self._dock: Dock | None = None
+        self.gifts = Gifts(builder.behind)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -168,13 +173,13 @@ class HypervLanding:
             raise Conflict(f"Machine {self._wish.name!r} stands already. Nothing is written to its disks.")
         for number, place in enumerate(self._build.places):
             if place.disk == disk:
-                return HostDisk(self._builder, self._nodes, self._desk, self._open_dock(), number, place)
+                return HostDisk(self._builder, self._nodes, self._desk, self._open_dock(), self.gifts, number, place)
         raise NotFound(f"The recovery point of {self._wish.name!r} holds no disk {disk!r}.")
 
     def _open_dock(self) -> Dock:
         if self._dock is None:
             try:
-                self._dock = Dock(self._desk.address, self._builder.settings, self._builder.workdir)
+                self._dock = Dock(self._desk.address, self._builder.settings, self._builder.workdir, self.gifts)
             except Unreachable as error:
                 raise SinkLost(error.message) from error
         return self._dock
@@ -194,69 +199,80 @@ class HypervLanding:
 
 
 class HostDisk:
-    """A `disks.base.Sink`: an image here, then a file on the host."""
+    """A `disks.base.Sink`: an image here that becomes a file on the host while it grows."""
 
-    def __init__(self, builder: Builder, nodes: Nodes, desk: Desk, way: Dock, number: int, place: Place) -> None:
-        """Raises `SinkRefused`, `OutOfSpace`."""
-        self._nodes, self._desk, self._way, self._number = nodes, desk, way, number
-        self._silence_s = builder.silence_s
-        name = f"{builder.scratch(str(nodes.plain['key']))}{number}-{uuid4().hex[:8]}.vhdx"
-        self._file = builder.workdir / name
+    def __init__(
+        self, builder: Builder, nodes: Nodes, desk: Desk, way: Dock, gifts: Gifts, number: int, place: Place
+    ) -> None:
+        """Raises `SinkRefused`, `OutOfSpace`, `SinkLost`."""
+        self._builder, self._nodes, self._desk, self._way, self.gifts = builder, nodes, desk, way, gifts
+        self._number = number
+        tag = f"{number}-{uuid4().hex[:8]}"
+        self._file = builder.workdir / f"{builder.scratch(str(nodes.plain['key']))}{tag}.vhdx"
         self._what = f"disk {place.disk} on host {desk.name}"
-        self._is_whole = False
+        self._is_over = False
+        self._looked_at = self._began_at = time.monotonic()
         self._image = _new_image(self._file, place.size)
+        try:
+            head = gifts.begin(tag, self._image.growing)
+            parameters = {"to": way.told, "image": tag, "head": head, "target": ""}
+            self._call("pull", errand=errand("pull", parameters))
+        except ConnectorError as error:
+            self.abandon()
+            raise self._problem(error) from None
 
     def write(self, offset: int, data: bytes) -> None:
         self._image.write(offset, data)
+        self.gifts.grew()
+        self._look(0.0)
+        while self.gifts.waiting > self._builder.ahead + self._builder.behind:
+            self._look(LOOK_S)
 
     def zero(self, offset: int, length: int) -> None:
         self._image.zero(offset, length)
 
     def commit(self) -> None:
         """Returns once the host has it, compared. Raises what `write` raises."""
-        try:
-            self._image.commit()
-            self._hand_over()
-        finally:
-            self._file.unlink(missing_ok=True)
-        self._is_whole = True
+        self._image.commit()
+        self.gifts.complete()
+        while not self._look(min(LOOK_S, self._builder.silence_s / 4)):
+            pass
+        self._end()
 
     def abandon(self) -> None:
-        if not self._is_whole:
+        if not self._is_over:
             self._image.abandon()
-            with suppress(OSError):
-                self._file.unlink(missing_ok=True)
+            self._end()
 
-    # --- handing over ---
+    def _end(self) -> None:
+        self._is_over = True
+        self.gifts.give_up()
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
 
-    def _hand_over(self) -> None:
-        self._way.offer(self._file)
-        with self._file.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-        parameters = {"to": self._way.told, "target": "", "bytes": self._file.stat().st_size, "sha256": digest}
+    # --- the host ---
+
+    def _look(self, seconds: float) -> bool:
+        """Waits so long for something to happen; whether the host has it whole. Raises what `write` raises."""
         try:
-            self._call("pull", errand=errand("pull", parameters))
-            self._wait(time.monotonic())
-        except dock.Failed as failed:
+            return self.gifts.wait(seconds) or self._has_it_unheard()
+        except Failed as failed:
             raise self._problem(faults.of_answer(failed.fault, f"fetching {self._what}", self._desk.name)) from None
         except ConnectorError as error:
             raise self._problem(error) from None
 
-    def _wait(self, began_at: float) -> None:
-        """Until the host says how it ended. Raises `dock.Failed`, ConnectorError, `SinkLost`."""
-        looked_at = began_at
-        while not self._way.wait_for_end(LOOK_S if self._silence_s > LOOK_S else self._silence_s / 4):
-            heard_at = max(self._way.heard_at, began_at)
-            if time.monotonic() < max(heard_at, looked_at) + self._silence_s:
-                continue
-            looked_at = time.monotonic()
-            told = self._call("errand")
-            if told["state"] == "done":
-                return
-            if told["state"] == "failed":
-                raise dock.Failed(told["fault"])
-            if told["state"] != "running" or looked_at > heard_at + LONGEST_SILENCE_S:
-                raise SinkLost(f"Writing {self._what} broke off: the host is not heard of. It is begun anew.")
+    def _has_it_unheard(self) -> bool:
+        """Asks after a host that has been silent for long. Raises `Failed`, ConnectorError, `SinkLost`."""
+        heard_at = max(self.gifts.heard_at, self._began_at)
+        if time.monotonic() < max(heard_at, self._looked_at) + self._builder.silence_s:
+            return False
+        self._looked_at = time.monotonic()
+        told = self._call("errand")
+        if told["state"] == "failed":
+            raise Failed(told["fault"])
+        if told["state"] == "ended" or self._looked_at > heard_at + LONGEST_SILENCE_S:
+            raise SinkLost(f"Writing {self._what} broke off: the host is not heard of. It is begun anew.")
+        return bool(told["state"] == "done")
 
     def _call(self, op: str, **more: object) -> Told:
         return self._nodes.ask(self._desk, op, time.monotonic() + CALL_S, number=self._number, **more)
@@ -266,5 +282,5 @@ class HostDisk:
             return OutOfSpace(f"No room for {self._what}. Make room on the volume or choose another one.")
         if isinstance(error, Unsupported):
             return SinkRefused(faults.told_in_full(error))
-        never = "" if self._way.heard_at else f" Check that the host reaches this mover at {self._way.name}."
+        never = "" if self.gifts.heard_at else f" Check that the host reaches this mover at {self._way.name}."
         return SinkLost(f"Writing {self._what} broke off. {faults.told_in_full(error)}{never}")

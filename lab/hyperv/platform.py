@@ -19,7 +19,8 @@ def stand_up(site: Site) -> Platform:
         if not world.hosts:
             furnish(world, tuple(ADDRESSES))
         golden = next(one for one in world.machines.values() if one.is_template)
-    estate = Estate(world, cluster="LAB-CLUSTER", files=site.kept().get("files", {}))
+    kept = site.kept()
+    estate = Estate(world, cluster="LAB-CLUSTER", files=kept.get("files", {}), homes=set(kept.get("homes", ())))
     port = site.port(*ADDRESSES.values())
     servers = [
         WinRmServer(
@@ -41,6 +42,6 @@ def stand_up(site: Site) -> Platform:
     )
 
     def keep() -> dict[str, Any]:
-        return {"files": dict(estate.files)}
+        return {"files": dict(estate.files), "homes": sorted(estate.homes)}
 
     return Platform(world, servers, registration, keep)

@@ -24,7 +24,7 @@ function Get-Running($step) { @{ state = 'running'; step = $step } }
 function Get-RecordPath { [IO.Path]::Combine((Get-ErrandFolder ([string]$p.id) 'job'), 'job.json') }
 
 function Write-Record($record) {
-    New-ClosedFolder ([IO.Path]::GetDirectoryName((Get-RecordPath)))
+    $null = New-ErrandFolder ([string]$p.id) 'job'
     [IO.File]::WriteAllText((Get-RecordPath), (ConvertTo-Json -InputObject $record -Compress))
 }
 
@@ -50,7 +50,7 @@ function Test-GoesOn($id) {
 }
 
 # InstanceID of what the job has made.
-function Get-Made-By($id, $class) {
+function Get-MadeBy($id, $class) {
     $all = Get-CimInstance -Namespace $space -ClassName 'Msvm_AffectedJobElement'
     foreach ($one in @($all)) {
         if ([string]$one.AffectingElement.InstanceID -ne $id) { continue }
@@ -60,7 +60,7 @@ function Get-Made-By($id, $class) {
     return ''
 }
 
-function Get-Service-Of($class) { Get-CimInstance -Namespace $space -ClassName $class | Select-Object -First 1 }
+function Get-ServiceOf($class) { Get-CimInstance -Namespace $space -ClassName $class | Select-Object -First 1 }
 
 # Carries on with what an earlier call has begun; true if that is not over.
 function Test-Unsettled($vm) {
@@ -70,13 +70,13 @@ function Test-Unsettled($vm) {
     $job = Get-Job ([string]$record.job)
     $well = ($null -ne $job) -and ([int]$job.JobState -eq 7)
     if ([string]$record.what -eq 'take') {
-        if ($well) { Set-PointName $vm (Get-Made-By ([string]$record.job) 'Msvm_VirtualSystemSettingData') ([string]$record.name) }
+        if ($well) { Set-PointName $vm (Get-MadeBy ([string]$record.job) 'Msvm_VirtualSystemSettingData') ([string]$record.name) }
         Remove-Record
         if ($well -or ([string]$record.key -ne [string]$p.key)) { return $false }
         if (([string]$record.name).EndsWith('-guest')) { throw 'Deskyard.NotQuiet' }
         throw 'Deskyard.PointFailed'
     }
-    if ($well) { Add-Kept $vm ([string]$record.key) (Get-Made-By ([string]$record.job) 'Msvm_VirtualSystemReferencePoint') }
+    if ($well) { Add-Kept $vm ([string]$record.key) (Get-MadeBy ([string]$record.job) 'Msvm_VirtualSystemReferencePoint') }
     Remove-Record
     # What cannot become a reference point is no reason to keep a checkpoint: the next point reads everything.
     if (-not $well) { Remove-Point (Find-Point $vm ([string]$record.key)) }
@@ -117,7 +117,7 @@ function Test-BeginsPoint($vm, $key, $consistency) {
     $systems = Get-CimInstance -Namespace $space -ClassName 'Msvm_ComputerSystem'
     $system = $systems | Where-Object { [string]$_.Name -eq $id } | Select-Object -First 1
     $arguments = @{ AffectedSystem = $system; SnapshotSettings = $settings; SnapshotType = [uint16]32768 }
-    $service = Get-Service-Of 'Msvm_VirtualSystemSnapshotService'
+    $service = Get-ServiceOf 'Msvm_VirtualSystemSnapshotService'
     $told = Invoke-CimMethod -InputObject $service -MethodName 'CreateSnapshot' -Arguments $arguments
     if ([int]$told.ReturnValue -ne 4096) { throw 'Deskyard.PointFailed' }
     $name = $prefix + $key + '-' + $consistency
@@ -183,7 +183,7 @@ function Test-BeginsKeeping($vm, $point) {
     $instance = 'Microsoft:' + ([guid]$point.Id).ToString()
     $all = Get-CimInstance -Namespace $space -ClassName 'Msvm_VirtualSystemSettingData'
     $setting = $all | Where-Object { [string]$_.InstanceID -eq $instance } | Select-Object -First 1
-    $service = Get-Service-Of 'Msvm_VirtualSystemSnapshotService'
+    $service = Get-ServiceOf 'Msvm_VirtualSystemSnapshotService'
     $arguments = @{ AffectedSnapshot = $setting; ReferencePointSettings = '' }
     $told = Invoke-CimMethod -InputObject $service -MethodName 'ConvertToReferencePoint' -Arguments $arguments
     if ([int]$told.ReturnValue -ne 4096) {
@@ -197,7 +197,7 @@ function Test-BeginsKeeping($vm, $point) {
 function Remove-Reference($id) {
     $reference = Get-Reference $id
     if ($null -eq $reference) { return }
-    $service = Get-Service-Of 'Msvm_VirtualSystemReferencePointService'
+    $service = Get-ServiceOf 'Msvm_VirtualSystemReferencePointService'
     $arguments = @{ AffectedReferencePoint = $reference }
     $null = Invoke-CimMethod -InputObject $service -MethodName 'DestroyReferencePoint' -Arguments $arguments
 }

@@ -1,74 +1,76 @@
 # deskyard-script: pull 1
-# An errand of the host's own: fetches a disk image from the mover, in ranges, and tells it how that ended.
-# Parameters: to (host, port, thumbprint, token), target, bytes, sha256.
+# An errand of the host's own: fetches a disk image from the mover while it is still being written there, the tables at its
+# beginning last, and tells the mover how that ended. Parameters: to (host, port, thumbprint, token), image (its number),
+# head (bytes of the tables), target.
 param($p)
 # deskyard-part: https
 
-$piece = [long]4194304
+$numbered = 'X-Image: ' + [string]$p.image
 $empty = New-Object byte[] 0
+$state = @{ line = $null }
 
-function Receive-Range($line, $from, $length) {
-    $range = 'Range: bytes=' + [string]$from + '-' + [string]($from + $length - 1)
-    $told = Send-Request $line $p.to 'GET /image' @($range) $empty
-    # The landing has been given up: the token is worth nothing any more.
-    if ($told.status -ne 206) { throw 'Deskyard.Refused' }
-    if ($told.bytes.Length -ne $length) { throw 'Deskyard.LineLost' }
-    $told
-}
-
-# All of it into an open file; a line that breaks is opened again for a minute.
-function Receive-Image($file) {
-    $line = $null
-    $from = [long]0
+# The answer to a question that may be asked again; a line that breaks is opened again for a minute.
+function Receive-Told($what, $headers) {
     $silent = [Diagnostics.Stopwatch]::StartNew()
-    try {
-        while ($from -lt [long]$p.bytes) {
-            $length = [Math]::Min($piece, [long]$p.bytes - $from)
-            try {
-                if ($null -eq $line) { $line = Open-Line $p.to }
-                $told = Receive-Range $line $from $length
-            } catch {
-                Close-Line $line
-                $line = $null
-                if (@('Deskyard.WrongCertificate', 'Deskyard.Refused') -contains [string]$_.FullyQualifiedErrorId) { throw }
-                if ($silent.Elapsed.TotalSeconds -ge 60) { throw }
-                [Threading.Thread]::Sleep(500)
-                continue
-            }
-            $silent.Restart()
-            $file.Write($told.bytes, 0, $told.bytes.Length)
-            $from += $length
+    while ($true) {
+        try {
+            if ($null -eq $state.line) { $state.line = Open-Line $p.to }
+            $told = Send-Request $state.line $p.to $what (@($numbered) + @($headers)) $empty
+        } catch {
+            Close-Line $state.line
+            $state.line = $null
+            if ([string]$_.FullyQualifiedErrorId -eq 'Deskyard.WrongCertificate') { throw }
+            if ($silent.Elapsed.TotalSeconds -ge 60) { throw }
+            [Threading.Thread]::Sleep(500)
+            continue
         }
-        $file.Flush($true)
-    } finally {
-        Close-Line $line
+        # The landing has been given up, or has begun anew.
+        if (@(200, 204, 206) -notcontains $told.status) { throw 'Deskyard.Refused' }
+        return $told
     }
 }
 
-# What has been written, not what has come.
-function Get-Sha256($path) {
-    $file = [IO.File]::OpenRead($path)
-    try { return [BitConverter]::ToString([Security.Cryptography.SHA256]::Create().ComputeHash($file)).Replace('-', '') }
-    finally { $file.Dispose() }
+function Receive-Image($file) {
+    $hash = [Security.Cryptography.SHA256]::Create()
+    $from = [long]$p.head
+    while ($true) {
+        $told = Receive-Told 'GET /image' @('X-From: ' + [string]$from)
+        if ($told.status -eq 200) { break }
+        if ($told.status -eq 204) { continue }
+        $null = $file.Seek($from, [IO.SeekOrigin]::Begin)
+        $file.Write($told.bytes, 0, $told.bytes.Length)
+        $null = $hash.TransformBlock($told.bytes, 0, $told.bytes.Length, $null, 0)
+        $from += [long]$told.bytes.Length
+    }
+    $whole = ConvertFrom-Json -InputObject ([Text.Encoding]::UTF8.GetString($told.bytes))
+    $head = Receive-Told 'GET /head' @()
+    if (($from -ne [long]$whole.bytes) -or ($head.bytes.Length -ne [long]$p.head)) { throw 'Deskyard.Garbled' }
+    $null = $file.Seek(0, [IO.SeekOrigin]::Begin)
+    $file.Write($head.bytes, 0, $head.bytes.Length)
+    $null = $hash.TransformFinalBlock($head.bytes, 0, $head.bytes.Length)
+    $found = [BitConverter]::ToString($hash.Hash).Replace('-', '')
+    if ($found -ne [string]$whole.sha256) { throw 'Deskyard.Garbled' }
+    $file.Flush($true)
 }
 
-function Send-End($what, $headers, $body) {
+function Send-End($headers, $body) {
     $line = Open-Line $p.to
-    try { $null = Send-Request $line $p.to $what $headers $body } finally { Close-Line $line }
+    try { $null = Send-Request $line $p.to 'POST /done' (@($numbered) + @($headers)) $body } finally { Close-Line $line }
 }
 
 $part = [string]$p.target + '.part'
 try {
-    if (-not (Test-Path -LiteralPath $p.target)) {
-        $file = [IO.File]::Create($part)
-        try { Receive-Image $file } finally { $file.Dispose() }
-        if ((Get-Sha256 $part) -ne [string]$p.sha256) { throw 'Deskyard.Garbled' }
-        Move-Item -LiteralPath $part -Destination $p.target
-    }
-    Send-End 'POST /done' @() $empty
+    $file = [IO.File]::Create($part)
+    try { Receive-Image $file } finally { $file.Dispose() }
+    if (Test-Path -LiteralPath $p.target) { Remove-Item -LiteralPath $p.target -Force }
+    Move-Item -LiteralPath $part -Destination $p.target
+    # If this is lost, the mover looks and finds the file.
+    try { Send-End @() $empty } catch { $null = $_ }
 } catch {
     $problem = $_
     if (Test-Path -LiteralPath $part) { Remove-Item -LiteralPath $part -Force }
-    try { Send-End 'POST /done' @('X-Fault: 1') (ConvertTo-Body (Get-Told $problem)).bytes } catch { $null = $_ }
+    try { Send-End @('X-Fault: 1') (ConvertTo-Body (Get-Told $problem)).bytes } catch { $null = $_ }
     throw $problem
+} finally {
+    Close-Line $state.line
 }

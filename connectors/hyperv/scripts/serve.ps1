@@ -5,7 +5,7 @@ param($p)
 # deskyard-part: https
 # deskyard-part: changes
 
-$mounted = @()
+$mounted = @{}
 $streams = @{}
 
 function Get-Disk($name) {
@@ -34,9 +34,9 @@ function Open-Disk($disk) {
     $number = (Get-VHD -Path $disk.path).DiskNumber
     if ($null -eq $number) {
         # Written first: if this is ended in mid-course, whoever clears up knows what to let go of.
-        $script:mounted += @([string]$disk.path)
+        $mounted[[string]$disk.path] = $true
         $noted = [IO.Path]::Combine([Environment]::CurrentDirectory, 'disks.json')
-        [IO.File]::WriteAllText($noted, (ConvertTo-Json -InputObject @{ paths = $mounted } -Compress))
+        [IO.File]::WriteAllText($noted, (ConvertTo-Json -InputObject @{ paths = @($mounted.Keys) } -Compress))
         Mount-VHD -Path $disk.path -ReadOnly -NoDriveLetter
         $number = (Get-VHD -Path $disk.path).DiskNumber
     }
@@ -116,7 +116,7 @@ try {
 } finally {
     Close-Line $line
     foreach ($stream in @($streams.Values)) { $stream.Dispose() }
-    foreach ($path in $mounted) {
+    foreach ($path in @($mounted.Keys)) {
         try { Dismount-VHD -Path $path } catch { $null = $_ }
     }
 }

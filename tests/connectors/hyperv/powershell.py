@@ -24,6 +24,7 @@ NEWER = {
     "null_coalescing_expression": "?? is PowerShell 7's",
     "pipeline_chain_operator": "&& and || are PowerShell 7's",
 }
+SUMS = ("additive_expression", "multiplicative_expression")
 NEWER_TOKENS = {"??", "??=", "&&", "||", "?.", "?["}
 FORBIDDEN = {
     "invoke-expression": "text must not become code",
@@ -107,6 +108,8 @@ def examine(text: str, cmdlets: Mapping[str, Cmdlet]) -> list[Finding]:
             found.append(Finding(line, NEWER[node.type]))
         elif not node.is_named and text_of(node) in NEWER_TOKENS:
             found.append(Finding(line, f"{text_of(node)} is PowerShell 7's"))
+        elif node.type == "array_literal_expression" and node.parent and node.parent.type in SUMS:
+            found.append(Finding(line, "a comma binds tighter than an operator: put the sum in brackets"))
         elif node.type in ("expandable_string_literal", "expandable_here_string_literal"):
             if any(it.type in ("variable", "sub_expression") for it in nodes(node)):
                 found.append(Finding(line, "a value inside a string: join strings instead"))

@@ -12,6 +12,7 @@ import pytest
 from connectors.base import CloneMachine, MachineRef, PowerAction, RevertSnapshot, SetPower, SnapshotTaken, TakeSnapshot
 from connectors.errors import Busy, Conflict, HostDown, NotFound, PlatformFault, Unreachable, Unsupported
 from connectors.hyperv import disks, faults
+from connectors.hyperv.asking import Questions
 from connectors.hyperv.connector import HypervConnector
 from connectors.hyperv.dock import Dock
 from connectors.hyperv.nodes import TASK_COMMAND, errand
@@ -561,7 +562,8 @@ def test_a_host_that_hangs_costs_no_more_than_the_deadline(world: HypervWorld) -
 
 
 def test_a_host_that_sees_another_certificate_sends_nothing(world: HypervWorld, tmp_path: Path) -> None:
-    way = Dock(world.server.address, world.settings, tmp_path)
+    questions = Questions()
+    way = Dock(world.server.address, world.settings, tmp_path, questions)
     told = {"to": way.told | {"thumbprint": "00" * 32}, "disks": []}
     parameters = {"owner": "us", "task_command": TASK_COMMAND, "errand": errand("serve", told)}
     host = world.server.host
@@ -570,7 +572,7 @@ def test_a_host_that_sees_another_certificate_sends_nothing(world: HypervWorld, 
     fault = host.errands.told("us", "machine", "point")["fault"]
     assert fault["id"] == "Deskyard.WrongCertificate"
     assert "opens TLS" in faults.of_answer(fault, "taking a point", "HV1").message
-    assert way.heard_at == 0
+    assert questions.heard_at == 0
     way.close()
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from connectors.errors import Unreachable, Unsupported
-from connectors.hyperv import dock
+from connectors.hyperv import asking
+from connectors.hyperv.asking import Questions
 from connectors.hyperv.dock import Dock, Failed, Silent
 from connectors.hyperv.settings import HypervSettings
 from lab.hyperv.courier import Courier, Mover, WrongCertificate
@@ -23,8 +24,13 @@ NONE: dict[str, str] = {}
 
 
 @pytest.fixture
-def way(tmp_path: Path) -> Iterator[Dock]:
-    made = Dock("127.0.0.3", SETTINGS, tmp_path)
+def questions() -> Questions:
+    return Questions()
+
+
+@pytest.fixture
+def way(tmp_path: Path, questions: Questions) -> Iterator[Dock]:
+    made = Dock("127.0.0.3", SETTINGS, tmp_path, questions)
     yield made
     made.close()
     assert list(tmp_path.glob("hyperv-dock-*")) == []
@@ -40,15 +46,15 @@ def host(way: Dock) -> Iterator[Courier]:
 class Asking(threading.Thread):
     """Somebody who reads a disk."""
 
-    def __init__(self, way: Dock, length: int = 4, silence_s: float = 5.0) -> None:
+    def __init__(self, questions: Questions, length: int = 4, silence_s: float = 5.0) -> None:
         super().__init__(daemon=True)
-        self.way, self.length, self.silence_s = way, length, silence_s
+        self.questions, self.length, self.silence_s = questions, length, silence_s
         self.result: bytes | Exception = b""
         self.start()
 
     def run(self) -> None:
         try:
-            self.result = self.way.ask("read", "scsi-0-0", 512, self.length, self.silence_s)
+            self.result = self.questions.ask("read", "scsi-0-0", 512, self.length, self.silence_s)
         except Exception as error:  # noqa: BLE001 - looked at by the test
             self.result = error
 
@@ -60,11 +66,11 @@ def asked(host: Courier, headers: dict[str, str] = NONE, body: bytes = b"") -> d
     return found
 
 
-def test_a_question_goes_out_and_its_answer_comes_in(way: Dock, host: Courier) -> None:
-    reader = Asking(way)
+def test_a_question_goes_out_and_its_answer_comes_in(way: Dock, questions: Questions, host: Courier) -> None:
+    reader = Asking(questions)
     told = asked(host)
     assert (told["what"], told["disk"], told["offset"], told["length"]) == ("read", "scsi-0-0", 512, 4)
-    last = Asking(way)
+    last = Asking(questions)
     packed = zlib.compressobj(wbits=-15)
     body = packed.compress(b"four") + packed.flush()
     again = asked(host, {"X-Answer": str(told["number"]), "Content-Encoding": "deflate"}, body)
@@ -76,8 +82,8 @@ def test_a_question_goes_out_and_its_answer_comes_in(way: Dock, host: Courier) -
     assert isinstance(last.result, Silent)
 
 
-def test_a_question_whose_answer_is_lost_is_asked_again(way: Dock, host: Courier) -> None:
-    reader = Asking(way)
+def test_a_question_whose_answer_is_lost_is_asked_again(way: Dock, questions: Questions, host: Courier) -> None:
+    reader = Asking(questions)
     told = asked(host)
     host.close()
     other = Courier(Mover.of(way.told))
@@ -99,8 +105,10 @@ def test_a_question_whose_answer_is_lost_is_asked_again(way: Dock, host: Courier
     ],
     ids=["too short", "no deflate", "a bomb", "a fault"],
 )
-def test_an_answer_that_is_none_is_a_failure(way: Dock, host: Courier, headers: dict[str, str], body: bytes) -> None:
-    reader = Asking(way)
+def test_an_answer_that_is_none_is_a_failure(
+    way: Dock, questions: Questions, host: Courier, headers: dict[str, str], body: bytes
+) -> None:
+    reader = Asking(questions)
     told = asked(host)
     threading.Thread(target=asked, args=(host, {"X-Answer": str(told["number"]), **headers}, body), daemon=True).start()
     reader.join(5)
@@ -108,28 +116,28 @@ def test_an_answer_that_is_none_is_a_failure(way: Dock, host: Courier, headers: 
     way.close()
 
 
-def test_a_host_that_is_silent_is_not_waited_for(way: Dock) -> None:
+def test_a_host_that_is_silent_is_not_waited_for(questions: Questions) -> None:
     began_at = time.monotonic()
-    reader = Asking(way, silence_s=0.4)
+    reader = Asking(questions, silence_s=0.4)
     reader.join(5)
     assert isinstance(reader.result, Silent)
     assert time.monotonic() < began_at + 3
 
 
-def test_another_certificate_is_refused_before_a_byte_is_sent(way: Dock) -> None:
+def test_another_certificate_is_refused_before_a_byte_is_sent(way: Dock, questions: Questions) -> None:
     other = Courier(dataclasses.replace(Mover.of(way.told), thumbprint="ab" * 32))
     with pytest.raises(WrongCertificate):
         other.ask("POST", "/work")
-    assert way.heard_at == 0
+    assert questions.heard_at == 0
 
 
 @pytest.mark.parametrize("token", ["", "guessed", "x" * 43])
-def test_without_the_token_nobody_is_told_anything(way: Dock, token: str) -> None:
-    Asking(way)
+def test_without_the_token_nobody_is_told_anything(way: Dock, questions: Questions, token: str) -> None:
+    Asking(questions)
     other = Courier(dataclasses.replace(Mover.of(way.told), token=token))
     for request in (("POST", "/work"), ("GET", "/image"), ("POST", "/done"), ("GET", "/")):
         assert other.ask(*request) == (403, b"")
-    assert way.heard_at == 0
+    assert questions.heard_at == 0
     other.close()
 
 
@@ -141,53 +149,38 @@ def test_the_token_is_good_for_one_address_alone(way: Dock) -> None:
 
 
 def test_two_docks_have_tokens_and_certificates_of_their_own(way: Dock, tmp_path: Path) -> None:
-    other = Dock("127.0.0.3", SETTINGS, tmp_path)
+    other = Dock("127.0.0.3", SETTINGS, tmp_path, Questions())
     assert way.told["token"] != other.told["token"]
     assert way.thumbprint != other.thumbprint
     other.close()
 
 
-def test_an_image_is_given_out_by_ranges_and_nothing_else_is(way: Dock, host: Courier, tmp_path: Path) -> None:
-    assert host.ask("GET", "/image", {"Range": "bytes=0-1"})[0] == 404
-    image = tmp_path / "image"
-    image.write_bytes(b"0123456789")
-    way.offer(image)
-    assert host.ask("GET", "/image", {"Range": "bytes=2-5"}) == (206, b"2345")
-    for wrong in ("bytes=8-10", "bytes=5-2", "bytes=-3", "bytes=a-b", ""):
-        assert host.ask("GET", "/image", {"Range": wrong})[0] == 416
-    assert host.ask("GET", "/../secrets.json")[0] == 404
-    assert not way.wait_for_end(0)
-    host.ask("POST", "/done", {"X-Fault": "1"}, b'{"id": "Deskyard.Garbled"}')
-    with pytest.raises(Failed):
-        way.wait_for_end(0)
-
-
-def test_once_it_is_closed_the_host_is_told_and_nobody_waits(way: Dock) -> None:
-    reader = Asking(way, silence_s=60)
-    while not way._waiting:
+def test_once_it_is_closed_the_host_is_told_and_nobody_waits(way: Dock, questions: Questions) -> None:
+    reader = Asking(questions, silence_s=60)
+    while not questions.waiting:
         time.sleep(0.01)
     way.close()
     reader.join(5)
     assert isinstance(reader.result, Silent)
     with pytest.raises(Silent):
-        way.ask("read", "scsi-0-0", 0, 512, 60)
+        questions.ask("read", "scsi-0-0", 0, 512, 60)
     way.close()
 
 
 def test_a_host_that_waits_for_work_is_told_when_it_is_over(
     way: Dock, host: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dock, "LONGEST_POLL_S", 0.1)
+    monkeypatch.setattr(asking, "LONGEST_POLL_S", 0.1)
     assert asked(host) == {"what": "wait"}
 
 
 def test_movers_listen_where_they_are_told_to(tmp_path: Path) -> None:
-    first = Dock("127.0.0.3", SETTINGS, tmp_path)
+    first = Dock("127.0.0.3", SETTINGS, tmp_path, Questions())
     settings = dataclasses.replace(SETTINGS, mover_address="127.0.0.1", mover_ports=f"{first.port}-{first.port + 40}")
-    second = Dock("127.0.0.3", settings, tmp_path)
+    second = Dock("127.0.0.3", settings, tmp_path, Questions())
     assert first.port < second.port <= first.port + 40
     with pytest.raises(Unreachable, match="Nothing is free among the movers' ports"):
-        Dock("127.0.0.3", dataclasses.replace(settings, mover_ports=str(first.port)), tmp_path)
+        Dock("127.0.0.3", dataclasses.replace(settings, mover_ports=str(first.port)), tmp_path, Questions())
     first.close()
     second.close()
 

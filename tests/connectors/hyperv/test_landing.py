@@ -12,6 +12,7 @@ import pytest
 from connectors.base import DeleteMachine, MachineRef, Power, PowerAction, SetPower, Stamp
 from connectors.errors import Busy, CapacityExhausted, Conflict, HostDown, NotFound, Unreachable, Unsupported
 from connectors.hyperv.connector import HypervConnector
+from connectors.hyperv.landing import HostDisk
 from connectors.replication import Landing, LandingWish, Lands
 from disks.copying import copy
 from disks.errors import OutOfSpace, SinkLost
@@ -280,10 +281,72 @@ def test_a_full_volume_is_told_and_nothing_is_left(world: HypervWorld, tmp_path:
 def test_a_line_that_breaks_while_the_host_fetches_is_taken_up_again(world: HypervWorld, tmp_path: Path) -> None:
     raw = tmp_path / "noise.raw"
     raw.write_bytes(noise(24 * MIB, 9))
-    rule = world.faults.add("drop_before", "pull", count=3, skip=2)
+    rule = world.faults.add("drop_before", "pull", count=3, skip=3)
     made, _ = landed(world.connector(), wish(), raw)
     assert rule.struck == 3
     assert is_same(now(world, made), raw.read_bytes())
+
+
+def test_the_host_fetches_while_the_image_is_written_and_a_slow_one_is_waited_for(
+    world: HypervWorld, tmp_path: Path
+) -> None:
+    connector, raw = world.connector(), tmp_path / "noise.raw"
+    raw.write_bytes(noise(64 * MIB, 9))
+    # Blocks of 8 MiB: what QEMU chooses for disks of this size.
+    connector.builder = dataclasses.replace(connector.builder, behind=8 * MIB, ahead=12 * MIB)
+    landing = connector.land(wish(configuration=sized(64)), soon())
+    source, opened = RawSource(raw), landing.open("disk-0")
+    assert isinstance(opened, HostDisk)
+    sink: HostDisk = opened
+    most = 0
+
+    class Watched:
+        def write(self, offset: int, data: bytes) -> None:
+            nonlocal most
+            sink.write(offset, data)
+            most = max(most, sink.gifts.waiting)
+
+        def zero(self, offset: int, length: int) -> None:
+            sink.zero(offset, length)
+
+        def commit(self) -> None:
+            sink.commit()
+
+        def abandon(self) -> None:
+            sink.abandon()
+
+    copy(source, Watched())
+    source.close()
+    assert most <= 20 * MIB
+    assert sink.gifts.waiting <= 20 * MIB + 8 * MIB
+    sink.commit()
+    made = landing.finish(soon())
+    landing.close()
+    assert is_same(now(world, made), raw.read_bytes())
+
+
+def sized(mib: int) -> Configuration:
+    return dataclasses.replace(UEFI, disks=(Drive("disk-0", "scsi", mib * MIB),))
+
+
+def test_a_byte_that_changes_on_its_way_is_seen(world: HypervWorld, tmp_path: Path) -> None:
+    connector, wanted = world.connector(), wish()
+    landing = connector.land(wanted, soon())
+    world.faults.add("truncate", "pull", skip=1)
+    with pytest.raises(SinkLost, match="is not what the mover sent"):
+        pour(landing, "disk-0", disk_file(tmp_path))
+    pour(landing, "disk-0", disk_file(tmp_path))
+    made = landing.finish(soon())
+    landing.close()
+    assert is_same(now(world, made), disk_file(tmp_path).read_bytes())
+
+
+def test_a_host_whose_last_word_is_lost_is_asked(world: HypervWorld, tmp_path: Path) -> None:
+    connector = hasty(world.connector())
+    rule = world.faults.add("drop_after", "pull", count=-1)
+    made, _ = landed(connector, wish(), disk_file(tmp_path))
+    assert rule.struck == 1
+    assert is_same(now(world, made), disk_file(tmp_path).read_bytes())
 
 
 @pytest.mark.parametrize("kind", ["task_fails", "drop_before"])
@@ -309,8 +372,10 @@ def test_a_copy_that_is_abandoned_leaves_no_image_here(world: HypervWorld, tmp_p
     sink = landing.open("disk-0")
     sink.write(0, b"x" * 4096)
     assert images(world)
+    (errand,) = world.server.host.errands.known.values()
     sink.abandon()
     sink.abandon()
+    assert errand.ended.wait(5)  # the host is told
     landing.close()
     assert images(world) == []
     connector.clear(wanted.key, soon())

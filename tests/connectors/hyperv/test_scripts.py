@@ -9,6 +9,7 @@ import pytest
 
 from connectors.base import MachineRef
 from connectors.hyperv import disks, faults, hardware, landing
+from connectors.hyperv.asking import Questions
 from connectors.hyperv.client import COMMAND, SCRIPTS, script
 from connectors.hyperv.connector import COPY_COMMAND
 from connectors.hyperv.dock import Dock
@@ -66,6 +67,8 @@ def test_there_are_the_nine_scripts() -> None:
         ("Remove-VM -VM $vm", "asks for confirmation"),
         ("Get-VM -Name $a", "use -Id"),
         ("Get-VMHardDiskDrive -VMName $a", "never by name"),
+        ("$a = @($b + 'x', 'y')", "comma binds tighter"),
+        ("$a = @('x', 'y' + $b)", "comma binds tighter"),
         ("$a = 'gr\u00fcn'", "not ASCII"),
     ],
 )  # fmt: skip
@@ -144,11 +147,11 @@ def test_scripts_are_told_what_they_ask_for_and_nothing_else(tmp_path: Path) -> 
     build = set(hardware.told(Build(2, 1, 1, (), (), ())))
     landings = set(landing.Builder(*replicating).nodes("k", "s", "").plain)
     assert landings | build | {"op", "name", "number", "errand"} == _asked_of("landing") | SHARED
-    way = Dock("127.0.0.3", settings, tmp_path)
+    way = Dock("127.0.0.3", settings, tmp_path, Questions())
     assert set(way.told) == set(re.findall(r"\$to\.(\w+)", script("serve")))
     way.close()
     assert _asked_of("serve") == {"to", "disks"}
-    assert _asked_of("pull") == {"to", "target", "bytes", "sha256"}
+    assert _asked_of("pull") == {"to", "image", "head", "target"}
 
 
 SHARED = {"installation", "folder", "owner", "task_command"}

@@ -1,6 +1,7 @@
 # --- errands: scripts that the host carries out by itself, as SYSTEM, after the remote shell has gone; part of several ---
 
-# Closed to all but SYSTEM and administrators: what lies in it holds the mover's token, and is run.
+# Closed to all but SYSTEM and administrators: what lies in it holds the mover's token, and is run. Anybody may make folders
+# in ProgramData, so one that was there before is taken over, or refused if it leads elsewhere.
 function New-ClosedFolder($path) {
     $rights = New-Object System.Security.AccessControl.DirectorySecurity
     $rights.SetAccessRuleProtection($true, $false)
@@ -9,22 +10,38 @@ function New-ClosedFolder($path) {
         $rule = New-Object System.Security.AccessControl.FileSystemAccessRule($sid, 'FullControl', 'ContainerInherit, ObjectInherit', 'None', 'Allow')
         $rights.AddAccessRule($rule)
     }
+    $rights.SetOwner([Security.Principal.SecurityIdentifier]'S-1-5-32-544')
     $null = [IO.Directory]::CreateDirectory($path, $rights)
+    $leads = [IO.File]::GetAttributes($path) -band [IO.FileAttributes]::ReparsePoint
+    if ([int]$leads -ne 0) { throw 'Deskyard.FolderLeadsElsewhere' }
+    [IO.Directory]::SetAccessControl($path, $rights)
 }
+
+function Get-DataFolder { [IO.Path]::Combine([Environment]::GetFolderPath('CommonApplicationData'), 'Deskyard') }
 
 # ProgramData\Deskyard\errands\<installation's tag>\<whose>\<name>.
 function Get-ErrandFolder($whose, $name) {
-    $data = [Environment]::GetFolderPath('CommonApplicationData')
-    $folder = [IO.Path]::Combine($data, 'Deskyard', 'errands')
-    [IO.Path]::Combine($folder, [string]$p.owner, [string]$whose, [string]$name)
+    $folder = [IO.Path]::Combine((Get-DataFolder), 'errands', [string]$p.owner)
+    [IO.Path]::Combine($folder, [string]$whose, [string]$name)
+}
+
+# With all that it lies in: who may write above it could put another folder in its place.
+function New-ErrandFolder($whose, $name) {
+    $folder = Get-ErrandFolder $whose $name
+    $above = @()
+    $at = $folder
+    while ($at -ne (Get-DataFolder)) {
+        $above = @($at) + $above
+        $at = [IO.Path]::GetDirectoryName($at)
+    }
+    New-ClosedFolder $at
+    foreach ($one in $above) { New-ClosedFolder $one }
+    $folder
 }
 
 function Start-Errand($whose, $name, $errand) {
     Stop-Errand $whose $name
-    $folder = Get-ErrandFolder $whose $name
-    # Above it too: who may write there could put another folder in this one's place.
-    New-ClosedFolder ([IO.Path]::Combine([Environment]::GetFolderPath('CommonApplicationData'), 'Deskyard'))
-    New-ClosedFolder $folder
+    $folder = New-ErrandFolder $whose $name
     $text = ConvertTo-Json -InputObject $errand -Depth 8 -Compress
     [IO.File]::WriteAllText([IO.Path]::Combine($folder, 'errand.json'), $text)
     $action = New-ScheduledTaskAction -Execute 'powershell.exe' -Argument $p.task_command -WorkingDirectory $folder

@@ -22,7 +22,7 @@ function Open-Line($to) {
 
 function Close-Line($line) {
     if ($null -eq $line) { return }
-    $line.stream.Dispose()
+    try { $line.stream.Dispose() } catch { $null = $_ }
     $line.client.Close()
 }
 
@@ -49,8 +49,9 @@ function Read-Body($stream, $length) {
 
 # Status and body of the answer. $headers: lines without their ends.
 function Send-Request($line, $to, $what, $headers, $body) {
-    $lines = @($what + ' HTTP/1.1', 'Host: mover', ('Authorization: Bearer ' + [string]$to.token)) + @($headers)
-    $lines += @('Content-Length: ' + [string]$body.Length, '', '')
+    $lines = @(($what + ' HTTP/1.1'), 'Host: mover', ('Authorization: Bearer ' + [string]$to.token))
+    $lines += @($headers)
+    $lines += @(('Content-Length: ' + [string]$body.Length), '', '')
     $head = [Text.Encoding]::ASCII.GetBytes($lines -join "`r`n")
     $line.stream.Write($head, 0, $head.Length)
     if ($body.Length -gt 0) { $line.stream.Write($body, 0, $body.Length) }
