@@ -83,7 +83,7 @@ def _places(
     warnings = []
     if is_uefi and is_doubtful:
         warnings.append(
-            "The disks hang on Hyper-V's own SCSI, the only bus with UEFI, and this system is not known to boot on it. If "
+            "The disks hang on Hyper-V's SCSI, the only bus with UEFI, and this system is not known to boot on it. If "
             "it does not start, add Hyper-V's drivers (hv_storvsc) where it stood, and copy it again."
         )
     if not is_uefi and len(disks) > len(IDE):
