@@ -22,7 +22,7 @@ from connectors.esxi.leases import Lease
 from connectors.esxi.transfer import Parts, fetch, told
 from connectors.replication import Bookmark
 from disks.base import Extent, Source
-from disks.errors import DiskError, SourceLost
+from disks.errors import DiskError, SourceLost, SourceRefused
 
 CHANGES = "changes"
 """Of a bookmark: change id by disk."""
@@ -262,6 +262,11 @@ class FetchedDisk:
         kinds = images()
         try:
             yield from self._fetch_by_lease(path)
+            try:
+                # QEMU reads what a file lacks as zeros and says nothing.
+                kinds.require_sound(path, kinds.Format.VMDK_STREAM)
+            except SourceRefused as error:
+                raise SourceLost(f"Disk {self._disk.name} did not arrive whole. It is begun anew.") from error
             image: Source = kinds.ImageSource(path, kinds.Format.VMDK_STREAM)
         finally:
             # Whoever serves it has it open: from here on it goes with its last reader, whatever becomes of us.
@@ -287,7 +292,7 @@ class FetchedDisk:
             for so_far in fetch(client, url, path):
                 lease.percent = 100 * so_far // max(1, self.size)
                 yield f"Fetches disk {name}, which vSphere gives whole only: {so_far >> 20} MiB so far"
-            # An answer that tells no length may end early and look whole.
+            # An answer that tells no length may end early and look whole; not every server tells this either.
             given = lease.size_of(url, time.monotonic() + CALL_S)
             if given is not None and given != path.stat().st_size:
                 raise SourceLost(f"Of disk {name} not all arrived. It is begun anew.")

@@ -73,6 +73,9 @@ class Leases:
         self.flowing.set()
         self.told_thumbprint = ""
         """Instead of the right one."""
+        self.stops_early = False
+        """Whether what goes out ends before its end, as if that were all of it."""
+        self.tells_manifest = True
         self._host: HostDoor | None = None
         self._number = 0
 
@@ -213,6 +216,8 @@ class Leases:
 
     def _do_HttpNfcLeaseGetManifest(self, session: Session, this: Any) -> Any:
         lease = self._of(session, this)
+        if not self.tells_manifest:
+            raise vmodl.fault.NotSupported()
         machine = self._server.things.vm_id(self._server.world.machines[lease.machine])
         return [
             vim.HttpNfcLease.ManifestEntry(
@@ -275,6 +280,7 @@ class Leases:
         size, digest = 0, hashlib.sha1(usedforsecurity=False)
         with tempfile.TemporaryDirectory(prefix="lab-nfc-") as folder:
             image = self._image(disk, Path(folder))
+            image_size = image.stat().st_size
             with image.open("rb") as file:
                 while piece := file.read(PIECE):
                     with self._server.world:
@@ -285,6 +291,11 @@ class Leases:
                         lease.sent[name] = (size, digest.hexdigest())
                     yield piece
                     self.flowing.wait()
+                    if self.stops_early:
+                        break
+        if self.stops_early:
+            with self._server.world:
+                lease.sent[name] = (image_size, digest.hexdigest())
 
     def _image(self, disk: str, folder: Path) -> Path:
         world = self._server.world

@@ -388,6 +388,17 @@ def test_a_disk_whose_fetching_is_cut_leaves_nothing(world: EsxiWorld, tmp_path:
     assert snapshots(world, machine) == ["theirs"]
 
 
+@pytest.mark.parametrize("tells", [True, False], ids=["vSphere tells how much it was", "it does not"])
+def test_a_disk_that_ends_too_early_and_looks_whole_is_not_taken_for_one(tells: bool, vcenter: EsxiWorld) -> None:
+    machine = machine_with(vcenter)
+    theirs(vcenter, machine)
+    source = take(vcenter.connector(), machine).open(DISK)
+    vcenter.server.leases.stops_early, vcenter.server.leases.tells_manifest = True, tells
+    with pytest.raises(SourceLost, match="not all arrived" if tells else "did not arrive whole"):
+        source.read(0, 512)
+    source.close()
+
+
 def test_a_lease_is_kept_alive_however_long_the_fetching_takes(vcenter: EsxiWorld, tmp_path: Path) -> None:
     machine = machine_with(vcenter)
     theirs(vcenter, machine)
