@@ -36,8 +36,7 @@ from connectors.base import (
 from connectors.errors import Busy, ConnectorError, NotFound, Unreachable, Unsupported
 from connectors.nutanix import disks, landing, machines, power, screens, snapshots
 from connectors.nutanix.client import Client, NoTurn, OutOfTime
-from connectors.nutanix.disks import Working
-from connectors.nutanix.errands import Errand, Trail
+from connectors.nutanix.errands import Errand, Trail, Working
 from connectors.nutanix.inventory import Reading, Shown
 from connectors.nutanix.objects import ObjectStore
 from connectors.nutanix.settings import NutanixSettings

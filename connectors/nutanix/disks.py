@@ -17,7 +17,7 @@ that is not built.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from connectors.base import Power
 from connectors.errors import Busy, Conflict, NotFound, PlatformFault, Unsupported
 from connectors.nutanix import errands, hardware, mapping, names
 from connectors.nutanix.client import Json, OutOfTime, segment
-from connectors.nutanix.errands import IMAGES, MACHINES, POINTS, Errand, Trail
+from connectors.nutanix.errands import IMAGES, MACHINES, POINTS, Errand, Trail, Working
 from connectors.nutanix.files import ImageSource
 from connectors.nutanix.hardware import Disk
 from connectors.replication import Bookmark, Consistency, PointWish
@@ -40,9 +40,6 @@ IMAGE_S = 1000.0
 WHOLE = "Prism Central gives whole disks only: everything is read at every point."
 
 CRASH, QUIET = "CRASH_CONSISTENT", "APPLICATION_CONSISTENT"
-
-Working = Callable[[float, str], Errand]
-"""An errand of its own by a deadline, for what is done meanwhile, with a connection of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ nothing of it looks twice, as far apart as Prism may list new things late.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -23,6 +23,8 @@ from connectors.nutanix.work import ETAG_TRIES, VMS, Work
 
 Errand = Work[Order]
 """An order's key alone counts."""
+Working = Callable[[float, str], Errand]
+"""Begins another errand, by a deadline and with a connection of its own, for what is done while bytes flow."""
 
 LONGEST_LOOK_S = 2.0
 

@@ -15,12 +15,12 @@ import pytest
 
 from connectors.base import DeleteMachine, MachineRef, PowerAction, SetPower, Stamp
 from connectors.errors import CapacityExhausted, Conflict, ConnectorError, NotFound, Unsupported
-from connectors.nutanix import landing as landings
-from connectors.nutanix import objects
+from connectors.nutanix import landing as landing_module
+from connectors.nutanix import objects, uploads
 from connectors.nutanix.client import Client
 from connectors.nutanix.connector import NutanixConnector
-from connectors.nutanix.landing import Parts
 from connectors.nutanix.names import landing_prefix
+from connectors.nutanix.uploads import Parts
 from connectors.replication import Landing, LandingWish, Lands, PointWish
 from disks.base import Sink
 from disks.errors import OutOfSpace, SinkLost, SinkRefused
@@ -141,6 +141,24 @@ def test_twice_under_one_key_is_one_machine(world: PrismWorld) -> None:
     assert list(world.machines().values()).count(first.stamp) == 1
 
 
+def test_a_machine_that_a_lost_mover_made_is_found_though_it_is_listed_late(
+    world: PrismWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He was lost after the machine was made and before its images went."""
+    wish = plain_wish(world)
+    world.server.listed_late_s = 30.0
+    first = world.connector().land(wish, soon(30))
+    write(first.open("vda"))
+    monkeypatch.setattr(landing_module, "clear", lambda *_: None)
+    ref = first.finish(soon(30))
+    monkeypatch.undo()
+    assert left(world).keys() == {"images"}
+    again = world.connector().land(wish, soon(30))
+    assert again.is_done
+    assert again.finish(soon(30)) == ref
+    assert list(world.machines()) == [ref.id]
+
+
 def test_an_attempt_that_did_not_finish_is_removed_by_the_next_one(world: PrismWorld) -> None:
     wish = plain_wish(world, Drive("a", "sata", 3 * MIB), Drive("b", "sata", 3 * MIB))
     before = world.connector().land(wish, soon(30))
@@ -169,8 +187,8 @@ def test_every_version_takes_machines(world: PrismWorld, version: tuple[int, int
 
 def test_a_disk_is_what_was_written_and_zeros_elsewhere(world: PrismWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over many parts, the smallest that S3 takes."""
-    monkeypatch.setattr(landings, "PART", 5 * MIB)
-    monkeypatch.setattr(landings, "FIRST_PART", 5 * MIB)
+    monkeypatch.setattr(uploads, "PART", 5 * MIB)
+    monkeypatch.setattr(uploads, "FIRST_PART", 5 * MIB)
     wish = plain_wish(world, Drive("a", "virtio", 40 * MIB + 512))
     landing = world.connector().land(wish, soon(30))
     expected = bytearray(40 * MIB + 512)
@@ -210,14 +228,14 @@ def test_a_guest_that_writes_the_header_of_an_image_on_its_disk_gets_it_back_as_
 def test_parts_are_never_too_many_nor_too_small_for_s3() -> None:
     for size in (1, 100 << 30, 3 << 40, 60 << 40):
         parts = Parts(size)
-        assert parts.length >= landings.PART > 5 * MIB
+        assert parts.length >= uploads.PART > 5 * MIB
         assert parts.length < 5 << 30 or size > 40 << 40
         assert (size + size // 4096) / parts.length < 10_000
 
 
 def test_what_goes_into_parts_comes_out_of_them_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landings, "PART", 1000)
-    monkeypatch.setattr(landings, "FIRST_PART", CLUSTER + 300)
+    monkeypatch.setattr(uploads, "PART", 1000)
+    monkeypatch.setattr(uploads, "FIRST_PART", CLUSTER + 300)
     parts, data = Parts(10), os.urandom(7_777)
     monkeypatch.setattr(Parts, "length", 1000)
     found: dict[int, bytes] = {}
@@ -532,7 +550,7 @@ def test_an_image_that_a_lost_mover_had_in_the_making_is_cleared_too(world: Pris
     rule = world.faults.add("hang", r"^GET prism/config/tasks")
     assert rule.struck == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(landings, "COMMIT_S", 0.4)
+        patch.setattr(uploads, "COMMIT_S", 0.4)
         with pytest.raises(SinkLost):
             sink.commit()
     world.faults.clear()
