@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,24 +92,26 @@ def _frozen(cluster: Cluster, devices: list[Device]) -> dict[str, str]:
 
 
 def _write(cluster: Cluster, export: Export) -> None:
-    export.share.make()
-    _put(export.share, export.definition_name, export.definition)
-    for device, disk in export.frozen.items():
-        with exported(cluster.world, disk, is_compressed=export.is_compressed) as image:
-            export.share.put(image, f"{device}.qcow2")
+    with tempfile.TemporaryDirectory(prefix="lab-export-") as folder, ExitStack() as images:
+        definition = Path(folder) / "definition"
+        definition.write_bytes(export.definition)
+        files = {export.definition_name: definition}
+        for device, disk in export.frozen.items():
+            image = images.enter_context(exported(cluster.world, disk, is_compressed=export.is_compressed))
+            files[f"{device}.qcow2"] = image
+        export.share.put(files)
 
 
 def _write_some(task: Task, export: Export) -> None:
     """What stands on the share while the export is under way: half of it looks whole."""
     if task.ended_at is not None or task.started_at is None:
         return
-    try:
-        export.share.make()
-        _put(export.share, export.definition_name, export.definition[: len(export.definition) // 2])
-        for device in list(export.frozen)[:1]:
-            _put(export.share, f"{device}.qcow2", b"QFI\xfb" + bytes(508))
-    except WorldError:
-        return  # the task will say so itself
+    with tempfile.TemporaryDirectory(prefix="lab-export-") as folder, suppress(WorldError):  # the task tells itself
+        definition, image = Path(folder) / "definition", Path(folder) / "image"
+        definition.write_bytes(export.definition[: len(export.definition) // 2])
+        image.write_bytes(b"QFI\xfb" + bytes(508))
+        begun = {f"{device}.qcow2": image for device in list(export.frozen)[:1]}
+        export.share.put({export.definition_name: definition} | begun)
 
 
 def _thaw(cluster: Cluster, task: Task, export: Export) -> None:
@@ -117,13 +120,6 @@ def _thaw(cluster: Cluster, task: Task, export: Export) -> None:
         return
     while export.frozen:
         cluster.world.erase_disk(export.frozen.popitem()[1])
-
-
-def _put(share: Share, name: str, content: bytes) -> None:
-    with tempfile.TemporaryDirectory(prefix="lab-export-") as folder:
-        path = Path(folder) / "file"
-        path.write_bytes(content)
-        share.put(path, name)
 
 
 def definition(cluster: Cluster, machine: Machine) -> bytes:

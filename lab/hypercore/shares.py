@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 from lab.errors import WorldError
 
 CALL_S = 120.0
+THERE = "NT_STATUS_OBJECT_NAME_COLLISION"
+"""What making a folder says of one that is there."""
 
 
 class ShareFailed(WorldError):
@@ -38,17 +41,12 @@ class Share:
     uri: str = ""
     """As it was given. What failed is told with it, password and all: whether appliances do so is not known."""
 
-    def make(self) -> None:
-        """The last folder of the path; one that is there already is fine. Raises `ShareFailed`."""
-        self._run(f"mkdir {_quoted(self.folder)}", may_fail="NT_STATUS_OBJECT_NAME_COLLISION")
+    def put(self, files: Mapping[str, Path]) -> None:
+        """Name -> what becomes of it, in the folder, which is made if it is not there. Raises `ShareFailed`."""
+        puts = [f"put {_quoted(str(path))} {_quoted(f'{self.folder}/{name}')}" for name, path in files.items()]
+        self._run("; ".join((f"mkdir {_quoted(self.folder)}", *puts)))
 
-    def put(self, source: Path, name: str) -> None:
-        self._run(f"put {_quoted(str(source))} {_quoted(f'{self.folder}/{name}')}")
-
-    def get(self, name: str, target: Path) -> None:
-        self._run(f"get {_quoted(f'{self.folder}/{name}')} {_quoted(str(target))}")
-
-    def _run(self, command: str, *, may_fail: str = "") -> None:
+    def _run(self, command: str) -> None:
         with tempfile.TemporaryDirectory(prefix="lab-smb-") as folder:
             account = Path(folder) / "account"
             file = os.open(account, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -66,10 +64,12 @@ class Share:
             except subprocess.TimeoutExpired as error:
                 raise ShareFailed(f"Unable to access {self.uri}: NT_STATUS_IO_TIMEOUT") from error
         said = [line for line in (done.stdout + done.stderr).splitlines() if "NT_STATUS_" in line]
-        said = [line for line in said if not may_fail or may_fail not in line]
-        if said or (done.returncode != 0 and not may_fail):
-            words = said[0].split("NT_STATUS_")[-1].split()[0].rstrip(".)") if said else f"exit {done.returncode}"
+        said = [line for line in said if THERE not in line]
+        if said:
+            words = said[0].split("NT_STATUS_")[-1].split()[0].rstrip(".)")
             raise ShareFailed(f"Unable to access {self.uri}: NT_STATUS_{words}")
+        if done.returncode != 0 and THERE not in done.stdout + done.stderr:
+            raise ShareFailed(f"Unable to access {self.uri}: exit {done.returncode}")
 
 
 def share_of(uri: str) -> Share:
