@@ -10,7 +10,7 @@ from django.core.cache import cache
 from django.db import DatabaseError, connection
 
 from broker.domain.lifecycle import State
-from broker.models import Desktop, Hypervisor, Pool, Vault
+from broker.models import Desktop, Hypervisor, Pool
 from broker.selectors import pulse
 
 DEMO_POOLS = ("Tiny Linux", "All makers")
@@ -67,20 +67,16 @@ def _processes() -> list[Part]:
         Part(
             "beat", bool(beat), "Ticking." if beat else "The clock is not running: schedules and repairs stand still."
         ),
-        *_mover(is_alive=bool(signs["mover"])),
+        *_mover(is_alive=signs["mover"], is_needed=signs["needs_mover"]),
     ]
 
 
-def _mover(*, is_alive: bool) -> list[Part]:
+def _mover(*, is_alive: bool, is_needed: bool) -> list[Part]:
     """Who replicates nothing needs none."""
     if is_alive:
         return [Part("mover", True, "At work.")]
-    try:
-        is_missed = Vault.objects.exists()
-    except DatabaseError:
-        return []
     words = "No mover is running: nothing is replicated or brought up. Start one."
-    return [Part("mover", False, words)] if is_missed else []
+    return [Part("mover", False, words)] if is_needed else []
 
 
 def _hypervisors() -> list[Part]:

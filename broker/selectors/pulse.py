@@ -22,7 +22,15 @@ def key(part: str) -> str:
     return f"deskyard:alive:{part}"
 
 
+NEEDS_MOVER = "deskyard:needs:mover"
+"""Set while there is a vault: pages ask it here, at the price of no statement."""
+
+
 def signs() -> dict[str, bool]:
-    """Which parts gave a sign of life lately. Raises redis.RedisError when Redis is away."""
-    found = connection().mget([key(part) for part in PARTS])
-    return {part: bool(sign) for part, sign in zip(PARTS, found, strict=True)}
+    """Which parts gave a sign of life lately, and whether a mover is needed at all ("needs_mover").
+
+    Raises redis.RedisError when Redis is away.
+    """
+    names = (*PARTS, "needs_mover")
+    found = connection().mget([*(key(part) for part in PARTS), NEEDS_MOVER])
+    return {name: bool(sign) for name, sign in zip(names, found, strict=True)}

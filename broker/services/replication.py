@@ -37,7 +37,7 @@ from broker.models import (
     Template,
     Vault,
 )
-from broker.services import audit, nudges, operations
+from broker.services import alive, audit, nudges, operations
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
 from broker.services.permissions import require_administrator
@@ -551,6 +551,7 @@ def watch() -> None:
                 settle(policy, now)
     _begin_breaches(now)
     _collect(now)
+    alive.need_mover(on=Vault.objects.exists())
 
 
 def _begin_breaches(now: datetime) -> None:

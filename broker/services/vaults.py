@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from broker.hypervisors import sealing
 from broker.models import Vault
-from broker.services import audit, nudges, operations
+from broker.services import alive, audit, nudges, operations
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
 from broker.services.permissions import require_administrator
@@ -70,6 +70,7 @@ def create_vault(
         shown = {"name": [None, vault.name], "location": [None, vault.location], "encrypted": [None, bool(key)]}
         audit.record(actor=actor, action="vault.create", subject=vault, changes=shown)
         nudges.announce("replication")
+    alive.need_mover(on=True)
     return vault
 
 

@@ -13,9 +13,10 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from broker.domain.lifecycle import State
-from broker.models import Desktop, Hypervisor, Vault
+from broker.models import Desktop, Hypervisor
 from broker.selectors import pulse
 from broker.selectors.health import DEMO_POOLS
+from broker.services import alive
 from tests.broker.portal.cast import Estate
 
 NOBODY = "redis://127.0.0.1:9/0"
@@ -68,9 +69,12 @@ def test_a_process_that_gives_no_sign_of_life_is_down_alone(client: Client, part
 def test_a_mover_is_missed_only_by_who_replicates(client: Client) -> None:
     pulse.connection().delete(pulse.key("mover"))
     assert down(client, PARTS - {"mover"}) == {}
-    Vault.objects.create(name="Cellar", kind="folder")
+    alive.need_mover(on=True)
     cache.clear()
     assert down(client)["mover"].startswith("No mover is running")
+    alive.need_mover(on=False)
+    cache.clear()
+    assert down(client, PARTS - {"mover"}) == {}
 
 
 def test_without_redis_nothing_is_known_of_worker_and_beat_and_the_rest_is_judged(
