@@ -31,7 +31,7 @@ from tests.support.redis import RedisServer
 from tests.support.stack import Stack, database, stack, wait_until
 
 DEATHS = 40 if IS_LONG else 10
-LIMIT_S = 240
+LIMIT_S = 120
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_mover_killed_at_any_moment_leaves_true_points_and_a_clean_host(
         assert source.bookmark is not None
         assert left_on(host, domain) == ([source.bookmark["checkpoint"]], [])
         domain.resume()
-    assert deaths, "nobody died on the way: the test is worth nothing"
+    assert deaths >= DEATHS // 3, "too few died on their way: the test is worth little"
     with vaults.opened(source.policy.vault) as vault:
         assert vault.runs() == []
         listed, stored = dict(RecoveryPoint.objects.values_list("pk", "state")), set(vault.point_ids())
