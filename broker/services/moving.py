@@ -181,7 +181,8 @@ def _earlier(hold: Hold, vault: Opened) -> Stored | None:
 
 def _copy_out(hold: Hold, source: ReplicationSource, vault: Opened, connector: Replicates) -> ReplicationRun:
     run, ref = hold.run, _machine(hold.run)
-    since = _bookmark(source) if _can_build_on(source, vault) else None
+    base = _common(source, vault)
+    since = Bookmark(source.bookmark) if base is not None and source.bookmark is not None else None
     hold.says(f"Takes a point of {run.subject}", silent_s=2 * CALL_S)
     wish = PointWish(
         machine=ref, key=hold.key(hold.attempt), disks=tuple(source.disks), since=since, keep=movers.bookmarks(run)
@@ -189,7 +190,7 @@ def _copy_out(hold: Hold, source: ReplicationSource, vault: Opened, connector: R
     try:
         point = connector.take_point(wish, _by())
         try:
-            return _fill(hold, source, vault, point, since)
+            return _fill(hold, source, vault, point, None if point.whole else base)
         finally:
             point.close()
     except BaseException:
@@ -198,11 +199,7 @@ def _copy_out(hold: Hold, source: ReplicationSource, vault: Opened, connector: R
         raise
 
 
-def _fill(hold: Hold, source: ReplicationSource, vault: Opened, point: Point, since: Bookmark | None) -> ReplicationRun:
-    is_whole = since is None or bool(point.whole)
-    base = None
-    if not is_whole and source.common is not None:
-        base = vault.point(str(source.common.pk))
+def _fill(hold: Hold, source: ReplicationSource, vault: Opened, point: Point, base: Stored | None) -> ReplicationRun:
     hold.total = sum(disk.size for disk in point.configuration.disks)
     copying = vault.begin(gate.installation_id(), str(source.pk), base, id=hold.key(hold.attempt))
     try:
@@ -218,8 +215,7 @@ def _fill(hold: Hold, source: ReplicationSource, vault: Opened, point: Point, si
             copying.abandon()
         raise
     hold.new = copying.tally.new_bytes
-    whole = point.whole if is_whole else ""
-    return _enter(hold, source, stored, bookmark=point.bookmark, consistency=point.consistency.value, whole=whole)
+    return _enter(hold, source, stored, bookmark=point.bookmark, consistency=point.consistency.value, whole=point.whole)
 
 
 def _copy_disk(hold: Hold, policy: ReplicationPolicy, copying: Copy, point: Point, name: str, before: int) -> None:
@@ -254,16 +250,14 @@ def _limit(policy: ReplicationPolicy) -> int | None:
     return speed_limit(limit, timezone.now())
 
 
-def _can_build_on(source: ReplicationSource, vault: Opened) -> bool:
-    """Whether the vault still has the point to which the bookmark belongs. A damaged one serves: what is broken of it
-    is read anew."""
+def _common(source: ReplicationSource, vault: Opened) -> Stored | None:
+    """The point to which the bookmark belongs, if the vault still has it. One of which chunks are damaged serves: what
+    is broken of it is read anew."""
     if source.bookmark is None or source.common is None or source.common.vault_id != source.policy.vault_id:
-        return False
-    try:
-        vault.point(str(source.common.pk))
-    except (NotFound, Damaged):
-        return False
-    return True
+        return None
+    with suppress(NotFound, Damaged):
+        return vault.point(str(source.common.pk))
+    return None
 
 
 def _enter(
@@ -351,10 +345,6 @@ def _machine(run: ReplicationRun) -> MachineRef:
     installation, key = stamps.values_list("stamp_installation", "stamp_key").first() or ("", "")
     is_ours = installation == gate.installation_id() and key
     return MachineRef(id=run.platform_id, stamp=Stamp(installation, key) if is_ours else None)
-
-
-def _bookmark(source: ReplicationSource) -> Bookmark | None:
-    return Bookmark(source.bookmark) if source.bookmark is not None else None
 
 
 def _origin(run: ReplicationRun) -> Origin:
