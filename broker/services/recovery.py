@@ -21,7 +21,7 @@ from broker.services import audit, nudges
 from broker.services.errors import Clash
 from broker.services.intake import Intake
 from broker.services.permissions import require_administrator
-from broker.services.replication import RANK_ASKED, RANK_SELF, UNFINISHED
+from broker.services.replication import RANK_ASKED, RANK_SELF, UNFINISHED, order_collection
 from broker.services.rows import locked
 from disks.retention import Dated, Rule, kept
 
@@ -134,18 +134,8 @@ def delete_point(*, actor: User, point_id: UUID) -> None:
             raise Clash(f"It is being read ({run.get_kind_display().lower()}). Wait for its end or cancel it.")
         audit.record(actor=actor, action="point.delete", subject=point)
         _condemn([point.pk])
-        ReplicationRun.objects.bulk_create(
-            [collection_of(point.vault_id, str(point.vault), RANK_ASKED)], ignore_conflicts=True
-        )
-        for run_id in ReplicationRun.objects.filter(
-            vault=point.vault_id, kind=ReplicationRun.Kind.COLLECT, state__in=UNFINISHED
-        ).values_list("pk", flat=True):
-            nudges.nudge(nudges.MOVE, run_id)
+        order_collection(point.vault, RANK_ASKED)
         nudges.announce("replication")
-
-
-def collection_of(vault_id: UUID, name: str, rank: int) -> ReplicationRun:
-    return ReplicationRun(kind=ReplicationRun.Kind.COLLECT, vault_id=vault_id, subject=name, rank=rank)
 
 
 def _usable(point_id: UUID) -> RecoveryPoint:

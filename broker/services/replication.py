@@ -591,6 +591,12 @@ def _collect(now: datetime) -> None:
             later = Vault.objects.filter(pk=vault.pk, next_collection_at=vault.next_collection_at)
             if not later.update(next_collection_at=now + COLLECT_EVERY):
                 continue
-            run = ReplicationRun(kind=ReplicationRun.Kind.COLLECT, vault=vault, subject=vault.name, rank=RANK_SELF)
-            ReplicationRun.objects.bulk_create([run], ignore_conflicts=True)
-            nudges.nudge(nudges.MOVE, run.pk)
+            order_collection(vault, RANK_SELF)
+
+
+def order_collection(vault: Vault, rank: int) -> None:
+    """One that waits or is at work serves as well. Inside a transaction."""
+    run = ReplicationRun(kind=ReplicationRun.Kind.COLLECT, vault=vault, subject=vault.name, rank=rank)
+    ReplicationRun.objects.bulk_create([run], ignore_conflicts=True)
+    # A mover takes whatever waits, whichever run it was told of.
+    nudges.nudge(nudges.MOVE, run.pk)
