@@ -17,7 +17,7 @@ from django.utils import timezone
 from broker.domain import failover as rules
 from broker.domain.failover import Kind, Step
 from broker.domain.lifecycle import LIVE, State
-from broker.hypervisors.abilities import can_land, can_replicate
+from broker.hypervisors.abilities import can_replicate
 from broker.models import (
     Assignment,
     Desktop,
@@ -28,11 +28,10 @@ from broker.models import (
     Pool,
     PoolMember,
     RecoveryPoint,
-    Storage,
     Vault,
 )
 from broker.selectors.networks import counterparts
-from broker.services import audit, nudges
+from broker.services import audit, nudges, recovery
 from broker.services.errors import Clash, Invalid, Missing
 from broker.services.intake import Intake
 from broker.services.permissions import require_administrator
@@ -70,7 +69,7 @@ def begin_test(*, actor: User, point_id: UUID, target: Target) -> Failover:
         row.point = point
         # A name of its own: two tests at once, or one beside the machine itself, must not clash.
         row.name = f"{point.machine_name[:50]}{TEST_SUFFIX}-{row.pk.hex[:6]}"
-        row.networks = _networks(target) or _isolated(target, len(point.configuration.get("nics", [])))
+        row.networks = row.networks or _isolated(target, len(point.configuration.get("nics", [])))
         return _begin(row, actor)
 
 
@@ -221,25 +220,18 @@ def begin_pool(
 def _row(kind: Kind, subject: str, target: Target, *, vault_id: UUID, actor: User) -> Failover:
     intake = Intake()
     hypervisor = Hypervisor.objects.filter(pk=target.hypervisor_id).first()
-    if hypervisor is None:
-        intake.faults["hypervisor_id"] = "There is no such hypervisor."
-    elif hypervisor.status != Hypervisor.Status.UP:
+    if hypervisor is not None and hypervisor.status != Hypervisor.Status.UP:
         intake.faults["hypervisor_id"] = (
             f"{hypervisor} is {hypervisor.get_status_display().lower()}. Choose another one."
         )
-    elif not can_land(hypervisor.kind):
-        words = f"Nothing can be brought up on {hypervisor}: its connector makes no machines from recovery points."
-        intake.faults["hypervisor_id"] = words
-    storage = Storage.objects.filter(pk=target.storage_id, hypervisor=target.hypervisor_id).first()
-    if storage is None:
-        intake.faults["storage_id"] = "This hypervisor has no such storage."
-    known = set(Network.objects.filter(hypervisor=target.hypervisor_id).values_list("pk", flat=True))
-    if unknown := [one for one in target.network_ids if one is not None and one not in known]:
-        intake.faults["network_ids"] = f"This hypervisor has no network {unknown[0]}."
+    else:
+        recovery.check_lands(intake, hypervisor)
+    storage = recovery.storage_of(intake, target.hypervisor_id, target.storage_id)
+    networks = recovery.networks_of(intake, target.hypervisor_id, target.network_ids)
     intake.refuse_faults("The failover was not begun.")
     return Failover(
-        kind=kind, subject=subject, vault_id=vault_id, hypervisor=hypervisor, name=subject,
-        storage=storage.platform_id if storage else "", step_since=timezone.now(), requested_by=actor,
+        kind=kind, subject=subject, vault_id=vault_id, hypervisor=hypervisor, name=subject, storage=storage,
+        networks=networks, step_since=timezone.now(), requested_by=actor,
     )  # fmt: skip
 
 
@@ -268,7 +260,7 @@ def _begin_with(row: Failover, desktop: Desktop, target: Target, actor: User) ->
     row.old_hypervisor, row.old_machine_id, row.old_machine_key = (
         desktop.hypervisor, desktop.machine_id, desktop.stamp_key,
     )  # fmt: skip
-    row.networks = _networks(target) or _as_built(desktop, _member(desktop, target))
+    row.networks = row.networks or _as_built(desktop, _member(desktop, target))
     row.name = _free_name(row)
     return _begin(row, actor)
 
@@ -296,11 +288,6 @@ def _member(desktop: Desktop, target: Target) -> PoolMember:
         words = f"{desktop.pool} does not build there. Add that hypervisor to the pool first."
         raise Invalid("The desktop was not moved.", {"hypervisor_id": words})
     return member
-
-
-def _networks(target: Target) -> list[str]:
-    ids = dict(Network.objects.filter(hypervisor=target.hypervisor_id).values_list("pk", "platform_id"))
-    return [ids.get(one, "") if one is not None else "" for one in target.network_ids]
 
 
 def _as_built(desktop: Desktop, member: PoolMember) -> list[str]:

@@ -77,17 +77,9 @@ def materialise(
         intake = Intake()
         wish: dict[str, Any] = {"name": intake.name("name", name, length=MACHINE_NAME)}
         hypervisor = Hypervisor.objects.filter(pk=hypervisor_id).first()
-        if hypervisor is None:
-            intake.faults["hypervisor_id"] = "There is no such hypervisor."
-        elif not can_land(hypervisor.kind):
-            words = f"Nothing can be brought up on {hypervisor}: its connector makes no machines from recovery points."
-            intake.faults["hypervisor_id"] = words
-        storage = Storage.objects.filter(pk=storage_id, hypervisor=hypervisor_id).first()
-        if storage is None:
-            intake.faults["storage_id"] = "This hypervisor has no such storage."
-        else:
-            wish["storage"] = storage.platform_id
-        wish["networks"] = _networks(intake, hypervisor_id, network_ids)
+        check_lands(intake, hypervisor)
+        wish["storage"] = storage_of(intake, hypervisor_id, storage_id)
+        wish["networks"] = networks_of(intake, hypervisor_id, network_ids)
         intake.refuse_faults("The machine was not ordered.")
         run = order_landing(point, hypervisor, actor, **wish)
         shown = {"machine": [None, wish["name"]], "on": [None, str(hypervisor)]}
@@ -115,7 +107,26 @@ def order_landing(
     return run
 
 
-def _networks(intake: Intake, hypervisor_id: UUID, wanted: Sequence[UUID | None]) -> list[str]:
+def check_lands(intake: Intake, hypervisor: Hypervisor | None) -> None:
+    """Whether machines can be made from recovery points there; faults go to the intake."""
+    if hypervisor is None:
+        intake.faults["hypervisor_id"] = "There is no such hypervisor."
+    elif not can_land(hypervisor.kind):
+        words = f"Nothing can be brought up on {hypervisor}: its connector makes no machines from recovery points."
+        intake.faults["hypervisor_id"] = words
+
+
+def storage_of(intake: Intake, hypervisor_id: UUID, storage_id: UUID) -> str:
+    """Its id on the platform; a fault goes to the intake."""
+    found = Storage.objects.filter(pk=storage_id, hypervisor=hypervisor_id).values_list("platform_id", flat=True)
+    platform_id = found.first()
+    if platform_id is None:
+        intake.faults["storage_id"] = "This hypervisor has no such storage."
+    return platform_id or ""
+
+
+def networks_of(intake: Intake, hypervisor_id: UUID, wanted: Sequence[UUID | None]) -> list[str]:
+    """Their ids on the platform, in order, empty for None; a fault goes to the intake."""
     ids = dict(Network.objects.filter(hypervisor=hypervisor_id).values_list("pk", "platform_id"))
     if missing := [one for one in wanted if one is not None and one not in ids]:
         intake.faults["network_ids"] = f"This hypervisor has no network {missing[0]}."
