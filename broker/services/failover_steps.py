@@ -317,30 +317,27 @@ def _switch(row: Failover, machine: Machine, now: datetime) -> None:
 
 
 def _clean(row: Failover) -> None:
+    if _is_deleted(row):
+        _go_on(row, "The test's machine is gone.")
+
+
+def _is_deleted(row: Failover) -> bool:
+    """Whether what was brought up is gone; it is ordered if it was not."""
     if not row.machine_id:
-        _end_of_cleaning(row)
-        return
+        return True
     if row.operation is None:
         row.operation = _order_deletion(row)
-        return
-    if _is_carried_out(row.operation):
-        row.machine_id = ""
-        _end_of_cleaning(row)
-
-
-def _end_of_cleaning(row: Failover) -> None:
-    _go_on(row, "The test's machine is gone.")
+        return False
+    if not _is_carried_out(row.operation):
+        return False
+    row.machine_id, row.operation = "", None
+    return True
 
 
 def _take_back(row: Failover) -> None:
     """First the new machine goes, then the old one starts: never do both run."""
-    if row.machine_id:
-        if row.operation is None:
-            row.operation = _order_deletion(row)
-            return
-        if not _is_carried_out(row.operation):
-            return
-        row.machine_id, row.operation = "", None
+    if not _is_deleted(row):
+        return
     desktop = row.desktop
     if row.kind == Kind.MOVE and row.was_on and desktop is not None and desktop.machine_id == row.old_machine_id:
         if row.operation is None:
@@ -435,7 +432,7 @@ def _source(row: Failover) -> ReplicationSource:
     if found := there.filter(disks=[]).first():
         return found
     policy, _made = ReplicationPolicy.objects.get_or_create(
-        name=f"Moves through {row.vault}"[:100],
+        name=_way(row),
         defaults={
             "vault": row.vault,
             "interval_s": 86_400,
@@ -450,11 +447,13 @@ def _source(row: Failover) -> ReplicationSource:
     return there.get(policy=policy)
 
 
+def _way(row: Failover) -> str:
+    """Name of the policy, always paused, by which desktops go through the vault that have none of their own there."""
+    return f"Moves through {row.vault}"[:100]
+
+
 def _stop_replicating_for(row: Failover) -> None:
     """What was chosen for the move alone is not chosen any more."""
-    choices = ReplicationChoice.objects.filter(
-        policy__name=f"Moves through {row.vault}"[:100], policy__is_enabled=False, desktop=row.desktop
-    )
-    for policy in ReplicationPolicy.objects.filter(pk__in=choices.values("policy")):
-        choices.delete()
+    policy = ReplicationPolicy.objects.filter(name=_way(row), is_enabled=False).first()
+    if policy is not None and policy.choices.filter(desktop=row.desktop).delete()[0]:
         replication.settle(policy, timezone.now())

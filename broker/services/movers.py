@@ -52,6 +52,11 @@ class Stopped(RuntimeError):
     """This process ends: the run goes back to the queue."""
 
 
+def key_of(run: ReplicationRun, attempt: int) -> str:
+    """Under which that attempt is known to the platform and in the vault. UUID string."""
+    return str(uuid5(run.pk, str(attempt)))
+
+
 @dataclass
 class Hold:
     """A run at work in this process. Its thread writes the fields, the keeper reads them."""
@@ -97,8 +102,7 @@ class Hold:
         return self.is_lost or self.is_to_end or _stopping.is_set()
 
     def key(self, attempt: int) -> str:
-        """Under which that attempt is known to the platform and in the vault. UUID string."""
-        return str(uuid5(self.run.pk, str(attempt)))
+        return key_of(self.run, attempt)
 
     @property
     def attempt(self) -> int:

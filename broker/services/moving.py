@@ -518,7 +518,7 @@ def _end_dead(vault: Opened) -> None:
     ours = [run for run in vault.runs() if run.installation == gate.installation_id()]
     # Read after the list: whoever registered before it was at work before it.
     working = ReplicationRun.objects.filter(kind=ReplicationRun.Kind.REPLICATE, state=STATES.RUNNING)
-    live = {Hold(run, run.mover_epoch).key(run.attempt) for run in working}
+    live = {movers.key_of(run, run.attempt) for run in working}
     for run in ours:
         is_old = run.began_at is not None and timezone.now() - run.began_at > DEAD_COLLECTION
         if is_old if run.is_collection else run.id not in live:
