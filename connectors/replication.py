@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from connectors.base import MachineRef
+from connectors.errors import Unsupported
 from disks.base import Sink, Source
 from disks.vault.points import Configuration
 
@@ -117,6 +118,17 @@ class LandingWish:
     """Platform ids of networks, one a NIC of the configuration in order; an empty one: that NIC is not connected."""
     booted_on: tuple[str, ...] = ()
     """Disk buses on which this system is known to boot, in the words of `BUSES`."""
+
+
+def require_landable(configuration: Configuration, networks: Sequence[str]) -> None:
+    """Raises `Unsupported` for a point from which no platform could make a machine, or for networks without a card."""
+    if not configuration.disks:
+        raise Unsupported("The recovery point holds no disk, so there is nothing to bring up. Choose another one.")
+    if len(networks) > len(configuration.nics):
+        raise Unsupported(
+            f"The machine has {len(configuration.nics)} network cards, and {len(networks)} networks were named for "
+            "them. Name one for each."
+        )
 
 
 class Landing(Protocol):

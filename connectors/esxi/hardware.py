@@ -15,7 +15,7 @@ from typing import Any
 from connectors.errors import Unsupported
 from connectors.esxi import mapping
 from connectors.esxi.api import type_named, vim
-from connectors.replication import choose_bus, neutral_bus
+from connectors.replication import choose_bus, neutral_bus, require_landable
 from disks.vault.points import Configuration, Drive, Nic
 
 BEST = "pvscsi"
@@ -89,13 +89,7 @@ class Hardware:
 
 def decide(wished: Configuration, networks: Sequence[str], booted_on: Sequence[str], taken: frozenset[str]) -> Hardware:
     """`taken` are MACs of other machines, in small letters. Raises `Unsupported`."""
-    if not wished.disks:
-        raise Unsupported("The recovery point holds no disk, so there is nothing to bring up. Choose another one.")
-    if len(networks) > len(wished.nics):
-        raise Unsupported(
-            f"The machine has {len(wished.nics)} network cards, and {len(networks)} networks were named for them. Name "
-            "one for each."
-        )
+    require_landable(wished, networks)
     warnings: list[str] = []
     disks = _place(wished.disks, booted_on, warnings)
     nics = _nics(wished.nics, taken, warnings)

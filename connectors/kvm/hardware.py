@@ -15,7 +15,7 @@ from lxml import etree
 
 from connectors.errors import Unsupported
 from connectors.kvm import mapping, names
-from connectors.replication import choose_bus, neutral_bus
+from connectors.replication import choose_bus, neutral_bus, require_landable
 from disks.vault.points import Configuration, Drive
 
 MODERN, OLD = "q35", "pc"
@@ -120,13 +120,7 @@ def decide(
 
     Raises `Unsupported` for what cannot be made so that it has a chance to boot.
     """
-    if not wished.disks:
-        raise Unsupported("The recovery point holds no disk, so there is nothing to bring up. Choose another one.")
-    if len(networks) > len(wished.nics):
-        raise Unsupported(
-            f"The machine has {len(wished.nics)} network cards, and {len(networks)} networks were named for them. Name "
-            "one for each."
-        )
+    require_landable(wished, networks)
     if MODERN not in offers:
         raise Unsupported(f"This host runs no machines of the kind {MODERN}. Choose another host.")
     chipset = _chipset(wished, offers)

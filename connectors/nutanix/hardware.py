@@ -16,7 +16,7 @@ from connectors.errors import Unsupported
 from connectors.nutanix import mapping
 from connectors.nutanix.client import Json
 from connectors.nutanix.mapping import MIB
-from connectors.replication import choose_bus, neutral_bus
+from connectors.replication import choose_bus, neutral_bus, require_landable
 from disks.vault.points import Configuration, Drive, Nic
 
 TOLD = {"SCSI": "virtio-scsi", "PCI": "virtio", "SATA": "sata", "IDE": "ide"}
@@ -153,13 +153,7 @@ def decide(
     `networks` are subnets, empty for a card that is not connected; such a card is filed under the subnet `spare`, since
     AHV has none without. `taken` are MAC addresses of other machines. Raises `Unsupported`.
     """
-    if not wished.disks:
-        raise Unsupported("The recovery point holds no disk, so there is nothing to bring up. Choose another one.")
-    if len(networks) > len(wished.nics):
-        raise Unsupported(
-            f"The machine has {len(wished.nics)} network cards, and {len(networks)} networks were named for them. Name "
-            "one for each."
-        )
+    require_landable(wished, networks)
     warnings: list[str] = []
     is_uefi = wished.firmware == "uefi"
     disks = _place(wished, booted_on, warnings)
