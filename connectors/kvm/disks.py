@@ -286,16 +286,18 @@ def release(connection: Any, machine: MachineRef, keep: Sequence[Bookmark]) -> N
     """Nothing of ours stays on the machine but the checkpoints to keep. A machine that is gone is success."""
     found = find_ours(connection, machine)
     if found is not None:
-        release_all(found[0], _checkpoints_of(keep))
+        release_all(found[0], _checkpoints_of(keep), is_last=True)
         held.let_go(found[0])
 
 
-def release_all(domain: Domain, keep: Set[str]) -> None:
+def release_all(domain: Domain, keep: Set[str], *, is_last: bool = False) -> None:
     """Job, scratch files, checkpoints but `keep`. Idempotent. Jobs and checkpoints of others are left alone.
 
-    Raises `Busy` if the job does not end in time.
+    `is_last`: nobody comes soon who would find what a mover left that died after the job's end. Raises `Busy` if the
+    job does not end in time.
     """
-    _remove_scratch(domain, is_fresh=_end_job(domain))
+    had_job = _end_job(domain)
+    _remove_scratch(domain, is_fresh=had_job or is_last)
     ours_ = [one for one in checkpoints(domain) if one.getName().startswith(names.PREFIX) and one.getName() not in keep]
     for checkpoint in _newest_first(ours_):
         _delete_checkpoint(domain, checkpoint)
@@ -353,7 +355,7 @@ def _is_scratch(domain: Domain, name: str) -> bool:
 
 def _remove_scratch(domain: Domain, *, is_fresh: bool) -> None:
     """QEMU leaves them behind, and so does a mover that dies between the job's end and here. A pool does not know the
-    file of a job that has just ended before it looks again; what lies there for longer it has seen by itself."""
+    file of a job before it has looked again since that began."""
     for pool in domain.connect().listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         if is_fresh:
             pool.refresh()

@@ -13,6 +13,7 @@ import pytest
 
 from connectors.base import CloneMachine, MachineRef, Stamp, TakeSnapshot
 from connectors.errors import Busy, Conflict, NotFound, Unsupported
+from connectors.kvm import disks
 from connectors.kvm.connector import KvmConnector
 from connectors.kvm.settings import KvmSettings
 from connectors.replication import Bookmark, Consistency, Point, PointWish, Replicates
@@ -26,6 +27,7 @@ from tests.connectors.contract import OURS, do, listing, made, new_key, ref, soo
 from tests.connectors.kvm.worlds import LibvirtWorld, host_world
 from tests.support.guests import run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost
+from tests.support.stack import wait_until
 
 
 def ssh_settings(host: KvmHost) -> KvmSettings:
@@ -245,9 +247,8 @@ def test_a_scratch_file_whose_job_ended_without_us_is_removed_too(
     take(by_ssh.connector(), machine)
     (scratch,) = left_on(host, domain)[1]
     domain.abortJob()
+    wait_until(lambda: not disks._has_job(domain), 10, "the job has ended")
     (host.images / scratch).touch()
-    for pool in by_ssh.conn.listAllStoragePools():
-        pool.refresh()
     by_ssh.connector().release(machine, (), soon())
     assert left_on(host, domain) == ([], [])
 
