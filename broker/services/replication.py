@@ -558,18 +558,22 @@ def _begin_breaches(now: datetime) -> None:
     told = RpoBreach.objects.filter(source=OuterRef("pk"), until=None)
     broken = ReplicationSource.objects.filter(breaks_at__lte=now).exclude(Exists(told)).select_related("policy")
     for source in broken:
-        reason = source.fault or "The last run is not finished yet."
-        with transaction.atomic():
-            breach = RpoBreach(source=source, since=source.breaks_at or now, reason=reason)
-            # Another clock may tell it in this moment: the constraint decides who does.
-            RpoBreach.objects.bulk_create([breach], ignore_conflicts=True)
-            if not RpoBreach.objects.filter(source=source, until=None, reason=reason).exists():
-                continue
-            is_first = source.newest_at is None
-            what = "there is no recovery point yet" if is_first else "its newest recovery point is too old"
-            words = f"{source.name} breaks the RPO of {source.policy}: {what}. {reason}"
-            operations.event("rpo.broken", words, level="error", hypervisor_id=source.hypervisor_id).save()
-            nudges.announce("replication")
+        _begin_breach(source, now)
+
+
+def _begin_breach(source: ReplicationSource, now: datetime) -> None:
+    reason = source.fault or "The last run is not finished yet."
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                RpoBreach.objects.create(source=source, since=source.breaks_at or now, reason=reason)
+        except IntegrityError:
+            return  # another clock told it in this moment
+        is_first = source.newest_at is None
+        what = "there is no recovery point yet" if is_first else "its newest recovery point is too old"
+        words = f"{source.name} breaks the RPO of {source.policy}: {what}. {reason}"
+        operations.event("rpo.broken", words, level="error", hypervisor_id=source.hypervisor_id).save()
+        nudges.announce("replication")
 
 
 def point_came(source: ReplicationSource, taken_at: datetime, now: datetime) -> dict[str, Any]:

@@ -324,6 +324,14 @@ def test_a_broken_promise_is_told_once_and_ends_with_a_new_point(made: Replicas)
     assert Event.objects.filter(kind="rpo.kept").count() == 1
 
 
+def test_two_clocks_that_see_it_broken_in_the_same_moment_tell_it_once(made: Replicas) -> None:
+    made.policy(rpo_s=600)
+    ReplicationSource.objects.update(breaks_at=timezone.now() - timedelta(seconds=1))
+    for _ in range(2):
+        replication._begin_breach(made.source(), timezone.now())
+    assert Event.objects.filter(kind="rpo.broken").count() == 1
+
+
 def test_a_machine_that_never_had_a_point_breaks_the_promise_too(made: Replicas) -> None:
     made.policy(rpo_s=600)
     ReplicationSource.objects.update(breaks_at=timezone.now() - timedelta(seconds=1))
