@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from broker.services import nudges
+from broker.services import movers, nudges
 from tests.broker.plant import Plant
 from tests.broker.portal.cast import Estate, estate
+from tests.broker.services.replicas import Replicas
 
 
 @pytest.fixture
@@ -30,6 +31,15 @@ def office(plant: Plant) -> Plant:
     plant.add_pool()
     plant.fill()
     return plant
+
+
+@pytest.fixture
+def replicas(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replicas:
+    """Machines that are replicated into a vault, run by run as the test says."""
+    movers._stopping.clear()
+    # Its thread would not see the rows of the test's transaction; what it does is called by name.
+    monkeypatch.setattr(movers, "_have_a_keeper", lambda: None)
+    return Replicas(plant, tmp_path / "vault")
 
 
 @pytest.fixture
