@@ -22,8 +22,8 @@ from broker.services.replication import ChoiceWish
 from connectors.base import CloneMachine, Stamp
 from tests.connectors.contract import made as made_by
 from tests.connectors.contract import new_key
-from tests.connectors.kvm.test_disks import disk_now, left_on, qemu_img, saved, ssh_settings
-from tests.connectors.kvm.worlds import LibvirtWorld, host_world
+from tests.connectors.kvm.test_disks import disk_now, left_on, qemu_img, saved
+from tests.connectors.kvm.worlds import LibvirtWorld, host_world, ssh_settings
 from tests.support.effort import IS_LONG
 from tests.support.guests import run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost, KvmHosts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from connectors.base import CloneMachine, MachineRef, Stamp, TakeSnapshot
 from connectors.errors import Busy, Conflict, NotFound, Unsupported
 from connectors.kvm import disks
 from connectors.kvm.connector import KvmConnector
-from connectors.kvm.settings import KvmSettings
 from connectors.replication import Bookmark, Consistency, Point, PointWish, Replicates
 from disks.base import Source
 from disks.copying import copy
@@ -24,28 +22,10 @@ from disks.vault.folder import FolderStore
 from disks.vault.points import Drive, Origin, RecoveryPoint
 from disks.vault.vault import Vault
 from tests.connectors.contract import OURS, do, listing, made, new_key, ref, soon
-from tests.connectors.kvm.worlds import LibvirtWorld, host_world
+from tests.connectors.kvm.worlds import LibvirtWorld
 from tests.support.guests import run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost
 from tests.support.stack import wait_until
-
-
-def ssh_settings(host: KvmHost) -> KvmSettings:
-    return KvmSettings(
-        transport="ssh",
-        address=host.address,
-        user="root",
-        ssh_key=host.ssh_key.read_text(),
-        known_hosts=host.known_hosts.read_text(),
-        acceleration="qemu",
-    )
-
-
-@pytest.fixture
-def by_ssh(host: KvmHost, tmp_path: Path) -> Iterator[LibvirtWorld]:
-    host.start_ssh()
-    with host_world(host, tmp_path, ssh_settings(host)) as world:
-        yield world
 
 
 @pytest.fixture

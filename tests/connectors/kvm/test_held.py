@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +37,11 @@ from tests.connectors.kvm.test_disks import (
     left_on,
     qemu_img,
     saved,
-    ssh_settings,
     take,
 )
-from tests.connectors.kvm.worlds import LibvirtWorld, host_world
+from tests.connectors.kvm.worlds import LibvirtWorld
 from tests.support.guests import guest_file_exists, run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost
-
-
-@pytest.fixture
-def by_ssh(host: KvmHost, tmp_path: Path) -> Iterator[LibvirtWorld]:
-    host.start_ssh()
-    with host_world(host, tmp_path, ssh_settings(host)) as world:
-        yield world
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ from disks.qcow2 import Qcow2
 from disks.raw import RawSource
 from disks.vault.points import Configuration, Drive, Nic
 from tests.connectors.contract import OURS, THEIRS, do, listing, made, new_key, ref, soon
-from tests.connectors.kvm.test_disks import disk_now, qemu_img, ssh_settings
-from tests.connectors.kvm.worlds import LibvirtWorld, host_settings, host_world
+from tests.connectors.kvm.test_disks import disk_now, qemu_img
+from tests.connectors.kvm.worlds import LibvirtWorld, host_settings, host_world, ssh_settings
 from tests.support.guests import guest_file_exists, run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost
 from tests.support.prerequisites import REPOSITORY
@@ -97,13 +96,6 @@ def give_tiny_kernel(world: LibvirtWorld, machine: MachineRef) -> Any:
 
 
 # --- whole ways ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def by_ssh(host: KvmHost, tmp_path: Path) -> Iterator[LibvirtWorld]:
-    host.start_ssh()
-    with host_world(host, tmp_path, ssh_settings(host)) as world:
-        yield world
 
 
 def test_a_running_guest_comes_up_again_from_a_point_with_all_that_it_had(

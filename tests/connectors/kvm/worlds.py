@@ -191,6 +191,18 @@ def host_settings(host: KvmHost) -> KvmSettings:
     )
 
 
+def ssh_settings(host: KvmHost) -> KvmSettings:
+    """By SSH, the way on which disks can be read."""
+    return KvmSettings(
+        transport="ssh",
+        address=host.address,
+        user="root",
+        ssh_key=host.ssh_key.read_text(),
+        known_hosts=host.known_hosts.read_text(),
+        acceleration="qemu",
+    )
+
+
 @contextmanager
 def host_world(host: KvmHost, workdir: Path, settings: KvmSettings | None = None) -> Iterator[LibvirtWorld]:
     """A laboratory host with real guests."""
