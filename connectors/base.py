@@ -373,6 +373,8 @@ class Template:
     disk_mib: int
     cannot: str = ""
     """Why it can't serve as a template, in words; empty if it can."""
+    stamp: Stamp | None = None
+    """Of one that a landing of ours made, where the platform's convention lets a template bear it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""What a connector may be beside its contract: a reader of consistent points of machines' disks, and a maker of
-machines from recovery points.
+"""What a connector may be beside its contract: a reader of consistent points of machines' disks, a maker of machines
+from recovery points, a teller of what its platform replicates by itself, and a driver of that.
 
-Movers call this, never pumps, on connector objects of their own. A call may last as long as the platform takes for it,
-within its deadline (`time.monotonic()`); bytes are read by the `disks.base.Source` that a point opens, and written to
-the `disks.base.Sink` that a landing opens, without one.
+Movers call the others, never pumps, on connector objects of their own; inventories ask the teller. A call may last as
+long as the platform takes for it, within its deadline (`time.monotonic()`); bytes are read by the `disks.base.Source`
+that a point opens, and written to the `disks.base.Sink` that a landing opens, without one.
 
 A point is taken under a key. Whatever becomes of the mover, `release` with the same reference leaves nothing of any
 point on the platform but the bookmarks that are to be kept: no snapshot, no job, no scratch file. It is idempotent.
@@ -91,7 +91,11 @@ class Point(Protocol):
 
 @runtime_checkable
 class Replicates(Protocol):
-    """What a connector has beside `connectors.base.Connector` if machines can be replicated from it."""
+    """What a connector has beside `connectors.base.Connector` if machines can be replicated from it.
+
+    One whose platform can do little at once says so by `runs_at_once: ClassVar[int]`: more runs are not begun there. It
+    is no member here, since whether a class has the methods could not be asked then.
+    """
 
     def take_point(self, wish: PointWish, deadline: float) -> Point:
         """Raises `NotFound`, `Conflict` (another machine), `Unsupported` (in words: why this machine cannot be
@@ -118,6 +122,9 @@ class LandingWish:
     """Platform ids of networks, one a NIC of the configuration in order; an empty one: that NIC is not connected."""
     booted_on: tuple[str, ...] = ()
     """Disk buses on which this system is known to boot, in the words of `BUSES`."""
+    is_template: bool = False
+    """What is made is a template, as `Inventory.templates` lists it and `CloneMachine` clones from: linked clones may
+    hang from it, so no order of ours deletes it, starts it or changes it."""
 
 
 def require_landable(configuration: Configuration, networks: Sequence[str]) -> None:
@@ -146,7 +153,11 @@ class Landing(Protocol):
         """A new disk, all zeros, of the size that the configuration names. Raises what a sink raises."""
 
     def finish(self, deadline: float) -> MachineRef:
-        """Once all disks are committed: the machine, powered off. Idempotent."""
+        """Once all disks are committed: the machine, powered off. Idempotent.
+
+        Of a template the reference has the stamp with which the inventory lists it, which may be none. That it stands
+        and something else of the landing cannot be taken away is no failure: `Lands.clear` is asked afterwards.
+        """
 
     def close(self) -> None:
         """Let go of connections."""
@@ -165,6 +176,133 @@ class Lands(Protocol):
     def clear(self, key: str, deadline: float) -> None:
         """Nothing of an unfinished landing stays. A finished machine is left alone: it is deleted by an order.
         Idempotent."""
+
+
+class MirrorState(StrEnum):
+    """How the platform's own replication of a machine fares, as far as the platform says so."""
+
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    """It goes on, but not as it is set up to."""
+    FAILING = "failing"
+    """Nothing arrives any more, or what arrives is of no use."""
+    INITIAL = "initial"
+    """The first copy is not complete: there is nothing to go back to yet."""
+    PAUSED = "paused"
+    """Somebody has stopped it for now."""
+    UNKNOWN = "unknown"
+    """It is set up, and the platform does not tell how it fares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """One replica that the platform keeps of a machine by itself, elsewhere. What a platform does not tell is None."""
+
+    machine: str
+    """Platform id of the machine that is replicated, never of the replica."""
+    name: str
+    """The machine's."""
+    to: str
+    """Where the replica is kept, in the platform's words: the name of a host, a cluster or a site."""
+    state: MirrorState
+    newest_at: datetime | None = None
+    """When the state was current that the replica holds; None: there is none yet, or the platform does not tell."""
+    interval_s: int | None = None
+    """How often the platform replicates it."""
+    fault: str = ""
+    """Why it is not healthy, in a sentence that says what to do; empty if it is."""
+    can_fail_over: bool = False
+    """There is a whole replica that could be started in the machine's place."""
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorListing:
+    """What the platform replicates by itself. A machine may have several mirrors."""
+
+    mirrors: tuple[Mirror, ...]
+    partial: str = ""
+    """What could not be read, in words; unless it is empty, nothing follows from what is not listed."""
+
+
+@runtime_checkable
+class Mirrors(Protocol):
+    """What a connector has beside `connectors.base.Connector` if its platform replicates machines by itself, and tells
+    how that fares."""
+
+    def mirrors(self, deadline: float) -> MirrorListing:
+        """All machines in few calls, however many they are; none for each machine. Changes nothing.
+
+        Raises `ConnectorError`; `Unsupported` if the platform or the account cannot tell, in words.
+        """
+
+
+@runtime_checkable
+class DrivesMirrors(Protocol):
+    """What a connector has beside `Mirrors` if a machine can go over to its platform's replica of it, as planned:
+    nothing is lost. The replica bears the machine's own id there.
+
+    1. `hand_over` where the machine is, and is off: its last changes have arrived, and it cannot be started any more
+    2. `take_over` where the replica is: it is the machine, powered off, and bears its stamp
+    3. `reverse` there, once it is to stay: it replicates back to where it was
+
+    `take_back` at either end undoes 1 or 2, until 3. Two connector objects are at work, of two endpoints: whoever calls
+    keeps the order, above all never 2 before 1. Movers call them, never pumps. All are idempotent, last as long as the
+    platform takes within the deadline, and raise `NotFound`, `Conflict` (its stamp differs, or it stands elsewhere in
+    this order), `Unsupported` (in words), `Busy`.
+    """
+
+    def hand_over(self, machine: MachineRef, deadline: float) -> None: ...
+
+    def take_over(self, machine: MachineRef, deadline: float) -> None: ...
+
+    def reverse(self, machine: MachineRef, deadline: float) -> None: ...
+
+    def take_back(self, machine: MachineRef, deadline: float) -> None:
+        """Also switches off what was started of a replica. Nothing to undo, or no such machine, is success."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshWish:
+    """A machine that a landing made is to become what a later recovery point holds."""
+
+    machine: MachineRef
+    key: str
+    """UUID string, another one for each attempt."""
+    configuration: Configuration
+    """Of the later point. Its disks are those of the landing, in order; they may have grown."""
+    mark: Bookmark
+    """What `Refreshes.mark` told when we wrote on it last."""
+
+
+class Refreshing(Protocol):
+    """A machine on its way to a later point."""
+
+    def open(self, disk: str) -> Sink:
+        """What is never named stays as the machine has it. Raises `NotFound`, and what a sink raises."""
+
+    def finish(self, deadline: float) -> None:
+        """Once all disks are committed: the machine is what the later point holds. Until then it is what it was.
+
+        Raises `Conflict`, `Busy`: what it holds then only its mark tells.
+        """
+
+    def close(self) -> None:
+        """Let go of connections."""
+
+
+@runtime_checkable
+class Refreshes(Protocol):
+    """What a connector has beside `Lands` if a machine can be brought to a later point by what differs alone."""
+
+    def mark(self, machine: MachineRef, deadline: float) -> Bookmark:
+        """By which it is known later whether anybody has written on its disks. Raises `NotFound`, `Conflict`."""
+
+    def refresh(self, wish: RefreshWish, deadline: float) -> Refreshing:
+        """What dead attempts left on the machine is removed.
+
+        Raises `NotFound`, `Conflict` (it runs, is not ours, or somebody has written on it since the mark),
+        `Unsupported` (in words: why it has to be brought up anew), `Busy`.
+        """
 
 
 BUSES = ("virtio", "scsi", "sata", "ide", "nvme")

@@ -8,7 +8,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 lists=(packages-run.txt)
 [ "${1:-run}" = test ] && lists+=(packages-test.txt)
-[ -n "${DESKYARD_LONG:-}" ] && lists+=(packages-test-long.txt)
 mapfile -t wanted < <(sed 's/#.*//' "${lists[@]}" | grep -o '[^[:space:]]\+')
 
 command -v dpkg-query >/dev/null || { echo "deploy/apt.sh: no Debian here. Install by hand what stands in: ${lists[*]}" >&2; exit 3; }

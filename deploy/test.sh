@@ -19,6 +19,7 @@ setup() {
   deploy/venv.sh test
   mkdir -p "$DESKYARD_CACHE"
   deploy/images/build-tiny.sh "$DESKYARD_CACHE/tiny" >/dev/null
+  deploy/images/build-golden.sh server "$DESKYARD_CACHE/golden-server.qcow2" >/dev/null
   tests/witnesses/ntnx/setup.sh >/dev/null
   tests/witnesses/vcsim/build.sh "$DESKYARD_CACHE/vcsim" >/dev/null
 }

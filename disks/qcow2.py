@@ -5,8 +5,9 @@
                      says where those lie (L2)
     at the end       the table of those tables (L1), and the reference counts, which are all 1
 
-Format: QEMU's docs/interop/qcow2.txt, version 3, clusters of 64 KiB, no backing file. Nothing is read or guessed: what
-a guest wrote on its disk ends in data clusters, whatever it looks like.
+Format: QEMU's docs/interop/qcow2.txt, version 3, clusters of 64 KiB. Nothing is read or guessed: what a guest wrote on
+its disk ends in data clusters, whatever it looks like. An image over another one (its backing file, qcow2 too) holds
+what differs from that.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _COUNTS = CLUSTER // 2
 """Clusters counted by a block of reference counts, 16 bits each."""
 _OWNED = 1 << 63
 """QCOW_OFLAG_COPIED: referred to once, so it may be written in place."""
+_ZEROS = 1
+"""An entry that reads as zeros whatever lies below, and takes no room."""
+_BACKING_FORMAT = 0xE2792ACA
+"""Of the header extension that says in which format the backing file is: nobody has to guess it from its bytes."""
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 
 
@@ -36,9 +41,13 @@ class Qcow2:
     Memory: a table of 64 KiB, one cluster, and 8 bytes for each 512 MiB of the disk.
     """
 
-    def __init__(self, size: int) -> None:
-        """A size that is no multiple of 512 is rounded up to one; the rest reads as zeros."""
+    def __init__(self, size: int, backing: str = "") -> None:
+        """A size that is no multiple of 512 is rounded up to one; the rest reads as zeros.
+
+        `backing`: path of a qcow2 image, below this one: what is left out here reads as there.
+        """
         self.size = -(-size // SECTOR) * SECTOR
+        self._backing = backing.encode()
         self._end = CLUSTER
         """Of the file so far; always a multiple of CLUSTER."""
         self._l1 = array("Q", bytes(8 * -(-self.size // (CLUSTER * _ENTRIES))))
@@ -52,7 +61,11 @@ class Qcow2:
         self._counts_clusters = 0
 
     def write(self, offset: int, data: bytes) -> Iterator[bytes]:
-        """Offsets rise from call to call and ranges do not overlap; what is left out reads as zeros."""
+        """Offsets rise from call to call and ranges do not overlap; what is left out reads as zeros.
+
+        Over another image, whole clusters only: nothing is known of the rest of one.
+        """
+        self._require_whole(offset, len(data))
         rest = memoryview(data)
         while rest:
             cluster, inside = divmod(offset, CLUSTER)
@@ -69,6 +82,21 @@ class Qcow2:
                 self._gather(cluster, inside, rest[:taken])
             offset, rest = offset + taken, rest[taken:]
 
+    def zero(self, offset: int, length: int) -> Iterator[bytes]:
+        """The range reads as zeros. As `write`."""
+        if not self._backing:
+            return
+        self._require_whole(offset, length)
+        yield from self._end_cluster()
+        for cluster in range(offset // CLUSTER, -(-(offset + length) // CLUSTER)):
+            region, entry = divmod(cluster, _ENTRIES)
+            yield from self._begin_region(region)
+            self._l2[entry] = _ZEROS
+
+    def _require_whole(self, offset: int, length: int) -> None:
+        if self._backing and (offset % CLUSTER or (length % CLUSTER and offset + length < self.size)):
+            raise ValueError(f"{length} bytes at {offset} are no whole clusters")
+
     def _gather(self, cluster: int, inside: int, piece: memoryview) -> None:
         if cluster != self._cluster:
             self._cluster, self._gathered = cluster, bytearray(CLUSTER)
@@ -84,12 +112,15 @@ class Qcow2:
     def _place(self, cluster: int, count: int) -> Iterator[bytes]:
         """Note that so many clusters of the disk, all of one region, come next in the file."""
         region, first = divmod(cluster, _ENTRIES)
-        if region != self._region:
-            yield from self._end_region()
-            self._region = region
+        yield from self._begin_region(region)
         for entry in range(count):
             self._l2[first + entry] = self._end + entry * CLUSTER | _OWNED
         self._end += count * CLUSTER
+
+    def _begin_region(self, region: int) -> Iterator[bytes]:
+        if region != self._region:
+            yield from self._end_region()
+            self._region = region
 
     def _end_region(self) -> Iterator[bytes]:
         if self._region < 0:
@@ -129,14 +160,16 @@ class Qcow2:
 
     def header(self) -> bytes:
         """Once `finish` has returned everything: the first cluster."""
+        extension = struct.pack(">II8s", _BACKING_FORMAT, 5, b"qcow2") + bytes(8) if self._backing else b""
+        name_at = _HEADER.size + len(extension) if self._backing else 0
         fields = _HEADER.pack(
-            b"QFI\xfb", 3, 0, 0, CLUSTER.bit_length() - 1, self.size, 0,
+            b"QFI\xfb", 3, name_at, len(self._backing), CLUSTER.bit_length() - 1, self.size, 0,
             len(self._l1), self._l1_at, self._counts_at, self._counts_clusters,
             0, 0,  # no snapshots
             0, 0, 0,  # no features
             4, _HEADER.size,  # counts of 2**4 bits
         )  # fmt: skip
-        return fields.ljust(CLUSTER, b"\0")
+        return (fields + extension + self._backing).ljust(CLUSTER, b"\0")
 
 
 def _with_counts(first: int, clusters: int) -> int:

@@ -14,6 +14,8 @@ are refused, and changes must be `application/json`.
     POST   /worlds/NAME/hosts/NAME            {"is_up": false}
     POST   /worlds/NAME/storages/NAME         {"is_full": true}
     POST   /worlds/NAME/diary/MACHINE         {"seed": "x", "times": 60, "every_s": 1}: what its guest writes
+    POST   /worlds/NAME/mirrors/MACHINE       {"to": "elsewhere", "every_s": 300} or {"course": "broken"}: what the
+                                              platform replicates by itself
     POST   /worlds/NAME/rights                {"hidden": ["folder"], "forbidden": ["verb"]}
 """
 
@@ -24,8 +26,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lab import mirrors
 from lab.clock import Clock
 from lab.http import LabServer, Request, Response
+from lab.mirrors import Course
 from lab.platform import Platform
 from lab.world import World
 
@@ -120,6 +124,7 @@ class Control(LabServer):
             ("POST", "hosts"): lambda: _set_host(platform.world, "/".join(rest), bool(given["is_up"])),
             ("POST", "storages"): lambda: _set_storage(platform.world, "/".join(rest), bool(given["is_full"])),
             ("POST", "diary"): lambda: _scribble(platform.world, "/".join(rest), **given),
+            ("POST", "mirrors"): lambda: _mirror(platform.world, "/".join(rest), given),
             ("POST", "rights"): lambda: _set_rights(platform.world, given),
         }
         act = acts.get((method, what))
@@ -167,6 +172,16 @@ def _set_storage(world: World, name: str, is_full: bool) -> None:
 
 def _scribble(world: World, name: str, *, seed: str, times: int, every_s: float = 1.0) -> None:
     world.scribble(_named(world.machines, name), str(seed), times=int(times), every_s=float(every_s))
+
+
+def _mirror(world: World, name: str, given: Mapping[str, Any]) -> None:
+    machine = _named(world.machines, name)
+    if "to" in given:
+        mirrors.begin(world, machine, str(given["to"]), every_s=float(given.get("every_s", 300.0)))
+    if "course" in given:
+        if mirrors.of(world.machines[machine]) is None:
+            raise Refused(404, f"{name!r} is not replicated. Say where to first.")
+        mirrors.turn(world, machine, Course(given["course"]))
 
 
 def _set_rights(world: World, given: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ asked, `label`. Listens on loopback only.
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -27,6 +29,7 @@ from lab.world import World
 
 LARGEST_BODY = 64 * 1024 * 1024
 PIECE = 1024 * 1024
+COME_BACK_S = 10.0
 
 
 @dataclass(slots=True)
@@ -178,9 +181,18 @@ class LabServer:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def come_back(self) -> None:
-        """After `cut_off`: at the same address and port."""
-        if self._server is None:
-            self.start()
+        """After `cut_off`: at the same address and port, for which it waits: a client that asked meanwhile may hold it.
+
+        (A connection to a port of the range that systems choose from can get that very port as its own.)
+        """
+        until = time.monotonic() + COME_BACK_S
+        while self._server is None:
+            try:
+                self.start()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def change_certificate(self) -> Certificate:
         """Another one, for connections from now on."""

@@ -7,7 +7,6 @@ pyproject.toml. Django's fixtures stand in the conftest files of the folders tha
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import effort
-from tests.support.prerequisites import REPOSITORY, MissingPrerequisite, require_program, require_root
+from tests.support.prerequisites import (
+    REPOSITORY,
+    MissingPrerequisite,
+    prepare,
+    require_program,
+    require_root,
+    tiny_guest,
+)
 
 if TYPE_CHECKING:
     from tests.support.kvm_hosts import KvmHosts
@@ -25,8 +31,8 @@ if TYPE_CHECKING:
 effort.load_profile()
 
 LONGEST = (
-    "crash/test_real.py", "deploy/test_run.py", "journeys/", "bench/", "crash/", "connectors/kvm/",
-    "connectors/esxi/",
+    "journeys/test_round_trip.py", "crash/test_real.py", "deploy/test_run.py", "journeys/", "bench/", "crash/",
+    "connectors/kvm/", "connectors/esxi/",
 )  # fmt: skip
 """Files that take minutes, longest first: begun last, one would go on long after all others have ended."""
 
@@ -71,12 +77,29 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tiny_image() -> Path:
-    """Folder with the tiny guest's vmlinuz, initrd.gz, golden.qcow2; built once for all checkouts, about 10 s."""
-    folder = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "tiny"
+    """Folder with the tiny guest."""
     with _clear_errors():
-        require_program("qemu-img", "qemu-utils")
-        _prepare("the tiny guest", REPOSITORY / "deploy" / "images" / "build-tiny.sh", folder)
-    return folder
+        return tiny_guest()
+
+
+@pytest.fixture(scope="session")
+def server_image() -> Path:
+    """The Debian server as a qcow2 image; built once for all checkouts, 70 to 280 s."""
+    image = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "golden-server.qcow2"
+    with _clear_errors():
+        require_root("The Debian server's image (a chroot)")
+        prepare("the Debian server", REPOSITORY / "deploy" / "images" / "build-golden.sh", "server", image)
+    return image
+
+
+@pytest.fixture(scope="session")
+def rdp_image() -> Path:
+    """The Debian server with a desktop over RDP as a qcow2 image; built once for all checkouts, 100 to 360 s."""
+    image = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "golden-rdp.qcow2"
+    with _clear_errors():
+        require_root("The image with a desktop over RDP (a chroot)")
+        prepare("the desktop over RDP", REPOSITORY / "deploy" / "images" / "build-golden.sh", "rdp", image)
+    return image
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +107,7 @@ def vcsim_binary() -> Path:
     """VMware's own simulator, built from Debian's govmomi; once for all checkouts, 30 to 100 s."""
     folder = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "vcsim"
     with _clear_errors():
-        _prepare("the witness vcsim", REPOSITORY / "tests" / "witnesses" / "vcsim" / "build.sh", folder)
+        prepare("the witness vcsim", REPOSITORY / "tests" / "witnesses" / "vcsim" / "build.sh", folder)
     return folder / "vcsim"
 
 
@@ -97,7 +120,7 @@ def system_libvirt() -> str:
     with _clear_errors():
         require_root("The machine's own libvirt")
         require_program("libvirtd", "libvirt-daemon-system")
-        _prepare("libvirt", REPOSITORY / "deploy" / "libvirt-start.sh")
+        prepare("libvirt", REPOSITORY / "deploy" / "libvirt-start.sh")
     _silence_libvirt()
     return "qemu:///system"
 
@@ -116,12 +139,6 @@ def kvm_hosts(tiny_image: Path) -> Iterator[KvmHosts]:
         _silence_libvirt()
         with kvm_hosts_laboratory(tiny_image) as laboratory:
             yield laboratory
-
-
-def _prepare(what: str, *command: str | Path) -> None:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise MissingPrerequisite(f"Cannot prepare {what}: {done.stderr.strip()[-1000:]}")
 
 
 def _silence_libvirt() -> None:

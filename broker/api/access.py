@@ -16,7 +16,9 @@ from ninja.utils import check_csrf
 from broker.models import ApiToken
 from broker.services import people
 from broker.services.errors import Forbidden
-from broker.services.permissions import is_administrator, require_administrator
+from broker.services.permissions import Right, has, require
+
+__all__ = ["ANYBODY_SIGNED_IN", "Caller", "Right", "caller", "person", "staff"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,9 @@ class Caller:
     session_key: str = ""
 
     @property
-    def is_administrator(self) -> bool:
-        return is_administrator(self.user)
+    def sees_all(self) -> bool:
+        """Whether lists hold the whole estate, not only what is their own."""
+        return has(self.user, Right.SEE)
 
     @property
     def may_use_portal(self) -> bool:
@@ -80,10 +83,13 @@ def caller(request: HttpRequest) -> Caller:
     return found
 
 
-def administrator(request: HttpRequest) -> User:
-    """The caller as an administrator. Raises `Forbidden`, also for a token without the scope."""
+def staff(request: HttpRequest, right: Right = Right.SEE) -> User:
+    """The caller as somebody whose role has this right. Raises `Forbidden`, also for a token without the scope.
+
+    Services ask again: this is so that nobody learns from what was wrong with their wish whether something exists.
+    """
     user = caller(request).user
-    require_administrator(user)
+    require(user, right)
     return user
 
 

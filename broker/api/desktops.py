@@ -8,25 +8,28 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from ninja import Field, Query, Router, Status
 
-from broker.api.access import administrator, caller, person
+from broker.api.access import Right, caller, person, staff
 from broker.api.operations import OperationOut, show_operation
 from broker.api.pages import Page, Window, one, page
 from broker.api.shapes import In, Out, Switch
 from broker.domain.lifecycle import State
+from broker.domain.native import CONTENT_TYPES
 from broker.domain.power import DesktopFacts
 from broker.models import Desktop
 from broker.selectors import desktops as selectors
 from broker.selectors import power as power_selectors
-from broker.services import brokering, power, screens
+from broker.services import brokering, guests, leases, native, power, screens
 from broker.services import desktops as services
 from broker.services.errors import Invalid
 
 router = Router(tags=["desktops"])
 MANY = 500
 """Ids in one order; more are named by a filter."""
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+FILE = {"responses": {200: {"description": "The file", "content": dict.fromkeys(CONTENT_TYPES, _BYTES)}}}
 
 
 class DesktopOut(Out):
@@ -45,6 +48,10 @@ class DesktopOut(Out):
     user: str | None
     """Name of the user it is assigned to."""
     assigned_at: datetime | None
+    lease_until: datetime | None
+    """When it is to be given back; null: when its user releases it."""
+    renewals_left: int
+    """How often its user may still renew the lease."""
     created_at: datetime
 
 
@@ -77,21 +84,34 @@ class DesktopFilter(Window):
     hypervisor: UUID | None = None
     mine: bool = False
     """Only those assigned to the caller."""
+    owned: bool = False
+    """Only those of pools that the caller owns, also through a group."""
 
 
 class ConnectIn(In):
-    protocol: str = "vnc"
+    protocol: str = ""
+    """vnc or rdp, as the desktop's pool has it; empty: that one."""
 
 
 class ConnectOut(Out):
-    """How to open the screen: connect a WebSocket to `url` offering `subprotocols`, once, before `expires_at`."""
+    """How to open the screen: connect a WebSocket to `url` offering `subprotocols`, once, before `expires_at`.
+
+    With rdp it offers none and begins with an RDCleanPath request whose `proxy_auth` is the ticket.
+    """
 
     url: str
     subprotocols: list[str]
-    """They carry the one-time ticket, which stands in no address and no log."""
+    """With vnc they carry the one-time ticket, which stands in no address and no log."""
+    ticket: str
     protocol: str
     expires_at: datetime
-    operation: OperationOut
+    operation: OperationOut | None
+    """What makes the screen; null with rdp, where the guest shows itself."""
+
+
+class RenewIn(In):
+    seen_until: datetime | None = None
+    """The end that the caller knows. If it is another by now, nothing is changed: a wish sent twice renews once."""
 
 
 PowerWord = Literal["on", "off", "shutdown", "reboot", "reset", "suspend", "resume"]
@@ -152,6 +172,8 @@ def show(row: Any) -> DesktopOut:
         memory_mib=row.memory_mib,
         user=row.owner,
         assigned_at=row.owned_since,
+        lease_until=row.lease_until,
+        renewals_left=max(row.pool.renewals - row.renewed, 0) if row.lease_until else 0,
         created_at=row.created_at,
     )
 
@@ -180,10 +202,13 @@ def _detail(desktop: Desktop) -> DesktopDetailOut:
 
 @router.get("", response=Page[DesktopDetailOut] | Page[DesktopOut])
 def list_desktops(request: HttpRequest, wanted: Query[DesktopFilter]) -> Page[DesktopDetailOut] | Page[DesktopOut]:
+    """One's own; whoever has a role sees all, owners those of their pools with `owned`."""
     found = caller(request)
-    is_told_all = found.is_administrator
+    is_told_all = found.sees_all
     rows = selectors.desktops_with_owner()
-    if wanted.mine or not is_told_all:
+    if wanted.owned:
+        rows = selectors.desktops_of_my_pools(found.user)
+    elif wanted.mine or not is_told_all:
         rows = selectors.desktops_assigned(found.user)
     rows = rows.filter(state=wanted.state) if wanted.state else rows.exclude(state=State.GONE)
     if wanted.pool:
@@ -195,8 +220,8 @@ def list_desktops(request: HttpRequest, wanted: Query[DesktopFilter]) -> Page[De
 
 @router.post("/power", response={200: PowerOfManyOut, 202: PowerOfManyOut})
 def set_power_of_many(request: HttpRequest, wish: PowerOfManyIn) -> Status[PowerOfManyOut]:
-    """Switch many desktops at once; those that cannot be switched are left out, and said. Administrators only."""
-    actor = administrator(request)
+    """Switch many desktops at once; those that cannot be switched are left out, and said. Help desk and up."""
+    actor = staff(request, Right.SERVE)
     wanted = _wanted(wish)
     if wish.dry_run:
         found = power_selectors.review(wanted, wish.action)
@@ -238,9 +263,9 @@ def _touched(
 @router.get("/{id}", response=DesktopDetailOut | DesktopOut)
 def get_desktop(request: HttpRequest, id: UUID) -> DesktopDetailOut | DesktopOut:
     found = caller(request)
-    if found.is_administrator:
+    if found.sees_all:
         return show_detail(one(selectors.desktops_with_owner(), id, "desktop"))
-    return show(one(selectors.desktops_assigned(found.user), id, "desktop"))
+    return show(one(selectors.desktops_seen_by(found.user), id, "desktop"))
 
 
 @router.post("/{id}/connect", response=ConnectOut)
@@ -254,12 +279,26 @@ def connect(request: HttpRequest, id: UUID, wish: ConnectIn) -> ConnectOut:
         user=found.user, desktop_id=id, protocol=wish.protocol, session_key=found.session_key, token=found.token
     )
     return ConnectOut(
-        url=screens.address(host=request.get_host(), is_secure=request.is_secure()),
+        url=screens.address(host=request.get_host(), is_secure=request.is_secure(), protocol=opening.protocol),
         subprotocols=opening.subprotocols,
-        protocol=wish.protocol,
+        ticket=opening.ticket,
+        protocol=opening.protocol,
         expires_at=opening.expires_at,
-        operation=show_operation(request, opening.operation),
+        operation=show_operation(request, opening.operation) if opening.operation else None,
     )
+
+
+@router.post("/{id}/client-file", openapi_extra=FILE)
+def client_file(request: HttpRequest, id: UUID) -> HttpResponse:
+    """A file by which a program opens one's own desktop (`.rdp` or `.vv`), good to start for five minutes.
+
+    From its first use on it serves only the address that used it. 409 if the desktop is not ready, as for connect, or
+    if its pool's desktops are not opened so.
+    """
+    found = person(request)
+    file = native.client_file(user=found.user, desktop_id=id, session_key=found.session_key, token=found.token)
+    headers = {"Content-Disposition": f'attachment; filename="{file.name}"', "Cache-Control": "no-store"}
+    return HttpResponse(file.content, content_type=file.content_type, headers=headers)
 
 
 @router.post("/{id}/power", response={202: OperationOut})
@@ -275,25 +314,40 @@ def release(request: HttpRequest, id: UUID) -> OperationOut:
     return show_operation(request, operation or selectors.latest_change(id))
 
 
+@router.post("/{id}/renew", response=DesktopDetailOut | DesktopOut)
+def renew(request: HttpRequest, id: UUID, wish: RenewIn) -> DesktopDetailOut | DesktopOut:
+    """Renew the lease by what the pool gives; 409 if it is not leased or no renewal is left. Administrators may for
+    others."""
+    leases.renew(actor=caller(request).user, desktop_id=id, seen_until=wish.seen_until)
+    return get_desktop(request, id)
+
+
 @router.post("/{id}/forget", response={200: DesktopDetailOut})
 def forget(request: HttpRequest, id: UUID) -> DesktopDetailOut:
-    """Give up a desktop that is missing or cannot be deleted. Its machine is not touched. Administrators only."""
-    return _detail(services.forget_desktop(actor=administrator(request), desktop_id=id))
+    """Give up a desktop that is missing or cannot be deleted. Its machine is not touched. Operators and up."""
+    return _detail(services.forget_desktop(actor=staff(request, Right.OPERATE), desktop_id=id))
 
 
 @router.post("/{id}/retire", response={202: DesktopDetailOut})
 def retire(request: HttpRequest, id: UUID) -> DesktopDetailOut:
-    """Delete a desktop with its machine; 409 while it is assigned. Administrators only."""
-    return _detail(services.retire_desktop(actor=administrator(request), desktop_id=id))
+    """Delete a desktop with its machine; 409 while it is assigned. Operators and up."""
+    return _detail(services.retire_desktop(actor=staff(request, Right.OPERATE), desktop_id=id))
 
 
 @router.post("/{id}/recycle", response={202: DesktopDetailOut})
 def recycle(request: HttpRequest, id: UUID) -> DesktopDetailOut:
-    """Give a failed desktop that is nobody's a fresh disk. Administrators only."""
-    return _detail(services.recycle_desktop(actor=administrator(request), desktop_id=id))
+    """Give a failed desktop that is nobody's a fresh disk. Help desk and up."""
+    return _detail(services.recycle_desktop(actor=staff(request, Right.SERVE), desktop_id=id))
+
+
+@router.post("/{id}/forget-certificate", response={204: None})
+def forget_certificate(request: HttpRequest, id: UUID) -> Status[None]:
+    """Let the desktop's guest be met anew over RDP, by whatever certificate it shows next. Help desk and up."""
+    guests.forget_certificate(actor=staff(request, Right.SERVE), desktop_id=id)
+    return Status(204, None)
 
 
 @router.post("/{id}/maintenance", response=DesktopDetailOut)
 def set_maintenance(request: HttpRequest, id: UUID, wish: Switch) -> DesktopDetailOut:
-    """In maintenance a desktop is neither given out nor retired. Administrators only."""
-    return _detail(services.set_maintenance(actor=administrator(request), desktop_id=id, on=wish.on))
+    """In maintenance a desktop is neither given out nor retired. Help desk and up."""
+    return _detail(services.set_maintenance(actor=staff(request, Right.SERVE), desktop_id=id, on=wish.on))

@@ -1,4 +1,4 @@
-"""Failovers: recovery points tried, desktops moved or brought up, one by one or a pool. Administrators only."""
+"""Failovers: recovery points tried, desktops moved or brought up, one by one or a pool. Operators and auditors only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Field, Query, Router
 
-from broker.api.access import administrator
+from broker.api.access import Right, staff
 from broker.api.pages import Page, Window, one, page, page_as_ordered
 from broker.api.recovery import NICS_AT_MOST
 from broker.api.shapes import In, Out
@@ -36,13 +36,14 @@ class EntryOut(Out):
 class FailoverOut(Out):
     id: UUID
     kind: str
-    """test, move, emergency"""
+    """test, move, emergency, planned"""
     state: str
     """running, done, failed, cancelled"""
     is_to_end: bool
     """Somebody has cancelled it; it is taken back at its next step."""
     step: str
-    """waiting, copying, stopping, last_copy, landing, starting, probing, cleaning, taking_back, over"""
+    """waiting, copying, stopping, last_copy, landing, handing_over, taking_over, starting, probing, reversing,
+    cleaning, taking_back, over"""
     step_in_words: str
     step_since: datetime
     percent: int | None
@@ -52,7 +53,10 @@ class FailoverOut(Out):
     desktop: UUID | None
     recovery_point: UUID | None
     """What is brought up; of a move, once it is there."""
-    vault: UUID
+    vault: UUID | None
+    """Through which it goes, or where its point lies. Null: it was removed since, or the platform carries the bytes."""
+    vault_name: str
+    """What a vault was called that was removed since; else empty."""
     hypervisor: UUID
     """Where to."""
     name: str
@@ -61,7 +65,7 @@ class FailoverOut(Out):
     """Its id there; empty until it stands, and once it was taken away again."""
     old_hypervisor: UUID | None
     old_machine_id: str
-    """What the desktop was before. It stays there, off, until it is deleted."""
+    """What the desktop was before. It stays there, off, until it is deleted; after a planned one it is the replica."""
     run: UUID | None
     """That the step waits for."""
     operation: UUID | None
@@ -114,6 +118,8 @@ class ProspectOut(Out):
     """How old the state is that its user would find; null with a move, which loses nothing."""
     why_not: str
     """Empty: it can go."""
+    lacks: str
+    """What there may not be room for there, in words; empty: it fits. It goes all the same."""
 
 
 class ProspectsOut(Out):
@@ -126,7 +132,7 @@ class ProspectsOut(Out):
 class FailoverFilter(Window):
     desktop: UUID | None = None
     state: Literal["running", "done", "failed", "cancelled"] | None = None
-    kind: Literal["test", "move", "emergency"] | None = None
+    kind: Literal["test", "move", "emergency", "planned"] | None = None
     group: UUID | None = None
 
 
@@ -164,6 +170,16 @@ class EmergencyIn(TargetIn):
     """Although its hypervisor answers: what was done since the point is lost, and the old machine is left running."""
 
 
+class PlannedIn(In):
+    desktop_id: UUID
+
+
+class GroupEndOut(Out):
+    cancelled: int
+    left: int
+    """Under way, and too late to cancel, or being cancelled already."""
+
+
 class PoolIn(TargetIn):
     kind: Literal["move", "emergency"]
     even_if_up: bool = False
@@ -191,6 +207,7 @@ def show_failover(row: Failover, now: datetime) -> FailoverOut:
         desktop=row.desktop_id,
         recovery_point=row.point_id,
         vault=row.vault_id,
+        vault_name=row.vault_name,
         hypervisor=row.hypervisor_id,
         name=row.name,
         machine_id=row.machine_id,
@@ -222,7 +239,7 @@ def _failover(failover_id: UUID) -> FailoverDetailOut:
 @router.get("", response=Page[FailoverOut])
 def list_failovers(request: HttpRequest, wanted: Query[FailoverFilter]) -> Page[FailoverOut]:
     """Newest first; those of a group in the order in which they go."""
-    administrator(request)
+    staff(request, Right.REVIEW)
     found = selectors.FailoverFilter(
         state=wanted.state or "", kind=wanted.kind or "", desktop=wanted.desktop, group=wanted.group
     )
@@ -236,7 +253,7 @@ def list_failovers(request: HttpRequest, wanted: Query[FailoverFilter]) -> Page[
 @router.post("/test", response={202: FailoverDetailOut})
 def test_recovery_point(request: HttpRequest, wish: TestIn) -> FailoverDetailOut:
     """Bring a recovery point up in isolation, see whether it lives, take it away. 409 if the point is damaged."""
-    made = services.begin_test(actor=administrator(request), point_id=wish.point_id, target=wish.target())
+    made = services.begin_test(actor=staff(request, Right.OPERATE), point_id=wish.point_id, target=wish.target())
     return _failover(made.pk)
 
 
@@ -245,7 +262,7 @@ def move_desktop(request: HttpRequest, wish: MoveIn) -> FailoverDetailOut:
     """Move a desktop with its user to another hypervisor of its pool. 409 while it is moved already, and if its
     hypervisor does not answer."""
     made = services.begin_move(
-        actor=administrator(request), desktop_id=wish.desktop_id, vault_id=wish.vault_id, target=wish.target()
+        actor=staff(request, Right.OPERATE), desktop_id=wish.desktop_id, vault_id=wish.vault_id, target=wish.target()
     )
     return _failover(made.pk)
 
@@ -255,7 +272,7 @@ def bring_desktop_up(request: HttpRequest, wish: EmergencyIn) -> FailoverDetailO
     """Its newest recovery point becomes the desktop; what was done since is lost. 409 while its hypervisor answers
     unless `even_if_up`, and if there is no good point."""
     made = services.begin_emergency(
-        actor=administrator(request),
+        actor=staff(request, Right.OPERATE),
         desktop_id=wish.desktop_id,
         target=wish.target(),
         point_id=wish.point_id,
@@ -264,16 +281,31 @@ def bring_desktop_up(request: HttpRequest, wish: EmergencyIn) -> FailoverDetailO
     return _failover(made.pk)
 
 
+@router.post("/planned", response={202: FailoverDetailOut})
+def fail_over_as_planned(request: HttpRequest, wish: PlannedIn) -> FailoverDetailOut:
+    """The replica that its platform keeps on another hypervisor takes the desktop's place; nothing is lost. 409 with
+    what stands in the way: today Hyper-V alone is driven, with both ends registered and up."""
+    made = services.begin_planned(actor=staff(request, Right.OPERATE), desktop_id=wish.desktop_id)
+    return _failover(made.pk)
+
+
+@router.post("/groups/{group}/cancel", response={202: GroupEndOut})
+def cancel_group(request: HttpRequest, group: UUID) -> GroupEndOut:
+    """All of a group that are not over, each as if by itself; how many. 409 if none can be cancelled."""
+    ended = services.cancel_group(actor=staff(request, Right.OPERATE), group=group)
+    return GroupEndOut(cancelled=ended.cancelled, left=ended.left)
+
+
 @router.get("/{id}", response=FailoverDetailOut)
 def get_failover(request: HttpRequest, id: UUID) -> FailoverDetailOut:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return _failover(id)
 
 
 @router.post("/{id}/cancel", response={202: FailoverDetailOut})
 def cancel_failover(request: HttpRequest, id: UUID) -> FailoverDetailOut:
     """What it made is taken away, what it stopped is started again. 409 if it is over or being taken back already."""
-    services.cancel(actor=administrator(request), failover_id=id)
+    services.cancel(actor=staff(request, Right.OPERATE), failover_id=id)
     return _failover(id)
 
 
@@ -281,7 +313,7 @@ def cancel_failover(request: HttpRequest, id: UUID) -> FailoverDetailOut:
 def look_ahead(request: HttpRequest, pool_id: UUID, wish: PoolIn) -> ProspectsOut:
     """What would become of each desktop of the pool that somebody has and that is elsewhere. Changes nothing."""
     found = services.look_ahead(
-        actor=administrator(request),
+        actor=staff(request, Right.OPERATE),
         pool_id=pool_id,
         target=wish.target(),
         kind=Kind(wish.kind),
@@ -296,6 +328,7 @@ def look_ahead(request: HttpRequest, pool_id: UUID, wish: PoolIn) -> ProspectsOu
             taken_at=one.point.taken_at if one.point else None,
             loses_s=one.loses_s,
             why_not=one.why_not,
+            lacks=one.lacks,
         )
         for one in found
     ]
@@ -306,7 +339,7 @@ def look_ahead(request: HttpRequest, pool_id: UUID, wish: PoolIn) -> ProspectsOu
 def fail_over_pool(request: HttpRequest, pool_id: UUID, wish: PoolBeginIn) -> GroupOut:
     """All that the dry run finds able, a few at a time, in its order. 409 if none can go."""
     group = services.begin_pool(
-        actor=administrator(request),
+        actor=staff(request, Right.OPERATE),
         pool_id=pool_id,
         target=wish.target(),
         kind=Kind(wish.kind),

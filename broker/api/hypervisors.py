@@ -1,21 +1,24 @@
-"""Hypervisors and what inventory saw of them. Administrators only."""
+"""Hypervisors and what inventory saw of them. For every role."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Query, Router
 
-from broker.api.access import administrator
+from broker.api.access import Right, staff
 from broker.api.pages import Page, Window, one, page, page_by_name
 from broker.api.shapes import In, Out, Switch
 from broker.hypervisors import abilities
 from broker.models import Host, Hypervisor, Machine, Network, Storage
 from broker.selectors import hypervisors as selectors
 from broker.services import hypervisors as services
+from broker.services import tags
+from broker.services.permissions import has
 
 router = Router(tags=["hypervisors"])
 
@@ -102,6 +105,8 @@ class MachineOut(Out):
     """Why it can't serve as a template; empty if it can."""
     stamp_installation: str
     """Id of the installation that made it; empty: none."""
+    tags: list[str]
+    """By which policies may choose it."""
     seen_at: datetime
 
 
@@ -122,7 +127,7 @@ class MachineFilter(Window):
     is_template: bool | None = None
 
 
-def show(row: Hypervisor) -> HypervisorOut:
+def show(row: Hypervisor, *, is_told_settings: bool = True) -> HypervisorOut:
     now = selectors.budgets_now(row, timezone.now())
     return HypervisorOut(
         id=row.pk,
@@ -134,7 +139,7 @@ def show(row: Hypervisor) -> HypervisorOut:
         product=row.product,
         orders=sorted(row.takes),
         warnings=row.warnings,
-        settings=row.settings,
+        settings=row.settings if is_told_settings else {},
         is_draining=row.is_draining,
         build_budget=row.build_budget,
         power_budget=row.power_budget,
@@ -151,6 +156,7 @@ def show(row: Hypervisor) -> HypervisorOut:
 
 
 def show_machine(row: Machine) -> MachineOut:
+    """Its tags are read for a whole page at once."""
     return MachineOut(
         id=row.pk,
         name=row.name,
@@ -163,6 +169,7 @@ def show_machine(row: Machine) -> MachineOut:
         is_template=row.is_template,
         template_cannot=row.template_cannot,
         stamp_installation=row.stamp_installation,
+        tags=[],
         seen_at=row.seen_at,
     )
 
@@ -186,27 +193,27 @@ def _typed(settings: dict[str, Setting]) -> dict[str, str]:
 
 @router.get("", response=Page[HypervisorOut])
 def list_hypervisors(request: HttpRequest, window: Query[Window]) -> Page[HypervisorOut]:
-    administrator(request)
-    return page(selectors.hypervisors(), window, show)
+    tells = has(staff(request), Right.REVIEW)
+    return page(selectors.hypervisors(), window, partial(show, is_told_settings=tells))
 
 
 @router.get("/{id}", response=HypervisorOut)
 def get_hypervisor(request: HttpRequest, id: UUID) -> HypervisorOut:
-    administrator(request)
-    return show(one(selectors.hypervisors(), id, "hypervisor"))
+    tells = has(staff(request), Right.REVIEW)
+    return show(one(selectors.hypervisors(), id, "hypervisor"), is_told_settings=tells)
 
 
 @router.post("", response={201: HypervisorOut})
 def register_hypervisor(request: HttpRequest, wish: HypervisorIn) -> HypervisorOut:
     """The status is `new` until a worker has signed in and looked, a moment later."""
-    actor = administrator(request)
+    actor = staff(request, Right.ADMINISTER)
     row = services.register_hypervisor(actor=actor, name=wish.name, kind=wish.kind, values=_typed(wish.settings))
     return show(row)
 
 
 @router.patch("/{id}", response=HypervisorOut)
 def change_hypervisor(request: HttpRequest, id: UUID, wish: HypervisorChange) -> HypervisorOut:
-    actor = administrator(request)
+    actor = staff(request, Right.ADMINISTER)
     name = wish.name if wish.name is not None else one(selectors.hypervisors(), id, "hypervisor").name
     row = services.change_hypervisor(actor=actor, hypervisor_id=id, name=name, values=_typed(wish.settings))
     return show(row)
@@ -215,30 +222,30 @@ def change_hypervisor(request: HttpRequest, id: UUID, wish: HypervisorChange) ->
 @router.delete("/{id}", response={204: None})
 def remove_hypervisor(request: HttpRequest, id: UUID) -> None:
     """409 while a pool builds there or a desktop lives there. The machines are not touched."""
-    services.remove_hypervisor(actor=administrator(request), hypervisor_id=id)
+    services.remove_hypervisor(actor=staff(request, Right.ADMINISTER), hypervisor_id=id)
 
 
 @router.post("/{id}/recheck", response={202: HypervisorOut})
 def recheck_hypervisor(request: HttpRequest, id: UUID) -> HypervisorOut:
     """Sign in and read anew now, even if the account was refused before."""
-    return show(services.recheck_hypervisor(actor=administrator(request), hypervisor_id=id))
+    return show(services.recheck_hypervisor(actor=staff(request, Right.OPERATE), hypervisor_id=id))
 
 
 @router.post("/{id}/drain", response=HypervisorOut)
 def drain_hypervisor(request: HttpRequest, id: UUID, wish: Switch) -> HypervisorOut:
-    return show(services.drain_hypervisor(actor=administrator(request), hypervisor_id=id, on=wish.on))
+    return show(services.drain_hypervisor(actor=staff(request, Right.OPERATE), hypervisor_id=id, on=wish.on))
 
 
 @router.post("/{id}/confirm-absence", response={202: HypervisorOut})
 def confirm_absence(request: HttpRequest, id: UUID) -> HypervisorOut:
     """The machines in doubt are really gone; 409 if nothing is in doubt."""
-    return show(services.confirm_absence(actor=administrator(request), hypervisor_id=id))
+    return show(services.confirm_absence(actor=staff(request, Right.OPERATE), hypervisor_id=id))
 
 
 @router.get("/{id}/hosts", response=Page[HostOut])
 def list_hosts(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[HostOut]:
     """By name."""
-    administrator(request)
+    staff(request)
     one(selectors.hypervisors(), id, "hypervisor")
     return page_by_name(selectors.hosts_of(id), window, show_host)
 
@@ -246,7 +253,7 @@ def list_hosts(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[Ho
 @router.post("/{id}/hosts/{host}/drain", response=HostOut)
 def drain_host(request: HttpRequest, id: UUID, host: UUID, wish: Switch) -> HostOut:
     """Nothing new is built there, and free desktops are built anew elsewhere; those in use stay."""
-    actor = administrator(request)
+    actor = staff(request, Right.OPERATE)
     one(selectors.hosts_of(id), host, "host")
     return show_host(services.drain_host(actor=actor, host_id=host, on=wish.on))
 
@@ -254,7 +261,7 @@ def drain_host(request: HttpRequest, id: UUID, host: UUID, wish: Switch) -> Host
 @router.get("/{id}/networks", response=Page[NetworkOut])
 def list_networks(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[NetworkOut]:
     """By name."""
-    administrator(request)
+    staff(request)
     one(selectors.hypervisors(), id, "hypervisor")
     return page_by_name(selectors.networks_of(id), window, show_network)
 
@@ -262,7 +269,7 @@ def list_networks(request: HttpRequest, id: UUID, window: Query[Window]) -> Page
 @router.get("/{id}/storages", response=Page[StorageOut])
 def list_storages(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[StorageOut]:
     """By name."""
-    administrator(request)
+    staff(request)
     one(selectors.hypervisors(), id, "hypervisor")
     return page_by_name(selectors.storages_of(id), window, show_storage)
 
@@ -270,9 +277,28 @@ def list_storages(request: HttpRequest, id: UUID, window: Query[Window]) -> Page
 @router.get("/{id}/machines", response=Page[MachineOut])
 def list_machines(request: HttpRequest, id: UUID, wanted: Query[MachineFilter]) -> Page[MachineOut]:
     """Everything the platform lists, by name; with `is_template` what can be linked as a copy, or what cannot."""
-    administrator(request)
+    staff(request)
     one(selectors.hypervisors(), id, "hypervisor")
     rows = selectors.machines_of(id)
     if wanted.is_template is not None:
         rows = rows.filter(is_template=wanted.is_template)
-    return page_by_name(rows, wanted, show_machine)
+    shown = page_by_name(rows, wanted, show_machine)
+    tagged = selectors.tags_of((id, item.platform_id) for item in shown.items)
+    items = [item.model_copy(update={"tags": tagged.get((id, item.platform_id), [])}) for item in shown.items]
+    return shown.model_copy(update={"items": items})
+
+
+@router.put("/{id}/machines/{machine}/tags/{tag}", response={204: None})
+def put_tag(request: HttpRequest, id: UUID, machine: UUID, tag: str) -> None:
+    """Policies over the tag replicate it from now on. 422 for a desktop: those are chosen as such."""
+    actor = staff(request, Right.OPERATE)
+    one(selectors.machines_of(id), machine, "machine")
+    tags.put(actor=actor, machine_ids=[machine], tag=tag)
+
+
+@router.delete("/{id}/machines/{machine}/tags/{tag}", response={204: None})
+def take_tag(request: HttpRequest, id: UUID, machine: UUID, tag: str) -> None:
+    """Policies over the tag let go of it; its recovery points stay."""
+    actor = staff(request, Right.OPERATE)
+    one(selectors.machines_of(id), machine, "machine")
+    tags.take(actor=actor, machine_ids=[machine], tag=tag)

@@ -1,4 +1,4 @@
-"""Logical networks: what an administrator calls a network, and what it is on each hypervisor. Administrators only."""
+"""Logical networks: what an administrator calls a network, and what it is on each hypervisor. Not for the help desk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 from django.http import HttpRequest
 from ninja import Query, Router
 
-from broker.api.access import administrator
+from broker.api.access import Right, staff
 from broker.api.pages import Page, Window, one, page
 from broker.api.shapes import In, Out
 from broker.models import LogicalNetwork
@@ -85,20 +85,20 @@ def _named(counterparts: list[CounterpartIn]) -> dict[UUID, UUID | None]:
 
 @router.get("", response=Page[LogicalNetworkOut])
 def list_networks(request: HttpRequest, window: Query[Window]) -> Page[LogicalNetworkOut]:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return page(selectors.networks(), window, show)
 
 
 @router.get("/{id}", response=LogicalNetworkOut)
 def get_network(request: HttpRequest, id: UUID) -> LogicalNetworkOut:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return show(one(selectors.networks(), id, "network"))
 
 
 @router.post("", response={201: LogicalNetworkOut})
 def create_network(request: HttpRequest, wish: LogicalNetworkIn) -> LogicalNetworkOut:
     row = services.create_network(
-        actor=administrator(request),
+        actor=staff(request, Right.OPERATE),
         name=wish.name,
         description=wish.description,
         wants_isolation=wish.wants_isolation,
@@ -110,7 +110,7 @@ def create_network(request: HttpRequest, wish: LogicalNetworkIn) -> LogicalNetwo
 @router.patch("/{id}", response=LogicalNetworkOut)
 def change_network(request: HttpRequest, id: UUID, wish: LogicalNetworkChange) -> LogicalNetworkOut:
     """Machines that stand keep their networks."""
-    actor = administrator(request)
+    actor = staff(request, Right.OPERATE)
     row = one(selectors.networks(), id, "network")
     services.change_network(
         actor=actor,
@@ -126,4 +126,4 @@ def change_network(request: HttpRequest, id: UUID, wish: LogicalNetworkChange) -
 @router.delete("/{id}", response={204: None})
 def delete_network(request: HttpRequest, id: UUID) -> None:
     """409 while a pool is on it. The platforms' networks are not touched."""
-    services.delete_network(actor=administrator(request), network_id=id)
+    services.delete_network(actor=staff(request, Right.OPERATE), network_id=id)

@@ -36,7 +36,7 @@ class OperationOut(Out):
     created_at: datetime
     finished_at: datetime | None
     hypervisor: UUID | None
-    """This and what follows: administrators only, else null."""
+    """This and what follows: for staff only, else null."""
     requested_by: str | None
     """Null also if the broker asked itself."""
     cause: str | None
@@ -55,7 +55,7 @@ class OperationFilter(Window):
 
 def show_operation(request: HttpRequest, operation: Operation) -> OperationOut:
     """The operation as the caller may see it."""
-    is_told_all = caller(request).is_administrator
+    is_told_all = caller(request).sees_all
     asker = operation.requested_by
     return OperationOut(
         id=operation.pk,
@@ -79,7 +79,7 @@ def show_operation(request: HttpRequest, operation: Operation) -> OperationOut:
 
 def _seen(request: HttpRequest) -> Any:
     found = caller(request)
-    return selectors.operations() if found.is_administrator else selectors.operations_seen_by(found.user)
+    return selectors.operations() if found.sees_all else selectors.operations_seen_by(found.user)
 
 
 @router.get("", response=Page[OperationOut])
@@ -105,5 +105,5 @@ def cancel_operation(request: HttpRequest, id: UUID) -> OperationOut:
 
 @router.post("/{id}/retry", response={202: OperationOut})
 def retry_operation(request: HttpRequest, id: UUID) -> OperationOut:
-    """Order the same again; the new operation. Administrators only."""
+    """Order the same again; the new operation. Help desk and up."""
     return show_operation(request, services.retry_operation(actor=caller(request).user, operation_id=id))

@@ -1,4 +1,4 @@
-"""Recovery points: read back, brought up as machines, deleted. Administrators only."""
+"""Recovery points: read back, brought up as machines, deleted. Operators and auditors only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 from django.http import HttpRequest
 from ninja import Field, Query, Router
 
-from broker.api.access import administrator
+from broker.api.access import Right, staff
 from broker.api.pages import Page, Window, one, page_as_ordered
 from broker.api.runs import RunOut, get_shown
 from broker.api.shapes import In, Out
@@ -117,7 +117,7 @@ def _point(point_id: UUID) -> PointOut:
 @router.get("", response=Page[PointOut])
 def list_recovery_points(request: HttpRequest, wanted: Query[PointFilter]) -> Page[PointOut]:
     """Newest first by `taken_at`."""
-    administrator(request)
+    staff(request, Right.REVIEW)
     found = selectors.PointFilter(
         source=wanted.source,
         vault=wanted.vault,
@@ -129,25 +129,25 @@ def list_recovery_points(request: HttpRequest, wanted: Query[PointFilter]) -> Pa
 
 @router.get("/{id}", response=PointOut)
 def get_recovery_point(request: HttpRequest, id: UUID) -> PointOut:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return _point(id)
 
 
 @router.post("/{id}/materialise", response={202: RunOut})
 def materialise(request: HttpRequest, id: UUID, wish: MaterialiseIn) -> RunOut:
     """Have a machine made of it, powered off, on any hypervisor that can. 409 if the point is damaged."""
-    run = services.materialise(actor=administrator(request), point_id=id, **wish.model_dump())
+    run = services.materialise(actor=staff(request, Right.OPERATE), point_id=id, **wish.model_dump())
     return get_shown(run.pk)
 
 
 @router.post("/{id}/verify", response={202: RunOut})
 def verify(request: HttpRequest, id: UUID) -> RunOut:
     """Have all of it read back. 409 while that is under way."""
-    return get_shown(services.verify_point(actor=administrator(request), point_id=id).pk)
+    return get_shown(services.verify_point(actor=staff(request, Right.OPERATE), point_id=id).pk)
 
 
 @router.delete("/{id}", response={202: PointOut})
 def delete_recovery_point(request: HttpRequest, id: UUID) -> PointOut:
     """A mover deletes it from its vault; its room is free after the next collection. 409 while it is read."""
-    services.delete_point(actor=administrator(request), point_id=id)
+    services.delete_point(actor=staff(request, Right.OPERATE), point_id=id)
     return _point(id)

@@ -1,4 +1,4 @@
-"""Runs of movers: what is copied, brought up or read back, and how far it is. Administrators only."""
+"""Runs of movers: what is copied, brought up or read back, and how far it is. Operators and auditors only."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Query, Router
 
-from broker.api.access import administrator
+from broker.api.access import Right, staff
 from broker.api.pages import Page, Window, one, page
 from broker.api.shapes import Out
 from broker.models import ReplicationRun
 from broker.selectors import replication as selectors
-from broker.services import replication as services
+from broker.services import replication_runs
 
 router = Router(tags=["replication"])
 
@@ -23,7 +23,8 @@ router = Router(tags=["replication"])
 class RunOut(Out):
     id: UUID
     kind: str
-    """replicate, materialise (a recovery point becomes a machine), verify, collect, release"""
+    """replicate, materialise (a recovery point becomes a machine), verify, collect, release, standby (what
+    waits for a machine becomes its newest point), mirror (a step of a failover that the platform carries out)"""
     state: str
     """queued, running, done, failed, cancelled"""
     is_to_end: bool
@@ -68,7 +69,7 @@ class RunOut(Out):
 
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-Kind = Literal["replicate", "materialise", "verify", "collect", "release"]
+Kind = Literal["replicate", "materialise", "verify", "collect", "release", "standby", "mirror"]
 """Spelt out: enumerations of the models would meet others of their name in the description."""
 
 
@@ -121,7 +122,7 @@ def get_shown(run_id: UUID) -> RunOut:
 
 @router.get("", response=Page[RunOut])
 def list_runs(request: HttpRequest, wanted: Query[RunFilter]) -> Page[RunOut]:
-    administrator(request)
+    staff(request, Right.REVIEW)
     found = selectors.RunFilter(
         state=wanted.state or "", kind=wanted.kind or "", policy=wanted.policy, source=wanted.source
     )
@@ -131,12 +132,12 @@ def list_runs(request: HttpRequest, wanted: Query[RunFilter]) -> Page[RunOut]:
 
 @router.get("/{id}", response=RunOut)
 def get_run(request: HttpRequest, id: UUID) -> RunOut:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return get_shown(id)
 
 
 @router.post("/{id}/cancel", response={202: RunOut})
 def cancel_run(request: HttpRequest, id: UUID) -> RunOut:
     """A queued run ends now, one at work when its mover hears of it. 409 if it has ended."""
-    services.cancel_run(actor=administrator(request), run_id=id)
+    replication_runs.cancel_run(actor=staff(request, Right.OPERATE), run_id=id)
     return get_shown(id)

@@ -1,4 +1,4 @@
-"""Golden images, their versions, and the copies of a version on hypervisors. Administrators only."""
+"""Golden images, their versions, and the copies of a version on hypervisors. Operators and auditors only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 from django.http import HttpRequest
 from ninja import Query, Router
 
-from broker.api.access import administrator
+from broker.api.access import Right, staff
 from broker.api.pages import Page, Window, one, page
 from broker.api.shapes import In, Out
 from broker.models import Template, TemplateCopy, TemplateVersion
@@ -114,25 +114,25 @@ def show_copy(row: TemplateCopy) -> CopyOut:
 
 @router.get("", response=Page[TemplateOut])
 def list_templates(request: HttpRequest, window: Query[Window]) -> Page[TemplateOut]:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return page(selectors.templates(), window, show)
 
 
 @router.get("/{id}", response=TemplateOut)
 def get_template(request: HttpRequest, id: UUID) -> TemplateOut:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return show(one(selectors.templates(), id, "template"))
 
 
 @router.post("", response={201: TemplateOut})
 def create_template(request: HttpRequest, wish: TemplateIn) -> TemplateOut:
-    actor = administrator(request)
+    actor = staff(request, Right.OPERATE)
     return show(services.create_template(actor=actor, name=wish.name, description=wish.description, os=wish.os))
 
 
 @router.patch("/{id}", response=TemplateOut)
 def change_template(request: HttpRequest, id: UUID, wish: TemplateChange) -> TemplateOut:
-    actor = administrator(request)
+    actor = staff(request, Right.OPERATE)
     row = one(selectors.templates(), id, "template")
     services.change_template(
         actor=actor,
@@ -147,29 +147,29 @@ def change_template(request: HttpRequest, id: UUID, wish: TemplateChange) -> Tem
 @router.delete("/{id}", response={204: None})
 def remove_template(request: HttpRequest, id: UUID) -> None:
     """With its versions and copies; 409 while one of them is in use. The images stay on their hypervisors."""
-    services.remove_template(actor=administrator(request), template_id=id)
+    services.remove_template(actor=staff(request, Right.OPERATE), template_id=id)
 
 
 @versions.post("", response={201: VersionOut})
 def add_version(request: HttpRequest, wish: VersionIn) -> VersionOut:
-    actor = administrator(request)
+    actor = staff(request, Right.OPERATE)
     return show_version(services.add_version(actor=actor, template_id=wish.template, note=wish.note))
 
 
 @versions.delete("/{id}", response={204: None})
 def remove_version(request: HttpRequest, id: UUID) -> None:
     """With its copies; 409 while one of them is in use."""
-    services.remove_version(actor=administrator(request), version_id=id)
+    services.remove_version(actor=staff(request, Right.OPERATE), version_id=id)
 
 
 @copies.post("", response={201: CopyOut})
 def link_copy(request: HttpRequest, wish: CopyIn) -> CopyOut:
     """Say that what inventory listed as a template is a copy of this version."""
-    actor = administrator(request)
+    actor = staff(request, Right.OPERATE)
     return show_copy(services.link_copy(actor=actor, version_id=wish.version, machine_id=wish.machine))
 
 
 @copies.delete("/{id}", response={204: None})
 def remove_copy(request: HttpRequest, id: UUID) -> None:
     """Unlink; the image stays on its hypervisor. 409 while a pool or a desktop hangs from it."""
-    services.remove_copy(actor=administrator(request), copy_id=id)
+    services.remove_copy(actor=staff(request, Right.OPERATE), copy_id=id)

@@ -1,4 +1,4 @@
-"""Vaults: where recovery points lie. Administrators only."""
+"""Vaults: where recovery points lie. Operators and auditors see them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 from django.http import HttpRequest
 from ninja import Query, Router
 
-from broker.api.access import administrator
+from broker.api.access import Right, staff
 from broker.api.pages import Page, Window, one, page
 from broker.api.shapes import In, Out
 from broker.models import Vault
@@ -89,27 +89,27 @@ def _vault(vault_id: UUID) -> VaultOut:
 
 @router.get("", response=Page[VaultOut])
 def list_vaults(request: HttpRequest, window: Query[Window]) -> Page[VaultOut]:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return page(selectors.vaults(), window, show_vault)
 
 
 @router.post("/key", response=KeyOut)
 def make_vault_key(request: HttpRequest) -> KeyOut:
     """A key for a new encrypted vault. Keep it, then create the vault with it."""
-    administrator(request)
+    staff(request, Right.ADMINISTER)
     return KeyOut(key=services.new_key())
 
 
 @router.get("/{id}", response=VaultOut)
 def get_vault(request: HttpRequest, id: UUID) -> VaultOut:
-    administrator(request)
+    staff(request, Right.REVIEW)
     return _vault(id)
 
 
 @router.post("", response={201: VaultOut})
 def create_vault(request: HttpRequest, wish: VaultIn) -> VaultOut:
     """Makes a vault at that place, or opens the one that is there; 422 in words if the place cannot be used."""
-    actor = administrator(request)
+    actor = staff(request, Right.ADMINISTER)
     made = services.create_vault(
         actor=actor, name=wish.name, kind=wish.kind, location=wish.location, secret_key=wish.secret_key, key=wish.key
     )
@@ -119,7 +119,7 @@ def create_vault(request: HttpRequest, wish: VaultIn) -> VaultOut:
 @router.patch("/{id}", response=VaultOut)
 def change_vault(request: HttpRequest, id: UUID, wish: VaultChange) -> VaultOut:
     """Another name or place of the same vault, which is opened to see that it is there."""
-    actor = administrator(request)
+    actor = staff(request, Right.ADMINISTER)
     row: Vault = one(selectors.vaults(), id, "vault")
     services.change_vault(
         actor=actor,
@@ -135,4 +135,4 @@ def change_vault(request: HttpRequest, id: UUID, wish: VaultChange) -> VaultOut:
 @router.delete("/{id}", response={204: None})
 def remove_vault(request: HttpRequest, id: UUID) -> None:
     """Forgets it and its recovery points here; what lies at its place stays. 409 while a policy uses it."""
-    services.remove_vault(actor=administrator(request), vault_id=id)
+    services.remove_vault(actor=staff(request, Right.ADMINISTER), vault_id=id)

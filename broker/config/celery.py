@@ -34,7 +34,7 @@ app.conf.update(
         "interval_step": 0,
     },
     timezone="UTC",
-    imports=["broker.tasks.clock", "broker.tasks.heartbeat", "broker.tasks.movers", "broker.tasks.pumps"],
+    imports=[f"broker.tasks.{name}" for name in ("clock", "heartbeat", "mails", "movers", "pumps")],
     task_routes={"deskyard.move": {"queue": "movers"}},
     beat_max_loop_interval=1,
     beat_schedule={

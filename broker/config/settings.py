@@ -7,7 +7,16 @@ DESKYARD_VAULT_KEYS  comma-separated Fernet keys for secrets at rest, newest fir
 DESKYARD_ALLOWED_HOSTS, DESKYARD_ORIGINS  comma-separated; needed behind a proxy
 DESKYARD_HTTPS     "1" behind TLS: secure cookies, HSTS, wss
 DESKYARD_RELAY_URL public ws(s) address of the relay if it runs apart
+DESKYARD_RDP_PORT  where the door for Remote Desktop programs listens (default: there is none)
+DESKYARD_VNC_PORT  the same for Remote Viewer; needs DESKYARD_VNC_CERTIFICATE and DESKYARD_VNC_KEY, PEM files
+DESKYARD_DOORS_HOST  on which of this machine's addresses both listen (default DESKYARD_HOST)
+DESKYARD_RDP_ADDRESS, DESKYARD_VNC_ADDRESS  HOST:PORT by which programs reach these doors (default: the host of
+                   DESKYARD_URL, and their ports); web nodes need only these
 DESKYARD_SCREEN_IDLE_S  a screen without key or mouse for so long is closed (default 4 h)
+DESKYARD_URL       public address of the portal, for links in mails (default http://HOST:PORT)
+DESKYARD_EMAIL_URL where mail goes: smtp+tls://USER:PASSWORD@HOST:587, smtps://, smtp://, file:///FOLDER, console:
+                   (default: no mail is sent); see `broker/config/mail.py`
+DESKYARD_EMAIL_FROM  who it comes from (default deskyard@HOST)
 DATABASE_URL, REDIS_URL  PostgreSQL and Redis or Valkey; else SQLite and the embedded Valkey, both in DESKYARD_DATA
 """
 
@@ -16,11 +25,14 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dj_database_url
 import structlog
 from cryptography.fernet import Fernet
 from django.core.management.utils import get_random_secret_key
+
+from broker.config.mail import mail_of
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 DATA_DIR = Path(os.environ.get("DESKYARD_DATA", BASE_DIR / "var")).resolve()
@@ -49,6 +61,11 @@ def _socket(name: str) -> Path:
     if len(os.fsencode(path)) <= 100:
         return path
     return Path(f"/tmp/deskyard-{hashlib.sha256(os.fsencode(DATA_DIR)).hexdigest()[:16]}") / name  # noqa: S108 - `run` makes it private
+
+
+def _host_of(url: str) -> str:
+    """As it stands before a port: an IPv6 address in brackets."""
+    return urlsplit(url).netloc.rpartition("@")[2].removesuffix(f":{urlsplit(url).port}")
 
 
 HOST = os.environ.get("DESKYARD_HOST", "127.0.0.1")
@@ -82,6 +99,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "broker.config.compression.Compressed",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "broker.config.middleware.SecurityHeaders",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -92,6 +110,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+AUTHENTICATION_BACKENDS = ["broker.config.accounts.Accounts"]
 ROOT_URLCONF = "broker.config.urls"
 ASGI_APPLICATION = "broker.config.asgi.application"
 TEMPLATES = [
@@ -104,6 +123,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "broker.console.access.can",
             ],
             "builtins": ["broker.templatetags.deskyard"],
         },
@@ -146,6 +166,23 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 X_FRAME_OPTIONS = "DENY"
+
+_mail = mail_of(os.environ.get("DESKYARD_EMAIL_URL", ""))
+MAIL_IS_ON = _mail.is_on
+EMAIL_BACKEND, EMAIL_FILE_PATH = _mail.backend, _mail.folder
+EMAIL_HOST, EMAIL_PORT = _mail.host, _mail.port
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail.user, _mail.password
+EMAIL_USE_TLS, EMAIL_USE_SSL, EMAIL_TIMEOUT = _mail.use_tls, _mail.use_ssl, 20
+PUBLIC_URL = os.environ.get("DESKYARD_URL", f"{'https' if HTTPS else 'http'}://{HOST}:{PORT}").rstrip("/")
+DOORS_HOST = os.environ.get("DESKYARD_DOORS_HOST", HOST)
+RDP_PORT = int(os.environ.get("DESKYARD_RDP_PORT") or 0)
+"""0: this machine has no door for Remote Desktop programs."""
+RDP_ADDRESS = os.environ.get("DESKYARD_RDP_ADDRESS") or (f"{_host_of(PUBLIC_URL)}:{RDP_PORT}" if RDP_PORT else "")
+"""Empty: nobody is offered a file for such a program."""
+VNC_PORT = int(os.environ.get("DESKYARD_VNC_PORT") or 0)
+VNC_ADDRESS = os.environ.get("DESKYARD_VNC_ADDRESS") or (f"{_host_of(PUBLIC_URL)}:{VNC_PORT}" if VNC_PORT else "")
+VNC_CERTIFICATE, VNC_KEY = os.environ.get("DESKYARD_VNC_CERTIFICATE", ""), os.environ.get("DESKYARD_VNC_KEY", "")
+DEFAULT_FROM_EMAIL = os.environ.get("DESKYARD_EMAIL_FROM", f"Deskyard <deskyard@{HOST}>")
 
 LANGUAGE_CODE = "en"
 USE_I18N = True

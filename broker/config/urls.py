@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 
 from broker.api.health import healthz
-from broker.console.errors import not_found
+from broker.console.errors import forbidden, not_found
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
@@ -14,4 +14,5 @@ urlpatterns = [
     path("api/v1/", include("broker.api.urls")),
 ]
 
+handler403 = forbidden
 handler404 = not_found

@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from broker.console import frame
-from broker.console.access import administrators_only
+from broker.console.access import Right, needs
 from broker.services.errors import Clash, Forbidden, Invalid, Missing, Refusal
 
 P = ParamSpec("P")
@@ -119,7 +119,7 @@ def came_from(request: HttpRequest, otherwise: str) -> str:
 def act(
     view: Callable[Concatenate[HttpRequest, P], HttpResponseBase],
 ) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
-    """For buttons that do something at once: POST only, administrators only, refusals in words."""
+    """For buttons that do something at once: POST only, for the help desk and up, refusals in words."""
 
     @wraps(view)
     def guarded(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
@@ -128,7 +128,7 @@ def act(
         except Refusal as refusal:
             return refused(request, refusal, came_from(request, "/console/"))
 
-    return administrators_only(require_POST(guarded))
+    return needs(Right.SERVE)(require_POST(guarded))
 
 
 @dataclass(frozen=True, slots=True)

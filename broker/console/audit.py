@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse
+import json
 
-from broker.console.access import administrators_only
-from broker.console.answers import page_of, show, typed
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
+
+from broker.console.access import Right, needs
+from broker.console.answers import typed
+from broker.console.lists import Column, Listing
 from broker.selectors import audit as selectors
 
+LIST = Listing(
+    "audit",
+    Column("when", _("When"), lambda row: row.at, ("at",), begins_down=True),
+    Column("who", _("Who"), lambda row: row.actor_name, ("actor_name",)),
+    Column("address", _("Address"), lambda row: row.address),
+    Column("act", _("Act"), lambda row: row.action, ("action",)),
+    Column("noun", _("What"), lambda row: row.noun, ("noun",)),
+    Column("on", _("On"), lambda row: row.object_name, ("object_name",)),
+    Column("id", _("Id"), lambda row: row.object_id),
+    Column("changes", _("Before and after"), lambda row: json.dumps(row.changes, ensure_ascii=False)),
+)
 
-@administrators_only
+
+@needs(Right.REVIEW)
 def list_(request: HttpRequest) -> HttpResponse:
     wanted = selectors.AuditFilter(
         noun=typed(request, "noun", length=30),
@@ -17,9 +33,5 @@ def list_(request: HttpRequest) -> HttpResponse:
         text=typed(request, "q"),
         object_id=typed(request, "object", length=64),
     )
-    context = {
-        "page": page_of(request, wanted.apply(selectors.audit_entries())),
-        "wanted": wanted,
-        "nouns": selectors.audited_nouns(),
-    }
-    return show(request, "console/audit/list.html", context)
+    context = {"wanted": wanted, "nouns": selectors.audited_nouns()}
+    return LIST.answer(request, "console/audit/list.html", wanted.apply(selectors.audit_entries()), context)

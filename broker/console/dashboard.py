@@ -6,12 +6,17 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from broker.console.access import administrators_only
+from broker.console.access import staff_only
 from broker.console.answers import show
+from broker.selectors import samples
 from broker.selectors.dashboard import overview
 
 
-@administrators_only
+@staff_only
 def dashboard(request: HttpRequest) -> HttpResponse:
-    context = {"overview": overview(timezone.now()), "is_sqlite": connection.vendor == "sqlite"}
+    context = {
+        "overview": overview(timezone.now()),
+        "is_sqlite": connection.vendor == "sqlite",
+        "spans": samples.WORDS,
+    }
     return show(request, "console/dashboard/page.html", context)

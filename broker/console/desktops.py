@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import urlencode
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse, QueryDict
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy
 
 from broker.console import failovers
-from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, act, ask_first, came_from, done, page_of, show, typed, word
+from broker.console.access import Can, Right, actor_of, needs, staff_only
+from broker.console.answers import Question, act, ask_first, came_from, done, show, typed
+from broker.console.lists import Column, Listing
+from broker.console.many import HARD, filter_of, offered
+from broker.domain.labels import desktop_label
 from broker.domain.lifecycle import Event, State, sources
-from broker.domain.power import Selection
 from broker.models import Desktop, Hypervisor, Machine, Pool
-from broker.selectors import audit, operations, replication
+from broker.selectors import audit, operations, replication, sessions
 from broker.selectors import desktops as selectors
-from broker.selectors import power as power_selectors
-from broker.services import brokering, power
+from broker.services import brokering, guests, power
 from broker.services import desktops as services
-from broker.services.errors import Clash, Invalid
 
 OPERATIONS_SHOWN = 10
+SESSIONS_SHOWN = 5
 NAMED = 5
 """Desktops named one by one where something was not ordered."""
 STATES = {
     "ready": "Ready",
     "assigned": "Assigned",
+    "used": "In use right now",
     "coming": "On their way",
     "off": "Switched off",
     "silent": "Not answering",
@@ -41,124 +42,44 @@ STATES = {
     "gone": "Deleted",
 }
 """The filter's states with their words."""
-FILTERS = ("q", "state", "pool", "hypervisor")
+LIST = Listing(
+    "desktops",
+    Column("name", gettext_lazy("Name"), lambda row: row.name, ("name",)),
+    Column("state", gettext_lazy("State"), lambda row: desktop_label(row).text, ("state", "power")),
+    Column("failure", gettext_lazy("Failure"), lambda row: row.failure),
+    Column("user", gettext_lazy("User"), lambda row: row.owner, ("owner",)),
+    Column("assigned", gettext_lazy("Assigned"), lambda row: row.owned_since, ("owned_since",), begins_down=True),
+    Column("pool", gettext_lazy("Pool"), lambda row: row.pool.name, ("pool__name", "name")),
+    Column("hypervisor", gettext_lazy("Hypervisor"), lambda row: row.hypervisor.name, ("hypervisor__name",)),
+    Column("address", gettext_lazy("Address"), lambda row: " ".join(row.addresses)),
+    Column("since", gettext_lazy("Since"), lambda row: row.state_since, ("state_since",), begins_down=True),
+    Column("id", gettext_lazy("Id"), lambda row: row.pk),
+)
 SWITCHABLE = (State.PREPARING, State.READY, State.ASSIGNED, State.FAILED)
-HARD = {"off": "Power is cut: unsaved work is lost.", "reset": "Like the reset button: unsaved work is lost."}
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def _address(desktop_id: UUID) -> str:
     return reverse("console:desktop", args=[desktop_id])
 
 
-def _filter(given: QueryDict) -> selectors.DesktopFilter:
-    """What is looked for, from the address of the list or from the form below it."""
-    return selectors.DesktopFilter(
-        state=word(given, "state"), pool=_uuid(given.get("pool", "")), hypervisor=_uuid(given.get("hypervisor", "")),
-        text=word(given, "q"),
-    )  # fmt: skip
-
-
-@administrators_only
+@staff_only
 def list_(request: HttpRequest) -> HttpResponse:
-    wanted = _filter(request.GET)
+    wanted = filter_of(request.GET)
     rows = selectors.labelled(wanted.apply(selectors.desktops_with_owner()))
     context = {
-        "page": page_of(request, rows),
         "wanted": wanted,
         "states": STATES.items(),
         "pools": Pool.objects.only("name"),
         "hypervisors": Hypervisor.objects.only("name"),
-        "actions": power.ACTIONS.items(),
+        "acts": offered(Can(request.user)),
     }
-    return show(request, "console/desktops/list.html", context)
+    return LIST.answer(request, "console/desktops/list.html", rows, context)
 
 
-@administrators_only
-def power_of_many(request: HttpRequest) -> HttpResponse:
-    """Of the chosen rows, or of all that fit the filter: says first what it would touch and what not."""
-    actor = administrator(request)
-    action = request.POST.get("action", "")
-    verb = power.ACTIONS.get(action, "")
-    ids = [pk for text in request.POST.getlist("desktop") if (pk := _uuid(text))]
-    is_filter = request.POST.get("all") == "1"
-    wanted = _filter(request.POST).apply(Desktop.objects.all()) if is_filter else Desktop.objects.filter(pk__in=ids)
-    found = power_selectors.review(wanted, action) if is_filter or ids else Selection()
-    back = _list_address(request)
-    total, count = len(found.chosen) + len(found.skipped), len(found.chosen)
-    question = Question(
-        title=ngettext("%(verb)s %(n)d desktop?", "%(verb)s %(n)d desktops?", count) % {"verb": verb, "n": count},
-        verb=verb,
-        back=back,
-        sentences=_touched(found, action, fits=total if is_filter else None),
-        is_harmless=action not in HARD,
-        hidden=[("action", action), *_chosen(request, ids, total if is_filter else None)],
-    )
-
-    def do() -> str:
-        if not verb or not (is_filter or ids):
-            raise Invalid(_("Choose desktops and an action first."))
-        shown = request.POST.get("shown", "")
-        at_most = int(shown) if is_filter and shown.isdecimal() else None
-        return _said(power.set_power_of_many(actor=actor, wanted=wanted, action=action, at_most=at_most))
-
-    return ask_first(request, question, do, back)
-
-
-def _list_address(request: HttpRequest) -> str:
-    """The list as the person had filtered it."""
-    filters = {name: value for name in FILTERS if (value := word(request.POST, name))}
-    address = reverse("console:desktops")
-    return f"{address}?{urlencode(filters)}" if filters else address
-
-
-def _touched(found: Selection, action: str, *, fits: int | None) -> list[str]:
-    """What an order would reach and what not, in words. `fits`: how many fit the filter, if one is meant."""
-    said = []
-    if fits is not None:
-        said.append(ngettext("%d desktop fits the filter.", "%d desktops fit the filter.", fits) % fits)
-    if found.in_use:
-        words = ngettext("%d of them is in use right now.", "%d of them are in use right now.", found.in_use)
-        said.append(words % found.in_use)
-    elif found.chosen:
-        said.append(_("None of them is in use right now."))
-    if skipped := len(found.skipped):
-        words = ngettext("%(n)d is left out: %(why)s.", "%(n)d are left out: %(why)s.", skipped)
-        said.append(words % {"n": skipped, "why": found.reasons})
-    return [*said, *([HARD[action]] if action in HARD and found.chosen else [])]
-
-
-def _chosen(request: HttpRequest, ids: list[UUID], fits: int | None) -> list[tuple[str, str]]:
-    """What was chosen, as fields to be sent again with the answer."""
-    filters = [(name, word(request.POST, name)) for name in FILTERS]
-    if fits is None:
-        return [*filters, *(("desktop", str(pk)) for pk in ids)]
-    return [*filters, ("all", "1"), ("shown", str(fits))]
-
-
-def _said(ordered: power.Ordered) -> str:
-    """What was ordered, and for which not and why. Raises `Clash` if that is for all of them."""
-    why = ", ".join(f"{desktop.name} is {words}" for desktop, words in ordered.skipped[:NAMED])
-    if not ordered.operations:
-        raise Clash(_("Nothing was ordered. %s.") % (why or _("No desktop fits any more")))
-    count = len(ordered.operations)
-    message = ngettext("Ordered for %d desktop.", "Ordered for %d desktops.", count) % count
-    if ordered.skipped:
-        more = " …" if len(ordered.skipped) > NAMED else "."
-        message += " " + _("Not for %(n)d: %(why)s") % {"n": len(ordered.skipped), "why": why + more}
-    return message
-
-
-@administrators_only
+@staff_only
 def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     rows = selectors.labelled(selectors.desktops_with_owner()).select_related(
-        "copy__version__template", "target_host", "member"
+        "copy__version__template", "target_host", "member", "guest_certificate"
     )
     desktop = get_object_or_404(rows, pk=desktop_id)
     machines = Machine.objects.filter(hypervisor=desktop.hypervisor_id, platform_id=desktop.machine_id)
@@ -169,6 +90,7 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         "replicated": replication.replicated(desktop.hypervisor_id, desktop.machine_id) if desktop.machine_id else [],
         "events": audit.events_of(desktop),
         "operations": operations.operations().filter(desktop=desktop)[:OPERATIONS_SHOWN],
+        "sessions": sessions.sessions().filter(desktop=desktop)[:SESSIONS_SHOWN],
         "changes": audit.audit_of(desktop)[:10],
         "actions": [(action, words) for action, words in power.ACTIONS.items() if _fits(action, desktop.power)],
         "has_power": bool(desktop.machine_id) and State(desktop.state) in SWITCHABLE,
@@ -181,7 +103,14 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     if desktop.is_moving:
         # Whatever is ordered meanwhile is refused.
         context |= dict.fromkeys(("has_power", "can_retire", "can_release", "can_forget", "can_recycle"), False)
-    return show(request, "console/desktops/detail.html", context)
+    return show(request, "console/desktops/detail.html", context | _beyond(Can(request.user), context))
+
+
+def _beyond(can: Can, context: dict[str, object]) -> dict[str, bool]:
+    """What the page does not offer because of who looks."""
+    helping = () if can.serve else ("has_power", "can_release", "can_recycle")
+    running = () if can.operate else ("can_move", "can_fail_over", "can_bring_up", "can_retire", "can_forget")
+    return dict.fromkeys((*helping, *running), False)
 
 
 def _fits(action: str, observed: str) -> bool:
@@ -194,10 +123,10 @@ def _fits(action: str, observed: str) -> bool:
     return action in fitting.get(observed, tuple(power.ACTIONS))
 
 
-@administrators_only
+@needs(Right.SERVE)
 def set_power(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     """`?action=`: what may lose somebody's work is asked first."""
-    actor = administrator(request)
+    actor = actor_of(request)
     desktop = get_object_or_404(Desktop, pk=desktop_id)
     action = typed(request, "action")
     verb = power.ACTIONS.get(action, "")
@@ -224,9 +153,16 @@ def set_power(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
 @act
 def set_maintenance(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     on = request.POST.get("on") == "1"
-    desktop = services.set_maintenance(actor=administrator(request), desktop_id=desktop_id, on=on)
+    desktop = services.set_maintenance(actor=actor_of(request), desktop_id=desktop_id, on=on)
     message = _("%s is in maintenance: it is not given out.") if on else _("%s is back in service.")
     return done(request, message % desktop, came_from(request, _address(desktop_id)))
+
+
+@act
+def forget_certificate(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    guests.forget_certificate(actor=actor_of(request), desktop_id=desktop_id)
+    message = _("The certificate was forgotten: the next one that the guest shows is trusted.")
+    return done(request, message, came_from(request, _address(desktop_id)))
 
 
 def _asked(
@@ -237,30 +173,30 @@ def _asked(
     return ask_first(request, question, lambda: do(desktop), _address(desktop_id))
 
 
-@administrators_only
+@needs(Right.SERVE)
 def recycle(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     def do(desktop: Desktop) -> str:
-        services.recycle_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        services.recycle_desktop(actor=actor_of(request), desktop_id=desktop.pk)
         return _("%s gets a fresh disk.") % desktop
 
     sentence = _("It gets a fresh disk of its template; what is on it is lost.")
     return _asked(request, desktop_id, _("Recycle %s?"), _("Recycle it"), sentence, do)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def retire(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     def do(desktop: Desktop) -> str:
-        services.retire_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        services.retire_desktop(actor=actor_of(request), desktop_id=desktop.pk)
         return _("%s is being deleted.") % desktop
 
     sentence = _("Its machine and disks are deleted on the hypervisor. The pool builds another one if it needs it.")
     return _asked(request, desktop_id, _("Delete %s?"), _("Delete it"), sentence, do)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def forget(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     def do(desktop: Desktop) -> str:
-        services.forget_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        services.forget_desktop(actor=actor_of(request), desktop_id=desktop.pk)
         return _("%s is forgotten; its machine was not touched.") % desktop
 
     sentence = _(
@@ -270,10 +206,10 @@ def forget(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     return _asked(request, desktop_id, _("Forget %s?"), _("Forget it"), sentence, do)
 
 
-@administrators_only
+@needs(Right.SERVE)
 def release(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     def do(desktop: Desktop) -> str:
-        brokering.release_desktop(actor=administrator(request), desktop_id=desktop.pk)
+        brokering.release_desktop(actor=actor_of(request), desktop_id=desktop.pk)
         return _("%s was taken back and is being recycled.") % desktop
 
     sentence = _("Its user loses it at once, with everything on it that is not kept elsewhere.")

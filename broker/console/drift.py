@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from broker.console.access import administrator, administrators_only
+from broker.console.access import Right, actor_of, needs
 from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show, typed
 from broker.models import Machine, Pool
 from broker.selectors import drift as selectors
@@ -25,7 +25,7 @@ KINDS = {
 }
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def list_(request: HttpRequest) -> HttpResponse:
     kind = typed(request, "kind")
     kind = kind if kind in selectors.KINDS else selectors.LEFT_OVER
@@ -66,12 +66,12 @@ class AdoptForm(forms.Form):
         return user.pk
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def adopt(request: HttpRequest, machine_id: UUID) -> HttpResponse:
     machine = get_object_or_404(Machine.objects.select_related("hypervisor"), pk=machine_id)
     form = AdoptForm(machine, posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         desktop = saved(
             form,
             lambda data: services.adopt(
@@ -84,7 +84,7 @@ def adopt(request: HttpRequest, machine_id: UUID) -> HttpResponse:
     return show(request, "console/drift/adopt.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def forget(request: HttpRequest, machine_id: UUID) -> HttpResponse:
     machine = get_object_or_404(Machine.objects.select_related("hypervisor"), pk=machine_id)
     question = Question(
@@ -96,13 +96,13 @@ def forget(request: HttpRequest, machine_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.forget(actor=administrator(request), machine_id=machine_id)
+        services.forget(actor=actor_of(request), machine_id=machine_id)
         return _("%s is forgotten.") % machine.name
 
     return ask_first(request, question, do, reverse("console:drift"))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def delete(request: HttpRequest, machine_id: UUID) -> HttpResponse:
     machine = get_object_or_404(Machine.objects.select_related("hypervisor"), pk=machine_id)
     question = Question(
@@ -114,7 +114,7 @@ def delete(request: HttpRequest, machine_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.delete(actor=administrator(request), machine_id=machine_id)
+        services.delete(actor=actor_of(request), machine_id=machine_id)
         return _("The deletion of %s is ordered.") % machine.name
 
     return ask_first(request, question, do, reverse("console:drift"))

@@ -5,16 +5,18 @@ from __future__ import annotations
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.core.paginator import Page
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
-from broker.console.access import administrator, administrators_only
+from broker.console.access import Right, actor_of, needs
 from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show, typed, typed_uuid, word
 from broker.console.failover_forms import MoveForm, PoolForm, TargetForm, TestForm
+from broker.console.lists import Column, Listing
 from broker.domain.failover import Kind, Step
 from broker.domain.lifecycle import State
 from broker.hypervisors import abilities
@@ -22,8 +24,21 @@ from broker.models import Desktop, Failover, Hypervisor, Pool
 from broker.selectors import desktops, drift, hypervisors, replication
 from broker.selectors import failovers as selectors
 from broker.services import failovers as services
+from broker.services import replicas
 
 LIST = "console:failovers"
+LISTED = Listing(
+    "failovers",
+    Column("machine", gettext_lazy("Machine"), lambda row: row.subject, ("subject",)),
+    Column("what", gettext_lazy("What"), lambda row: row.kind, ("kind",)),
+    Column("to", gettext_lazy("To"), lambda row: row.hypervisor.name),
+    Column("state", gettext_lazy("State"), lambda row: row.state, ("state",)),
+    Column("error", gettext_lazy("Error"), lambda row: row.error),
+    Column("when", gettext_lazy("When"), lambda row: row.created_at, ("created_at",), begins_down=True),
+    Column("finished", gettext_lazy("Finished"), lambda row: row.finished_at),
+    Column("digest", gettext_lazy("Digest of its report"), lambda row: row.digest),
+    Column("id", gettext_lazy("Id"), lambda row: row.pk),
+)
 
 
 def _address(failover_id: UUID) -> str:
@@ -52,7 +67,7 @@ def _chosen(request: HttpRequest, offered: list[Hypervisor]) -> Hypervisor | Non
 # --- what there is ----------------------------------------------------------------------------------------------------
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def list_(request: HttpRequest) -> HttpResponse:
     state, kind = typed(request, "state"), typed(request, "kind")
     wanted = selectors.FailoverFilter(
@@ -62,18 +77,19 @@ def list_(request: HttpRequest) -> HttpResponse:
         text=typed(request, "q"),
     )
     now = timezone.now()
-    page = page_of(request, wanted.apply(selectors.failovers()))
     context = {
-        "page": page,
-        "rows": [selectors.progress_of(row, now) for row in page],
         "wanted": wanted,
         "states": Failover.State.choices,
         "kinds": [(kind.value, words) for kind, words in selectors.KINDS.items()],
     }
-    return show(request, "console/failovers/list.html", context)
+
+    def standing(page: Page[Failover]) -> dict[str, object]:
+        return {"rows": [selectors.progress_of(row, now) for row in page]}
+
+    return LISTED.answer(request, "console/failovers/list.html", wanted.apply(selectors.failovers()), context, standing)
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def detail(request: HttpRequest, failover_id: UUID) -> HttpResponse:
     row = get_object_or_404(selectors.failovers(), pk=failover_id)
     left = selectors.left_machine(row)
@@ -85,7 +101,7 @@ def detail(request: HttpRequest, failover_id: UUID) -> HttpResponse:
     return show(request, "console/failovers/detail.html", context)
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def group(request: HttpRequest, group: UUID) -> HttpResponse:
     """Those of a pool that go together."""
     rows = selectors.failovers().filter(group=group).order_by("place")
@@ -105,7 +121,7 @@ def group(request: HttpRequest, group: UUID) -> HttpResponse:
     return show(request, "console/failovers/group.html", context)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def cancel(request: HttpRequest, failover_id: UUID) -> HttpResponse:
     row = get_object_or_404(selectors.failovers(), pk=failover_id)
     question = Question(
@@ -117,10 +133,44 @@ def cancel(request: HttpRequest, failover_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.cancel(actor=administrator(request), failover_id=failover_id)
+        services.cancel(actor=actor_of(request), failover_id=failover_id)
         return _("It is being cancelled.")
 
     return ask_first(request, question, do, _address(failover_id))
+
+
+@needs(Right.OPERATE)
+def cancel_group(request: HttpRequest, group: UUID) -> HttpResponse:
+    """All of a group that can still be cancelled, each as if by itself."""
+    row = selectors.failovers().filter(group=group).order_by("place").first()
+    if row is None:
+        raise Http404
+    counts = selectors.group_counts(group)
+    back = reverse("console:failover-group", args=[group])
+    going = counts.waiting + counts.under_way
+    said = [_("Those that wait stay where they are; those under way are taken back, each by itself.")]
+    if counts.done:
+        said.append(ngettext("%d is done and stays there.", "%d are done and stay there.", counts.done) % counts.done)
+    question = Question(
+        title=ngettext("Cancel the %(n)d that is not over?", "Cancel all %(n)d that are not over?", going)
+        % {"n": going},
+        verb=_("Cancel them"),
+        back=back,
+        sentences=said,
+    )
+
+    def do() -> str:
+        return _told_of_group(services.cancel_group(actor=actor_of(request), group=group))
+
+    return ask_first(request, question, do, back)
+
+
+def _told_of_group(ended: services.GroupEnd) -> str:
+    words = ngettext("%d is being cancelled.", "%d are being cancelled.", ended.cancelled) % ended.cancelled
+    if ended.left:
+        more = ngettext("%d could not be any more.", "%d could not be any more.", ended.left) % ended.left
+        return f"{words} {more}"
+    return words
 
 
 def _what_cancelling_does(row: Failover) -> str:
@@ -130,6 +180,8 @@ def _what_cancelling_does(row: Failover) -> str:
         return (
             _("What was brought up on %s is deleted, and its user waits until its old host is back.") % row.hypervisor
         )
+    if row.kind == Kind.PLANNED and row.step != Step.WAITING:
+        return _("The replica is one again, and it runs again on %s if it ran before.") % row.old_hypervisor
     if row.step in (Step.WAITING, Step.COPYING):
         return _("It stays where it is; its user notices nothing.")
     words = _("What was made on %(there)s is deleted, and it runs again on %(here)s if it ran before.")
@@ -139,7 +191,7 @@ def _what_cancelling_does(row: Failover) -> str:
 # --- a recovery point is tried ----------------------------------------------------------------------------------------
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def test_point(request: HttpRequest, point_id: UUID) -> HttpResponse:
     """On which hypervisor stands in the address: what it has decides what can be asked."""
     point = get_object_or_404(replication.points(), pk=point_id)
@@ -157,7 +209,7 @@ def test_point(request: HttpRequest, point_id: UUID) -> HttpResponse:
         posted(request),
     )
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         made = saved(form, lambda _data: services.begin_test(actor=actor, point_id=point_id, target=form.target()))
         if made:
             return done(request, _("The test has begun."), _address(made.pk))
@@ -172,7 +224,7 @@ def _desktop(desktop_id: UUID) -> Desktop:
     return get_object_or_404(desktops.desktops_with_owner(), pk=desktop_id)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def move(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     desktop = _desktop(desktop_id)
     offered = list(selectors.others_of(desktop, landing_kinds()))
@@ -188,7 +240,7 @@ def move(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     needed_mib = point.size_bytes >> 20 if point else 0
     form = MoveForm(chosen, list(hypervisors.storages_of(chosen.pk)), needed_mib, vaults, posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         made = saved(
             form,
             lambda data: services.begin_move(
@@ -202,7 +254,7 @@ def move(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     return show(request, "console/failovers/move.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def bring_up(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     """Its hypervisor is lost: its newest recovery point becomes the desktop."""
     desktop = _desktop(desktop_id)
@@ -217,7 +269,7 @@ def bring_up(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         return show(request, "console/failovers/bring_up.html", context)
     form = TargetForm(chosen, list(hypervisors.storages_of(chosen.pk)), point.size_bytes >> 20, posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         made = saved(
             form, lambda _data: services.begin_emergency(actor=actor, desktop_id=desktop_id, target=form.target())
         )
@@ -226,6 +278,36 @@ def bring_up(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
             return done(request, words, _address(made.pk))
     context |= {"form": form, "networks": selectors.networks_as_built(desktop.pool_id, chosen.pk)}
     return show(request, "console/failovers/bring_up.html", context, status=422 if form.errors else 200)
+
+
+@needs(Right.OPERATE)
+def fail_over(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    """The replica that its platform keeps takes its place, or why it cannot."""
+    desktop = _desktop(desktop_id)
+    back = _desktop_address(desktop_id)
+    replica = replicas.replica_of(desktop)
+    if replica.why_not:
+        title = _("%s cannot go over to a replica now.") % desktop
+        question = Question(title, _("Back"), back, sentences=[replica.why_not], is_harmless=True)
+        return ask_first(request, question, lambda: "", back)
+    question = Question(
+        title=_("Fail %(desktop)s over to %(there)s?") % {"desktop": desktop, "there": replica.hypervisor},
+        verb=_("Fail over"),
+        back=back,
+        sentences=[
+            _("It is shut down, and its platform sends what is missing to the replica: nothing is lost."),
+            _("The replica is started there. Until its guest answers nobody can work; then its user goes on there."),
+            _("If it does not, the machine runs again where it is now. Otherwise that becomes the replica."),
+        ],
+        is_harmless=True,
+    )
+    made: list[UUID] = []
+
+    def do() -> str:
+        made.append(services.begin_planned(actor=actor_of(request), desktop_id=desktop_id).pk)
+        return _("%(desktop)s goes to %(there)s.") % {"desktop": desktop, "there": replica.hypervisor}
+
+    return ask_first(request, question, do, lambda: _address(made[0]), leaves=True)
 
 
 # --- a whole pool -----------------------------------------------------------------------------------------------------
@@ -237,7 +319,7 @@ def _pool_form(request: HttpRequest, chosen: Hypervisor) -> PoolForm:
     return PoolForm(chosen, list(hypervisors.storages_of(chosen.pk)), selectors.vaults_for(None), given)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     """First what would become of each desktop; the page that says so leads to the beginning."""
     pool = get_object_or_404(Pool, pk=pool_id)
@@ -252,7 +334,7 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     context["form"] = form
     if form.is_bound and form.is_valid():
         prospects = services.look_ahead(
-            actor=administrator(request),
+            actor=actor_of(request),
             pool_id=pool_id,
             target=form.target(),
             kind=Kind(form.cleaned_data["kind"]),
@@ -262,6 +344,7 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         context |= {
             "prospects": prospects,
             "able": len(able),
+            "tight": sum(bool(one.lacks) for one in able),
             "kind": form.cleaned_data["kind"],
             "worst_s": max((one.loses_s for one in able if one.loses_s is not None), default=None),
             "begin": f"{reverse('console:pool-failover-begin', args=[pool_id])}?{urlencode(words)}",
@@ -269,7 +352,7 @@ def pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     return show(request, "console/failovers/pool.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def begin_pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     """Asked once more with the figures of now; what is wanted stands in the address."""
     pool = get_object_or_404(Pool, pk=pool_id)
@@ -280,7 +363,7 @@ def begin_pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     if chosen is None or form is None or not form.is_valid():
         return ask_first(request, Question(_("Choose where it goes first."), _("Back"), back), lambda: "", back)
     actor, kind, target, vault = (
-        administrator(request), Kind(form.cleaned_data["kind"]), form.target(), form.chosen_vault(),
+        actor_of(request), Kind(form.cleaned_data["kind"]), form.target(), form.chosen_vault(),
     )  # fmt: skip
     prospects = services.look_ahead(actor=actor, pool_id=pool_id, target=target, kind=kind)
     able = [one for one in prospects if not one.why_not]
@@ -300,7 +383,7 @@ def begin_pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         title=title,
         verb=_("Begin"),
         back=f"{back}?{request.GET.urlencode()}",
-        sentences=_said_of_pool(kind, len(prospects) - len(able)),
+        sentences=_said_of_pool(kind, len(prospects) - len(able), sum(bool(one.lacks) for one in able)),
         typed_name=pool.name if kind == Kind.EMERGENCY else "",
         is_harmless=kind == Kind.MOVE,
     )
@@ -313,7 +396,7 @@ def begin_pool(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     return ask_first(request, question, do, lambda: reverse("console:failover-group", args=made), leaves=True)
 
 
-def _said_of_pool(kind: Kind, left_out: int) -> list[str]:
+def _said_of_pool(kind: Kind, left_out: int, tight: int) -> list[str]:
     said = [
         _("A few go at once, in the order shown. Each keeps its user; nothing is lost.")
         if kind == Kind.MOVE
@@ -322,6 +405,13 @@ def _said_of_pool(kind: Kind, left_out: int) -> list[str]:
     if left_out:
         words = ngettext("%d is left out; the dry run says why.", "%d are left out; the dry run says why.", left_out)
         said.append(words % left_out)
+    if tight:
+        words = ngettext(
+            "There may be no room for %d of them; the dry run says why.",
+            "There may be no room for %d of them; the dry run says why.",
+            tight,
+        )
+        said.append(words % tight)
     return said
 
 
@@ -337,4 +427,5 @@ def of_desktop(desktop: Desktop) -> dict[str, object]:
         "failover": selectors.progress_of(row, timezone.now()) if row else None,
         "can_move": can_go and is_up,
         "can_bring_up": can_go and not is_up,
+        "can_fail_over": can_go and replicas.is_watched(desktop),
     }

@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from broker.console.access import administrators_only
+from broker.console.access import Can, staff_only
 from broker.selectors import health, operations
 
 
@@ -22,6 +22,8 @@ class Room:
     """Of its first page, and the first part of its addresses."""
     title: Any
     icon: str
+    key: str
+    """What "g" and this key go to."""
     group: Any = ""
 
     @property
@@ -30,24 +32,27 @@ class Room:
 
 
 ROOMS = (
-    Room("dashboard", _("Dashboard"), "dashboard"),
-    Room("desktops", _("Desktops"), "desktops"),
-    Room("pools", _("Pools"), "pool"),
-    Room("schedules", _("Schedules"), "clock"),
-    Room("templates", _("Templates"), "template"),
-    Room("replication", _("Replication"), "replication"),
-    Room("networks", _("Networks"), "network"),
-    Room("hypervisors", _("Hypervisors"), "hypervisor"),
-    Room("people", _("People"), "people"),
-    Room("requests", _("Requests"), "request"),
-    Room("operations", _("Operations"), "operation", _("What happens")),
-    Room("drift", _("Drift"), "drift"),
-    Room("audit", _("Audit"), "audit"),
+    Room("dashboard", _("Dashboard"), "dashboard", "h"),
+    Room("desktops", _("Desktops"), "desktops", "d"),
+    Room("sessions", _("Sessions"), "screen", "e"),
+    Room("pools", _("Pools"), "pool", "p"),
+    Room("applications", _("Applications"), "application", "i"),
+    Room("schedules", _("Schedules"), "clock", "s"),
+    Room("templates", _("Templates"), "template", "t"),
+    Room("replication", _("Replication"), "replication", "r"),
+    Room("networks", _("Networks"), "network", "n"),
+    Room("hypervisors", _("Hypervisors"), "hypervisor", "v"),
+    Room("people", _("People"), "people", "u"),
+    Room("requests", _("Requests"), "request", "q"),
+    Room("client-files", _("Client files"), "download", "c"),
+    Room("operations", _("Operations"), "operation", "o", _("What happens")),
+    Room("drift", _("Drift"), "drift", "f"),
+    Room("audit", _("Audit"), "audit", "a"),
 )
 
 BELONGS = {
-    "members": "pools", "entitlements": "pools", "versions": "templates", "copies": "templates",
-    "calendars": "schedules",
+    "members": "pools", "entitlements": "pools", "owners": "pools", "pushes": "pools",
+    "versions": "templates", "copies": "templates", "publications": "templates", "calendars": "schedules",
 }  # fmt: skip
 """Parts of the address that are no room of their own."""
 
@@ -57,7 +62,9 @@ def of(request: HttpRequest) -> dict[str, Any]:
     address = request.path
     part = address.removeprefix(ROOMS[0].address).partition("/")[0]
     present = BELONGS.get(part, part or ROOMS[0].name)
-    return {"rooms": ROOMS, "present_room": present, **pulse_facts()}
+    can = Can(request.user)
+    rooms = [room for room in ROOMS if can.reach(room.address)]
+    return {"rooms": rooms, "present_room": present, **pulse_facts()}
 
 
 def pulse_facts() -> dict[str, Any]:
@@ -67,7 +74,7 @@ def pulse_facts() -> dict[str, Any]:
     return {"unfinished": operations.unfinished_count(), "broken_parts": redis or broken}
 
 
-@administrators_only
+@staff_only
 def pulse(request: HttpRequest) -> HttpResponse:
     """The moving parts of the frame alone: how many operations run, and which part of the broker does not."""
     return render(request, "console/_pulse.html", pulse_facts())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django import forms
+from django.core.paginator import Page
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
@@ -12,7 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from broker.console.access import administrator, administrators_only
+from broker.console.access import Right, actor_of, needs, staff_only
 from broker.console.answers import (
     Question,
     act,
@@ -26,12 +27,26 @@ from broker.console.answers import (
     typed,
 )
 from broker.console.connector_forms import HypervisorForm, settings_shown
+from broker.console.lists import Column, Listing
 from broker.models import Hypervisor
-from broker.selectors import audit, drift
+from broker.selectors import audit, drift, samples
 from broker.selectors import hypervisors as selectors
 from broker.services import hypervisors as services
 from connectors.base import Connector
 from connectors.registry import UnknownKind, load
+
+LIST = Listing(
+    "hypervisors",
+    Column("name", gettext_lazy("Name"), lambda row: row.name, ("name",)),
+    Column("state", gettext_lazy("State"), lambda row: row.status, ("status", "name")),
+    Column("reason", gettext_lazy("Reason"), lambda row: row.status_reason),
+    Column("since", gettext_lazy("Since"), lambda row: row.status_since),
+    Column("kind", gettext_lazy("Kind"), lambda row: row.kind),
+    Column("product", gettext_lazy("Product"), lambda row: row.product, ("product",)),
+    Column("hosts", gettext_lazy("Hosts")),
+    Column("desktops", gettext_lazy("Desktops")),
+    Column("id", gettext_lazy("Id"), lambda row: row.pk),
+)
 
 
 def _connector(kind: str) -> type[Connector]:
@@ -52,7 +67,7 @@ def _address(hypervisor_id: UUID) -> str:
     return reverse("console:hypervisor", args=[hypervisor_id])
 
 
-@administrators_only
+@staff_only
 def list_(request: HttpRequest) -> HttpResponse:
     status = typed(request, "status")
     rows = selectors.hypervisors()
@@ -60,15 +75,17 @@ def list_(request: HttpRequest) -> HttpResponse:
         rows = rows.filter(status=status)
     elif status == "trouble":
         rows = rows.exclude(status=Hypervisor.Status.UP)
-    page = page_of(request, rows)
+    context = {"status": status, "statuses": Hypervisor.Status.choices}
+    return LIST.answer(request, "console/hypervisors/list.html", rows, context, _standings)
+
+
+def _standings(page: Page[Hypervisor]) -> dict[str, object]:
     ids = [hypervisor.pk for hypervisor in page]
     capacities, desktops = selectors.capacities(ids), selectors.live_desktop_counts(ids)
-    shown = [(hypervisor, capacities.get(hypervisor.pk), desktops.get(hypervisor.pk, 0)) for hypervisor in page]
-    context = {"page": page, "shown": shown, "status": status, "statuses": Hypervisor.Status.choices}
-    return show(request, "console/hypervisors/list.html", context)
+    return {"shown": [(one, capacities.get(one.pk), desktops.get(one.pk, 0)) for one in page]}
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def choose_kind(request: HttpRequest) -> HttpResponse:
     kinds = services.connector_kinds()
     if len(kinds) == 1:
@@ -76,12 +93,12 @@ def choose_kind(request: HttpRequest) -> HttpResponse:
     return show(request, "console/hypervisors/kinds.html", {"kinds": kinds})
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def add(request: HttpRequest, kind: str) -> HttpResponse:
     connector = _connector(kind)
     form = HypervisorForm(connector, posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         hypervisor = saved(
             form,
             lambda data: services.register_hypervisor(actor=actor, name=data["name"], kind=kind, values=form.values()),
@@ -92,7 +109,7 @@ def add(request: HttpRequest, kind: str) -> HttpResponse:
     return show(request, "console/hypervisors/form.html", {"form": form, "kind_label": connector.label}, status=status)
 
 
-@administrators_only
+@staff_only
 def detail(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     connector = _connector_if_installed(hypervisor.kind)
@@ -116,6 +133,7 @@ def detail(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
         "doubted": doubted,
         "budgets": selectors.budgets_now(hypervisor, timezone.now()),
         "events": audit.events_of(hypervisor),
+        "spans": samples.WORDS,
     }
     return show(request, "console/hypervisors/detail.html", context)
 
@@ -128,7 +146,7 @@ WHOSE_WORDS = {
 }
 
 
-@administrators_only
+@staff_only
 def machines(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     """Everything the platform lists there, with what it is to us."""
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
@@ -150,14 +168,14 @@ def machines(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     return show(request, "console/hypervisors/machines.html", context)
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def edit(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     connector = _connector(hypervisor.kind)
     initial = {"name": hypervisor.name}
     form = HypervisorForm(connector, posted(request), initial=initial, kept=hypervisor.settings)
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         changed = saved(
             form,
             lambda data: services.change_hypervisor(
@@ -190,26 +208,27 @@ class LimitsForm(forms.Form):
     )
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def limits(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     initial = {field: getattr(hypervisor, field) for field in LimitsForm.base_fields}
     form = LimitsForm(posted(request), initial=initial)
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         if saved(form, lambda data: services.set_budgets(actor=actor, hypervisor_id=hypervisor_id, **data)):
             return done(request, _("Saved."), _address(hypervisor_id))
     context = {"form": form, "hypervisor": hypervisor}
     return show(request, "console/hypervisors/limits.html", context, status=422 if form.errors else 200)
 
 
+@needs(Right.OPERATE)
 @act
 def recheck(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
-    hypervisor = services.recheck_hypervisor(actor=administrator(request), hypervisor_id=hypervisor_id)
+    hypervisor = services.recheck_hypervisor(actor=actor_of(request), hypervisor_id=hypervisor_id)
     return done(request, _("%s is being asked anew.") % hypervisor, came_from(request, _address(hypervisor_id)))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def drain(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     """Asks before draining; taking it back needs no question."""
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
@@ -225,13 +244,13 @@ def drain(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.drain_hypervisor(actor=administrator(request), hypervisor_id=hypervisor_id, on=on)
+        services.drain_hypervisor(actor=actor_of(request), hypervisor_id=hypervisor_id, on=on)
         return _("%s is being drained.") % hypervisor if on else _("%s takes new desktops again.") % hypervisor
 
     return ask_first(request, question, do, _address(hypervisor_id))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def drain_host(request: HttpRequest, host_id: UUID) -> HttpResponse:
     """As with a whole hypervisor, for one of its hosts."""
     host = get_object_or_404(selectors.hosts(), pk=host_id)
@@ -246,13 +265,13 @@ def drain_host(request: HttpRequest, host_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.drain_host(actor=administrator(request), host_id=host_id, on=on)
+        services.drain_host(actor=actor_of(request), host_id=host_id, on=on)
         return _("%s is being drained.") % host if on else _("%s takes new desktops again.") % host
 
     return ask_first(request, question, do, _address(host.hypervisor_id))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def confirm_absence(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     question = Question(
@@ -266,13 +285,13 @@ def confirm_absence(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.confirm_absence(actor=administrator(request), hypervisor_id=hypervisor_id)
+        services.confirm_absence(actor=actor_of(request), hypervisor_id=hypervisor_id)
         return _("Confirmed. The next look acts on it.")
 
     return ask_first(request, question, do, _address(hypervisor_id))
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def remove(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     hypervisor = get_object_or_404(selectors.hypervisors(), pk=hypervisor_id)
     question = Question(
@@ -284,7 +303,7 @@ def remove(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.remove_hypervisor(actor=administrator(request), hypervisor_id=hypervisor_id)
+        services.remove_hypervisor(actor=actor_of(request), hypervisor_id=hypervisor_id)
         return _("%s was removed.") % hypervisor
 
     return ask_first(request, question, do, reverse("console:hypervisors"), leaves=True)

@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from broker.console.access import administrator, administrators_only
+from broker.console.access import Right, actor_of, needs
 from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show
 from broker.models import LogicalNetwork
 from broker.selectors import networks as selectors
@@ -71,36 +71,36 @@ def _initial(network: LogicalNetwork) -> dict[str, Any]:
     }
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def list_(request: HttpRequest) -> HttpResponse:
     page = page_of(request, selectors.networks_with_pools())
     return show(request, "console/networks/list.html", {"page": page})
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def add(request: HttpRequest) -> HttpResponse:
     form = NetworkForm(selectors.offers(), posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         network = saved(form, lambda _data: services.create_network(actor=actor, **form.values()))
         if network:
             return done(request, _("%s was created.") % network, reverse("console:networks"))
     return show(request, "console/networks/form.html", {"form": form}, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def edit(request: HttpRequest, network_id: UUID) -> HttpResponse:
     network = get_object_or_404(selectors.networks(), pk=network_id)
     form = NetworkForm(selectors.offers(), posted(request), initial=_initial(network))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         if saved(form, lambda _data: services.change_network(actor=actor, network_id=network_id, **form.values())):
             return done(request, _("Saved."), reverse("console:networks"))
     context = {"form": form, "network": network}
     return show(request, "console/networks/form.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def delete(request: HttpRequest, network_id: UUID) -> HttpResponse:
     network = get_object_or_404(LogicalNetwork, pk=network_id)
     question = Question(
@@ -111,7 +111,7 @@ def delete(request: HttpRequest, network_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.delete_network(actor=administrator(request), network_id=network_id)
+        services.delete_network(actor=actor_of(request), network_id=network_id)
         return _("%s was deleted.") % network
 
     return ask_first(request, question, do, reverse("console:networks"))

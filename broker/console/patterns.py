@@ -11,8 +11,9 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from broker.console.access import administrators_only
+from broker.console.access import staff_only
 from broker.console.answers import show
+from broker.domain import sessions
 from broker.domain.labels import (
     Label,
     Tone,
@@ -26,10 +27,13 @@ from broker.domain.labels import (
     promise_label,
     request_label,
     run_label,
+    session_label,
     vault_label,
 )
 from broker.domain.lifecycle import State
-from broker.models import Event, Hypervisor, Operation, RecoveryPoint, ReplicationRun, Request, Vault
+from broker.domain.notices import Kind
+from broker.models import Event, Hypervisor, Notice, Operation, RecoveryPoint, ReplicationRun, Request, Vault
+from broker.selectors.notices import told
 
 
 class PatternForm(forms.Form):
@@ -48,8 +52,15 @@ ICONS = """
 check user screen clock spinner power pause wrench question warning cross trash lock info plus minus close menu more
 search dashboard desktops pool template hypervisor operation request drift audit people key network storage machine
 play refresh arrow-left arrow-right chevron-down copy sun moon sign-out edit full-screen keyboard help link
-template-copy filter replication vault
+template-copy filter replication vault bell star star-full
 """
+
+
+FACTS = {
+    "pool": "Office", "desktop": "office-001", "until": "Fri 27 Nov 2026, 14:00 UTC",
+    "gone": "Sat 28 Nov 2026, 14:00 UTC", "words": "As somebody wrote it.",
+    "at": "Fri 27 Nov 2026, 14:00 UTC", "version": "Debian 12 v2",
+}  # fmt: skip
 
 
 def _desktop_labels() -> list[Label]:
@@ -91,7 +102,7 @@ def _promise_labels() -> list[Label]:
     return [*standing, *policies]
 
 
-@administrators_only
+@staff_only
 def patterns(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     form = PatternForm({"text": "As typed", "wrong": "twelve", "choice": "b", "long": "Two\nlines", "check": "on"})
@@ -103,6 +114,7 @@ def patterns(request: HttpRequest) -> HttpResponse:
         "hypervisor_labels": [hypervisor_label(status) for status in Hypervisor.Status.values],
         "operation_labels": [operation_label(state) for state in Operation.State.values],
         "request_labels": [request_label(state) for state in Request.State.values],
+        "session_labels": [session_label(state) for state in sessions.State],
         "vault_labels": [vault_label(status) for status in Vault.Status.values],
         "promise_labels": _promise_labels(),
         "run_labels": [
@@ -137,6 +149,10 @@ def patterns(request: HttpRequest) -> HttpResponse:
             Event(at=now - timedelta(seconds=20), kind="desktop.ready", message="The guest answered."),
             Event(at=now - timedelta(minutes=2), kind="desktop.late", message="No answer yet.", level="warning"),
             Event(at=now - timedelta(hours=3), kind="desktop.failed", message="The storage is full.", level="error"),
+        ],
+        "notices": [
+            told(Notice(kind=kind, facts=FACTS, created_at=now, read_at=now if is_read else None))
+            for kind, is_read in ((Kind.LEASE_SOON, False), (Kind.DESKTOP_READY, True), (Kind.REQUEST_DECLINED, True))
         ],
         "icons": ICONS.split(),
         "colours": [

@@ -10,14 +10,35 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show, typed
+from broker.console.access import Right, actor_of, insist, needs, staff_only
+from broker.console.answers import Question, ask_first, done, posted, saved, show, typed
+from broker.console.lists import Column, Listing
+from broker.domain.permissions import MEANS, NAMES, RIGHTS, WORDS, Role
 from broker.models import ApiToken
-from broker.selectors import audit
+from broker.selectors import audit, pools, sessions
 from broker.selectors import people as selectors
 from broker.services import people as services
+from broker.services.permissions import has, role_kept, role_of
 
+
+def _account(user: User) -> str:
+    if not user.is_active:
+        return "closed"
+    role = role_of(user)
+    return role.value if role else "user"
+
+
+LIST = Listing(
+    "people",
+    Column("user", gettext_lazy("User"), lambda row: row.username, ("username",)),
+    Column("account", gettext_lazy("Account"), _account, ("is_active", "is_staff", "username")),
+    Column("groups", gettext_lazy("Groups"), lambda row: ", ".join(group.name for group in row.groups.all())),
+    Column("desktops", gettext_lazy("Desktops"), lambda row: row.desktops, ("desktops",), begins_down=True),
+    Column("last-sign-in", gettext_lazy("Last sign-in"), lambda row: row.last_login, ("last_login",), begins_down=True),
+)
+SESSIONS_SHOWN = 5
 NEW_PASSWORD = {"autocomplete": "new-password"}
 
 
@@ -25,12 +46,20 @@ def _address(user_id: int) -> str:
     return reverse("console:user", args=[user_id])
 
 
+ROLES = [
+    ("", "Nothing: uses the portal alone"),
+    *((role.value, f"{NAMES[role]}. {MEANS[role]}") for role in Role),
+]
+
+
+def _role(word: str) -> Role | None:
+    return Role(word) if word else None
+
+
 class UserForm(forms.Form):
     name = forms.CharField(label="Sign-in name", max_length=150, widget=forms.TextInput(attrs={"autocomplete": "off"}))
     password = forms.CharField(label="Password", strip=False, widget=forms.PasswordInput(attrs=NEW_PASSWORD))
-    is_administrator = forms.BooleanField(
-        label="Administrator", required=False, help_text="May do everything in this console."
-    )
+    role = forms.ChoiceField(label="In the console", choices=ROLES, required=False, widget=forms.RadioSelect)
     groups = forms.ModelMultipleChoiceField(
         label="Groups", queryset=Group.objects.order_by("name"), required=False, widget=forms.CheckboxSelectMultiple
     )
@@ -46,6 +75,10 @@ class GroupsForm(forms.Form):
     )
 
 
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(label="In the console", choices=ROLES, required=False, widget=forms.RadioSelect)
+
+
 class PasswordForm(forms.Form):
     password = forms.CharField(label="New password", strip=False, widget=forms.PasswordInput(attrs=NEW_PASSWORD))
 
@@ -57,32 +90,35 @@ class TokenForm(forms.Form):
 
     def __init__(self, user: User, data: object = None) -> None:
         super().__init__(data)  # type: ignore[arg-type]
-        words = {services.PORTAL: _("Use the user’s own desktops"), services.ADMIN: _("Administer Deskyard")}
+        words = {
+            services.PORTAL: _("Use the user’s own desktops"),
+            services.ADMIN: _("Do in the console what the user’s role may"),
+        }
         field = self.fields["scopes"]
         assert isinstance(field, forms.MultipleChoiceField)  # noqa: S101 - for the type checker
         field.choices = [(scope, words[scope]) for scope in services.own_scopes(user)]
         field.initial = [services.PORTAL]
 
 
-@administrators_only
+@staff_only
 def list_(request: HttpRequest) -> HttpResponse:
     text = typed(request, "q")
-    page = page_of(request, selectors.users(text))
-    return show(request, "console/people/list.html", {"page": page, "text": text, "groups": selectors.groups()})
+    context = {"text": text, "groups": selectors.groups()}
+    return LIST.answer(request, "console/people/list.html", selectors.users(text), context)
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def add_user(request: HttpRequest) -> HttpResponse:
     form = UserForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         user = saved(
             form,
             lambda data: services.create_user(
                 actor=actor,
                 name=data["name"],
                 password=data["password"],
-                is_administrator=data["is_administrator"],
+                role=_role(data["role"]),
                 group_ids=[group.pk for group in data["groups"]],
             ),
         )
@@ -91,35 +127,45 @@ def add_user(request: HttpRequest) -> HttpResponse:
     return _form_page(request, form, _("Add a user"), _("Add the user"))
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def add_group(request: HttpRequest) -> HttpResponse:
     form = GroupForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         if group := saved(form, lambda data: services.create_group(actor=actor, name=data["name"])):
             return done(request, _("The group %s was added.") % group, reverse("console:people"))
     return _form_page(request, form, _("Add a group"), _("Add the group"))
 
 
-@administrators_only
+@staff_only
 def detail(request: HttpRequest, user_id: int) -> HttpResponse:
     person = get_object_or_404(selectors.users(), pk=user_id)
     context = {
         "person": person,
         "assignments": selectors.assignments_of(person),
         "entitlements": selectors.entitlements_of(person),
+        "sessions": sessions.sessions().filter(user=person)[:SESSIONS_SHOWN],
         "tokens": selectors.tokens_of(person),
         "changes": audit.audit_of(person)[:10],
+        "role": _told(role) if (role := role_of(person)) else None,
+        "owned": pools.pools_owned(person).order_by("name"),
+        "looks_after": person == request.user or has(request.user, Right.ADMINISTER),
     }
     return show(request, "console/people/detail.html", context)
 
 
-@administrators_only
+def _told(role: Role) -> dict[str, object]:
+    """What a role may and what not, in words."""
+    rights = [{"words": words, "has": right in RIGHTS[role]} for right, words in WORDS.items()]
+    return {"name": NAMES[role], "means": MEANS[role], "rights": sorted(rights, key=lambda right: not right["has"])}
+
+
+@needs(Right.ADMINISTER)
 def set_groups(request: HttpRequest, user_id: int) -> HttpResponse:
     person = get_object_or_404(User, pk=user_id)
     form = GroupsForm(posted(request), initial={"groups": person.groups.all()})
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         changed = saved(
             form,
             lambda data: services.set_groups(
@@ -131,12 +177,24 @@ def set_groups(request: HttpRequest, user_id: int) -> HttpResponse:
     return _form_page(request, form, _("Groups of %s") % person, _("Save"), person)
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
+def set_role(request: HttpRequest, user_id: int) -> HttpResponse:
+    person = get_object_or_404(User.objects.select_related("staff_role"), pk=user_id)
+    form = RoleForm(posted(request), initial={"role": role_kept(person) or ""})
+    if request.method == "POST":
+        actor = actor_of(request)
+        if saved(form, lambda data: services.set_role(actor=actor, user_id=user_id, role=_role(data["role"]))):
+            return done(request, _("Saved."), _address(user_id))
+    return _form_page(request, form, _("Role of %s") % person, _("Save"), person)
+
+
+@needs(Right.SEE, sending=Right.SEE)
 def set_password(request: HttpRequest, user_id: int) -> HttpResponse:
+    _insist_on_own(request, user_id)
     person = get_object_or_404(User, pk=user_id)
     form = PasswordForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
 
         def change(data: dict[str, str]) -> bool:
             services.set_password(actor=actor, user_id=user_id, password=data["password"])
@@ -147,7 +205,7 @@ def set_password(request: HttpRequest, user_id: int) -> HttpResponse:
     return _form_page(request, form, _("New password for %s") % person, _("Set the password"), person)
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def set_active(request: HttpRequest, user_id: int) -> HttpResponse:
     person = get_object_or_404(User, pk=user_id)
     on = not person.is_active
@@ -160,19 +218,20 @@ def set_active(request: HttpRequest, user_id: int) -> HttpResponse:
     )
 
     def do() -> str:
-        services.set_user_active(actor=administrator(request), user_id=user_id, on=on)
+        services.set_user_active(actor=actor_of(request), user_id=user_id, on=on)
         return _("The account is open.") if on else _("The account is closed.")
 
     return ask_first(request, question, do, _address(user_id))
 
 
-@administrators_only
+@needs(Right.SEE, sending=Right.SEE)
 def make_token(request: HttpRequest, user_id: int) -> HttpResponse:
     """The token's text is on the answer to this one POST and nowhere else."""
+    _insist_on_own(request, user_id)
     person = get_object_or_404(User, pk=user_id)
     form = TokenForm(person, posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         made = saved(form, lambda data: services.make_token(actor=actor, user=person, **data))
         if made:
             token, plain = made
@@ -180,9 +239,10 @@ def make_token(request: HttpRequest, user_id: int) -> HttpResponse:
     return _form_page(request, form, _("API token for %s") % person, _("Make the token"), person)
 
 
-@administrators_only
+@needs(Right.SEE, sending=Right.SEE)
 def revoke_token(request: HttpRequest, token_id: UUID) -> HttpResponse:
     token = get_object_or_404(ApiToken.objects.select_related("user"), pk=token_id)
+    _insist_on_own(request, token.user_id)
     question = Question(
         title=_("Revoke the token %s?") % token.name,
         verb=_("Revoke it"),
@@ -191,10 +251,16 @@ def revoke_token(request: HttpRequest, token_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.revoke_token(actor=administrator(request), token_id=token_id)
+        services.revoke_token(actor=actor_of(request), token_id=token_id)
         return _("The token was revoked.")
 
     return ask_first(request, question, do, _address(token.user_id))
+
+
+def _insist_on_own(request: HttpRequest, user_id: int) -> None:
+    """Everybody looks after their own account, administrators after all. Raises `PermissionDenied`."""
+    if actor_of(request).pk != user_id:
+        insist(request, Right.ADMINISTER)
 
 
 def _form_page(

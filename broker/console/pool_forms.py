@@ -16,7 +16,11 @@ from broker.domain.resources import ResourceClass
 from broker.models import Host, LogicalNetwork, Network, Pool, PoolMember, Storage, TemplateCopy
 from broker.services.pools import MemberWish
 
-READY_WHEN = [(Pool.Preparation.AGENT, "its guest’s agent answers"), (Pool.Preparation.NONE, "its machine stands")]
+READY_WHEN = [
+    (Pool.Preparation.AGENT, "its guest’s agent answers"),
+    (Pool.Preparation.RDP, "its guest’s remote desktop (RDP) answers too"),
+    (Pool.Preparation.NONE, "its machine stands"),
+]
 
 
 def _own_number(label: str, lowest: int, highest: int, usual: int, help_text: str) -> forms.IntegerField:
@@ -25,6 +29,18 @@ def _own_number(label: str, lowest: int, highest: int, usual: int, help_text: st
         label=label, min_value=lowest, max_value=highest, initial=usual, required=False, help_text=help_text
     )
     field.when = f"resource_class={ResourceClass.OWN}"  # type: ignore[attr-defined]
+    return field
+
+
+def _of_rdp(field: forms.Field) -> forms.Field:
+    """Asked for only where the guest's own remote desktop is shown."""
+    field.when = f"protocol={Pool.Protocol.RDP}"  # type: ignore[attr-defined]
+    return field
+
+
+def _of_account(field: forms.Field) -> forms.Field:
+    """Asked for only where the pool has an account of its own."""
+    field.when = f"guest_account={Pool.GuestAccount.POOL}"  # type: ignore[attr-defined]
     return field
 
 
@@ -72,6 +88,48 @@ class PoolForm(forms.Form):
     starts_powered_off = forms.BooleanField(
         label="Give out desktops that are switched off, and start them", required=False, initial=True
     )
+    protocol = forms.ChoiceField(
+        label="Shown as",
+        choices=Pool.Protocol.choices,
+        widget=forms.RadioSelect,
+        initial=Pool.Protocol.VNC,
+        required=False,
+    )
+    rdp_port = _of_rdp(
+        forms.IntegerField(label="RDP port", min_value=1, max_value=65_535, initial=3389, required=False)
+    )
+    asks_32_bpp = _of_rdp(
+        forms.BooleanField(
+            label="Full colour (32 bits a pixel)", required=False, initial=True,
+            help_text="xrdp’s pictures are wrong without it. Off may be faster with other servers.",
+        )
+    )  # fmt: skip
+    guest_account = _of_rdp(
+        forms.ChoiceField(
+            label="Guests let people in as", choices=Pool.GuestAccount.choices, initial=Pool.GuestAccount.ASK,
+            required=False,
+        )
+    )  # fmt: skip
+    guest_user = _of_account(
+        forms.CharField(
+            label="Account in the guest", max_length=200, required=False,
+            help_text="Name of the pool’s own account: name, DOMAIN\\name or name@domain.",
+        )
+    )  # fmt: skip
+    guest_password = _of_account(
+        forms.CharField(
+            label="Its password", max_length=500, required=False, strip=False,
+            widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+            help_text="Kept encrypted; no browser gets to see it. Empty: the one there is stays.",
+        )
+    )  # fmt: skip
+    has_clipboard = forms.BooleanField(label="Copy and paste between browser and desktop", required=False, initial=True)
+    native_clients = forms.BooleanField(
+        label="Let users open them in programs of their own too", required=False,
+        help_text="Remote Viewer for the machine’s screen; the Remote Desktop app for the guest’s, where users sign in "
+        "themselves. That and the guest encrypt what they say: to go without clipboard is then a wish told to the app, "
+        "which Deskyard cannot enforce.",
+    )  # fmt: skip
     resource_class = forms.ChoiceField(
         label="Resource class",
         choices=[(c.value, c.value.capitalize()) for c in ResourceClass],
@@ -107,6 +165,9 @@ class PoolForm(forms.Form):
             self.add_error("minimum", _("Not more than the maximum."))
         if "network_id" in data:
             data["network_id"] = data["network_id"].pk if data["network_id"] else None
+        for name in ("protocol", "rdp_port", "guest_account", "guest_password"):
+            if not data.get(name):
+                data.pop(name, None)
         has_own = data.get("resource_class") == ResourceClass.OWN
         return {
             field: value
@@ -116,7 +177,7 @@ class PoolForm(forms.Form):
 
 
 def initial_of(pool: Pool) -> dict[str, Any]:
-    return {field: getattr(pool, field) for field in PoolForm.base_fields}
+    return {field: getattr(pool, field) for field in PoolForm.base_fields if field != "guest_password"}
 
 
 class NewPoolForm(PoolForm):
@@ -126,6 +187,8 @@ class NewPoolForm(PoolForm):
 
     def __init__(self, copies: list[TemplateCopy], groups: list[Group], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Between the steps what was typed stands in the page; a password shall not. It is given once the pool is there.
+        del self.fields["guest_password"]
         self.copy_rows = {str(copy.pk): copy for copy in copies}
         self.fields["copies"] = forms.MultipleChoiceField(
             choices=[(key, str(copy)) for key, copy in self.copy_rows.items()],

@@ -3,49 +3,77 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from django import forms
 from django.contrib.auth.models import Group, User
+from django.core.paginator import Page
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, act, ask_first, came_from, done, page_of, posted, saved, show
+from broker.console.access import Right, actor_of, needs, staff_only
+from broker.console.answers import Question, act, ask_first, came_from, done, posted, saved, show
+from broker.console.lists import Column, Listing
 from broker.console.pool_forms import MemberForm, NewPoolForm, Place, PoolForm, initial_of, member_initial
+from broker.console.who import ask_who
 from broker.domain import naming, placement, resources
 from broker.models import Entitlement, Pool, PoolMember
-from broker.selectors import audit, desktops, hypervisors, room, schedules
+from broker.selectors import audit, desktops, hypervisors, leases, pushes, room, schedules
 from broker.selectors import pools as selectors
 from broker.selectors import templates as template_selectors
 from broker.services import entitlements
 from broker.services import pools as services
 
+
+def _hypervisors(pool: Pool) -> str:
+    return ", ".join(member.hypervisor.name for member in pool.members.all())
+
+
+LIST = Listing(
+    "pools",
+    Column("name", gettext_lazy("Pool"), lambda row: row.name, ("name",)),
+    Column("kind", gettext_lazy("Kind"), lambda row: row.kind, ("kind", "name")),
+    Column("enabled", gettext_lazy("Enabled"), lambda row: row.is_enabled),
+    Column("held", gettext_lazy("Held"), lambda row: row.hold_reason),
+    Column("minimum", gettext_lazy("Minimum"), lambda row: row.minimum),
+    Column("spare", gettext_lazy("Ready / spare"), lambda row: row.spare, ("spare",), begins_down=True),
+    Column("maximum", gettext_lazy("All / maximum"), lambda row: row.maximum, ("maximum",), begins_down=True),
+    Column("priority", gettext_lazy("Priority"), lambda row: row.priority, ("priority",), begins_down=True),
+    Column("hypervisors", gettext_lazy("Hypervisors"), _hypervisors),
+    Column("id", gettext_lazy("Id"), lambda row: row.pk),
+)
 EXAMPLES = 3
 PREVIEWED = 50
 """Placements worked out for the review page."""
 DESKTOPS_SHOWN = 12
+LEASES_SHOWN = 8
 
 
 def _address(pool_id: UUID) -> str:
     return reverse("console:pool", args=[pool_id])
 
 
-@administrators_only
+@staff_only
 def list_(request: HttpRequest) -> HttpResponse:
-    page = page_of(request, selectors.pools_with_members())
-    shown = selectors.standings(list(page), timezone.now())
-    is_short = request.GET.get("short") == "1"
+    """How each stands is worked out and not in the database: a narrowed list is made of all pools."""
+    is_short, now = request.GET.get("short") == "1", timezone.now()
+    rows = selectors.pools_with_members()
     if is_short:
-        shown = [standing for standing in shown if standing.is_short or standing.pool.hold_reason]
-    return show(request, "console/pools/list.html", {"page": page, "shown": shown, "is_short": is_short})
+        found = selectors.standings(list(rows), now)
+        rows = rows.filter(pk__in=[one.pool.pk for one in found if one.is_short or one.pool.hold_reason])
+
+    def standings(page: Page[Pool]) -> dict[str, object]:
+        return {"shown": selectors.standings(list(page), now)}
+
+    return LIST.answer(request, "console/pools/list.html", rows, {"is_short": is_short}, standings)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def add(request: HttpRequest) -> HttpResponse:
     """Three steps on one address: fill in, review, create. Going back keeps what was typed."""
     form = NewPoolForm(list(template_selectors.copies()), list(Group.objects.order_by("name")), posted(request))
@@ -53,7 +81,7 @@ def add(request: HttpRequest) -> HttpResponse:
     if step == "review" and form.is_valid():
         return show(request, "console/pools/review.html", {"form": form, "typed": _typed(request), **_review(form)})
     if step == "create":
-        actor = administrator(request)
+        actor = actor_of(request)
         pool = saved(form, lambda _data: services.create_pool(actor=actor, members=form.wishes(), **form.pool_values()))
         if pool:
             _entitle_all(actor, pool, form)
@@ -101,7 +129,7 @@ def _entitle_all(actor: User, pool: Pool, form: NewPoolForm) -> None:
         entitlements.entitle(actor=actor, pool_id=pool.pk, user_id=user.pk)
 
 
-@administrators_only
+@staff_only
 def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(selectors.pools_with_members(), pk=pool_id)
     mine = desktops.labelled(desktops.desktops_with_owner()).filter(pool=pool)
@@ -110,9 +138,14 @@ def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         "pool": pool,
         "standing": selectors.standings([pool], timezone.now())[0],
         "members": members,
+        "pushes": pushes.of_pool(pool),
         "notes": [note for member in members for note in member.notes],
         "share_words": resources.words(pool.share),
-        "entitlements": selectors.entitlements().filter(pool=pool).order_by("group__name", "user__username"),
+        "entitlements": selectors.entitlements()
+        .filter(pool=pool, application=None)
+        .order_by("group__name", "user__username"),
+        "owners": selectors.owners_of(pool.pk),
+        "leases": leases.ending(pool.pk, timezone.now())[:LEASES_SHOWN],
         "schedules": schedules.schedules_of(pool.pk),
         "desktops": desktops.DesktopFilter().apply(mine)[:DESKTOPS_SHOWN],
         "events": audit.events_of(pool),
@@ -121,19 +154,19 @@ def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     return show(request, "console/pools/detail.html", context)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def edit(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
     form = PoolForm(posted(request), initial=initial_of(pool))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         if saved(form, lambda data: services.change_pool(actor=actor, pool_id=pool_id, **data)):
             return done(request, _("Saved."), _address(pool_id))
     context = {"form": form, "pool": pool}
     return show(request, "console/pools/edit.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def enable(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
     on = not pool.is_enabled
@@ -148,19 +181,20 @@ def enable(request: HttpRequest, pool_id: UUID) -> HttpResponse:
 
     def do() -> str:
         words = request.POST.get("note", "")
-        services.enable_pool(actor=administrator(request), pool_id=pool_id, on=on, words=words)
+        services.enable_pool(actor=actor_of(request), pool_id=pool_id, on=on, words=words)
         return _("%s is enabled.") % pool if on else _("%s is disabled.") % pool
 
     return ask_first(request, question, do, _address(pool_id))
 
 
+@needs(Right.OPERATE)
 @act
 def resume(request: HttpRequest, pool_id: UUID) -> HttpResponse:
-    pool = services.resume_pool(actor=administrator(request), pool_id=pool_id)
+    pool = services.resume_pool(actor=actor_of(request), pool_id=pool_id)
     return done(request, _("%s goes on.") % pool, came_from(request, _address(pool_id)))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def delete(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
     question = Question(
@@ -172,20 +206,20 @@ def delete(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.delete_pool(actor=administrator(request), pool_id=pool_id)
+        services.delete_pool(actor=actor_of(request), pool_id=pool_id)
         return _("%s was deleted.") % pool
 
     return ask_first(request, question, do, reverse("console:pools"), leaves=True)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
     used = pool.members.values("hypervisor")
     copies = list(template_selectors.copies().exclude(hypervisor__in=used))
     form = MemberForm(copies, None, posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         member = saved(
             form,
             lambda data: services.add_member(
@@ -203,7 +237,7 @@ def add_member(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     return show(request, "console/pools/member.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def edit_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     member = get_object_or_404(PoolMember.objects.select_related("pool", "hypervisor", "copy"), pk=member_id)
     copies = list(template_selectors.copies().filter(hypervisor=member.hypervisor))
@@ -214,7 +248,7 @@ def edit_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     )
     form = MemberForm(copies, place, posted(request), initial=member_initial(member))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         changed = saved(
             form,
             lambda data: services.change_member(
@@ -227,7 +261,7 @@ def edit_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     return show(request, "console/pools/member.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def remove_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     member = get_object_or_404(PoolMember.objects.select_related("pool", "hypervisor"), pk=member_id)
     question = Question(
@@ -240,65 +274,43 @@ def remove_member(request: HttpRequest, member_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.remove_member(actor=administrator(request), member_id=member_id)
+        services.remove_member(actor=actor_of(request), member_id=member_id)
         return _("Removed.")
 
     return ask_first(request, question, do, _address(member.pool_id))
 
 
-class EntitlementForm(forms.Form):
-    """One group or one user."""
-
-    group = forms.ModelChoiceField(label="A group", queryset=Group.objects.order_by("name"), required=False)
-    user = forms.CharField(label="or a user", required=False, help_text="The sign-in name.")
-
-    def clean_user(self) -> User | None:
-        name = self.cleaned_data["user"].strip()
-        if not name:
-            return None
-        user = User.objects.filter(username__iexact=name).first()
-        if user is None:
-            raise forms.ValidationError(_("There is no user of that name."))
-        return user
-
-
-@administrators_only
+@needs(Right.OPERATE)
 def entitle(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(Pool, pk=pool_id)
-    form = EntitlementForm(posted(request))
-    if request.method == "POST":
-        actor = administrator(request)
-        made = saved(
-            form,
-            lambda data: entitlements.entitle(
-                actor=actor,
-                pool_id=pool_id,
-                user_id=data["user"].pk if data["user"] else None,
-                group_id=data["group"].pk if data["group"] else None,
-            ),
-        )
-        if made:
-            who = made[0].user or made[0].group
-            return done(
-                request, _("%(who)s may have desktops of %(pool)s.") % {"who": who, "pool": pool}, _address(pool_id)
-            )
-    context = {"form": form, "pool": pool}
-    return show(request, "console/pools/entitle.html", context, status=422 if form.errors else 200)
+    return ask_who(
+        request,
+        pool,
+        partial(entitlements.entitle, actor=actor_of(request)),
+        question=_("Who may have a desktop of %s?") % pool,
+        step=_("Let people in"),
+        verb=_("Let them in"),
+        said=_("%(who)s may have desktops of %(pool)s."),
+    )
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def withdraw(request: HttpRequest, entitlement_id: UUID) -> HttpResponse:
-    entitlement = get_object_or_404(Entitlement.objects.select_related("pool", "user", "group"), pk=entitlement_id)
-    who = str(entitlement.user or entitlement.group)
+    rows = Entitlement.objects.select_related("pool", "application", "user", "group")
+    entitlement = get_object_or_404(rows, pk=entitlement_id)
+    who, what = str(entitlement.user or entitlement.group), entitlement.application or entitlement.pool
+    back = _address(entitlement.pool_id)
+    if entitlement.application:
+        back = reverse("console:application", args=[entitlement.application.pk])
     question = Question(
-        title=_("Withdraw %(pool)s from %(who)s?") % {"pool": entitlement.pool, "who": who},
+        title=_("Withdraw %(what)s from %(who)s?") % {"what": what, "who": who},
         verb=_("Withdraw it"),
-        back=_address(entitlement.pool_id),
+        back=back,
         sentences=[_("Whoever has no other entitlement loses the place in the queue, and open screens close.")],
     )
 
     def do() -> str:
-        entitlements.withdraw(actor=administrator(request), entitlement_id=entitlement_id)
+        entitlements.withdraw(actor=actor_of(request), entitlement_id=entitlement_id)
         return _("Withdrawn from %s.") % who
 
-    return ask_first(request, question, do, _address(entitlement.pool_id))
+    return ask_first(request, question, do, back)

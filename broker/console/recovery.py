@@ -9,15 +9,29 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
-from broker.console.access import administrator, administrators_only
-from broker.console.answers import Question, act, ask_first, done, page_of, posted, saved, show, typed, typed_uuid, word
+from broker.console.access import Right, actor_of, needs
+from broker.console.answers import Question, act, ask_first, done, posted, saved, show, typed, typed_uuid, word
 from broker.console.failovers import landing_kinds
+from broker.console.lists import Column, Listing
 from broker.console.replication_forms import NAME_AT_MOST, BringUpForm
 from broker.models import Hypervisor, RecoveryPoint, ReplicationSource, Vault
 from broker.selectors import failovers, hypervisors, replication
 from broker.services import recovery as services
 
+LIST = Listing(
+    "recovery-points",
+    Column("when", gettext_lazy("When"), lambda row: row.taken_at, ("taken_at",), begins_down=True),
+    Column("machine", gettext_lazy("Machine"), lambda row: row.machine_name, ("machine_name",)),
+    Column("hypervisor", gettext_lazy("Hypervisor"), lambda row: row.hypervisor_name, ("hypervisor_name",)),
+    Column("state", gettext_lazy("State"), lambda row: row.state, ("state",)),
+    Column("consistency", gettext_lazy("Consistency"), lambda row: row.consistency, ("consistency",)),
+    Column("size", gettext_lazy("Size"), lambda row: row.size_bytes, ("size_bytes",), begins_down=True),
+    Column("added", gettext_lazy("It added"), lambda row: row.new_bytes, ("new_bytes",), begins_down=True),
+    Column("read-back", gettext_lazy("Read back"), lambda row: row.verified_at, ("verified_at",), begins_down=True),
+    Column("id", gettext_lazy("Id"), lambda row: row.pk),
+)
 RUNS_SHOWN = 10
 TESTS_SHOWN = 5
 
@@ -30,7 +44,7 @@ def _run_address(run_id: UUID) -> str:
     return reverse("console:run", args=[run_id])
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def list_(request: HttpRequest) -> HttpResponse:
     state = typed(request, "state")
     wanted = replication.PointFilter(
@@ -41,16 +55,15 @@ def list_(request: HttpRequest) -> HttpResponse:
     )
     sources = ReplicationSource.objects.select_related("policy").defer("bookmark")
     context = {
-        "page": page_of(request, wanted.apply(replication.points())),
         "wanted": wanted,
         "source": sources.filter(pk=wanted.source).first() if wanted.source else None,
         "vaults": Vault.objects.only("name"),
         "states": RecoveryPoint.State.choices,
     }
-    return show(request, "console/recovery/list.html", context)
+    return LIST.answer(request, "console/recovery/list.html", wanted.apply(replication.points()), context)
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def detail(request: HttpRequest, point_id: UUID) -> HttpResponse:
     point = get_object_or_404(replication.points(), pk=point_id)
     now = timezone.now()
@@ -65,13 +78,14 @@ def detail(request: HttpRequest, point_id: UUID) -> HttpResponse:
     return show(request, "console/recovery/detail.html", context)
 
 
+@needs(Right.OPERATE)
 @act
 def verify(request: HttpRequest, point_id: UUID) -> HttpResponse:
-    services.verify_point(actor=administrator(request), point_id=point_id)
+    services.verify_point(actor=actor_of(request), point_id=point_id)
     return done(request, _("It is being read back."), _address(point_id))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def bring_up(request: HttpRequest, point_id: UUID) -> HttpResponse:
     """On which hypervisor stands in the address: what it has decides what can be asked."""
     point = get_object_or_404(replication.points(), pk=point_id)
@@ -90,7 +104,7 @@ def bring_up(request: HttpRequest, point_id: UUID) -> HttpResponse:
         initial={"name": _name_for(point)},
     )
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         run = saved(
             form,
             lambda _data: services.materialise(
@@ -120,7 +134,7 @@ def _name_for(point: RecoveryPoint) -> str:
     return point.machine_name[: NAME_AT_MOST - len(ending)] + ending
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def delete(request: HttpRequest, point_id: UUID) -> HttpResponse:
     point = get_object_or_404(replication.points(), pk=point_id)
     question = Question(
@@ -135,7 +149,7 @@ def delete(request: HttpRequest, point_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.delete_point(actor=administrator(request), point_id=point_id)
+        services.delete_point(actor=actor_of(request), point_id=point_id)
         return _("It is being deleted.")
 
     return ask_first(request, question, do, reverse("console:points"))

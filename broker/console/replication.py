@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from django.core.paginator import Page
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
-from broker.console.access import administrator, administrators_only
+from broker.console.access import Right, actor_of, needs
 from broker.console.answers import (
     Question,
     act,
@@ -28,32 +29,50 @@ from broker.console.answers import (
     show,
     typed,
     typed_uuid,
+    word,
     words_of,
 )
-from broker.console.replication_forms import PolicyForm, policy_initial
+from broker.console.lists import Column, Listing
+from broker.console.replication_forms import PolicyForm, WatchForm, policy_initial
 from broker.hypervisors import abilities
-from broker.models import ReplicationChoice, ReplicationPolicy, ReplicationRun, Vault
+from broker.models import ReplicationChoice, ReplicationPolicy, ReplicationRun, Storage, Vault
 from broker.selectors import audit
 from broker.selectors import replication as selectors
-from broker.services import replication as services
+from broker.selectors.hypervisors import tags_of
+from broker.services import replication, replication_policies, replication_runs, standbys, tags
 from broker.services.errors import Invalid, Refusal
 
+RUNS = Listing(
+    "runs",
+    Column("machine", gettext_lazy("Machine"), lambda row: row.subject, ("subject",)),
+    Column("what", gettext_lazy("What"), lambda row: row.kind, ("kind",)),
+    Column("state", gettext_lazy("State"), lambda row: row.state, ("state",)),
+    Column("error", gettext_lazy("Error"), lambda row: row.error),
+    Column("read", gettext_lazy("Read"), lambda row: row.read_bytes, ("read_bytes",), begins_down=True),
+    Column("new", gettext_lazy("New in the vault"), lambda row: row.new_bytes, ("new_bytes",), begins_down=True),
+    Column("when", gettext_lazy("When"), lambda row: row.created_at, ("created_at",), begins_down=True),
+    Column("finished", gettext_lazy("Finished"), lambda row: row.finished_at),
+    Column("took", gettext_lazy("Took")),
+    Column("id", gettext_lazy("Id"), lambda row: row.pk),
+)
 RUNNING_SHOWN = 12
 RUNS_SHOWN = 10
 BREACHES_SHOWN = 20
 NAMED = 5
 KINDS = ReplicationChoice.Kind
-TO_CHOOSE: dict[str, Callable[[UUID, list[str], str], QuerySet[Any]]] = {
+TO_CHOOSE: dict[str, Callable[[UUID, list[str], str], Any]] = {
     KINDS.MACHINE: selectors.machines_to_choose,
     KINDS.DESKTOP: selectors.desktops_to_choose,
     KINDS.POOL: selectors.pools_to_choose,
     KINDS.TEMPLATE: selectors.templates_to_choose,
+    KINDS.TAG: lambda policy_id, _readable, text: selectors.tags_to_choose(policy_id, text),
 }
 MEANT = {
     KINDS.MACHINE: "A machine that is no desktop of a pool: a server, say.",
     KINDS.DESKTOP: "One desktop of a dedicated pool, as long as it lives.",
     KINDS.POOL: "All desktops of a dedicated pool that have a user, as they come and go.",
     KINDS.TEMPLATE: "The image of its newest version. Floating desktops need no copy: they are made of it.",
+    KINDS.TAG: "All machines that bear a tag, now and later. Put tags on machines under Machine.",
 }
 
 
@@ -64,28 +83,30 @@ def _address(policy_id: UUID) -> str:
 # --- policies ---------------------------------------------------------------------------------------------------------
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def overview(request: HttpRequest) -> HttpResponse:
     now = timezone.now()
     page = page_of(request, selectors.policies(now))
+    has_vault = Vault.objects.exists()
     context: dict[str, object] = {
         "page": page,
         "standings": [selectors.standing_of(policy, now) for policy in page],
         "alarms": selectors.alarms(now),
         "running": [(run, selectors.pace_of(run, now)) for run in selectors.running()[:RUNNING_SHOWN]],
         "unfinished": selectors.unfinished_count(),
-        "has_vault": Vault.objects.exists(),
+        "has_vault": has_vault,
+        "can_watch": not has_vault and bool(_mirroring()),
     }
     if not asks_for_live_part(request):
         context["events"] = selectors.events(now)
     return show(request, "console/replication/overview.html", context)
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def detail(request: HttpRequest, policy_id: UUID) -> HttpResponse:
     now = timezone.now()
     policy = get_object_or_404(selectors.policies(now), pk=policy_id)
-    page = page_of(request, selectors.sources(now).filter(policy=policy_id))
+    page = page_of(request, selectors.sources_with_desktops(now).filter(policy=policy_id))
     runs = selectors.RunFilter(policy=policy_id).apply(selectors.runs())[:RUNS_SHOWN]
     context = {
         "policy": policy,
@@ -96,79 +117,134 @@ def detail(request: HttpRequest, policy_id: UUID) -> HttpResponse:
         "runs": [(run, selectors.pace_of(run, now)) for run in runs],
         "breaches": selectors.breaches_of(policy_id)[:BREACHES_SHOWN],
         "changes": audit.audit_of(policy)[:10],
+        "target": selectors.target_of(policy),
+        "driven": [one for one in _mirroring() if abilities.can_drive_mirrors(one)] if policy.vault_id is None else [],
     }
     return show(request, "console/replication/detail.html", context)
 
 
-@administrators_only
+def _targets() -> QuerySet[Storage]:
+    return selectors.targets([one for one in selectors.kinds_registered() if abilities.can_land(one)])
+
+
+@needs(Right.OPERATE)
 def add(request: HttpRequest) -> HttpResponse:
     """What it promises first, then which machines."""
-    form = PolicyForm(posted(request), is_new=True)
+    form = PolicyForm(posted(request), is_new=True, targets=_targets())
     if request.method == "POST":
-        actor = administrator(request)
-        made = saved(form, lambda _data: services.create_policy(actor=actor, **form.values()))
+        actor = actor_of(request)
+        made = saved(form, lambda _data: replication_policies.create_policy(actor=actor, **form.values()))
         if made:
             to = reverse("console:policy-choose", args=[made.pk])
             return done(request, _("%s stands. Now choose its machines.") % made, to)
-    context = {"form": form, "has_vault": Vault.objects.exists()}
+    context = {"form": form, "has_vault": Vault.objects.exists(), "can_watch": bool(_mirroring())}
     return show(request, "console/replication/form.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
-def edit(request: HttpRequest, policy_id: UUID) -> HttpResponse:
-    policy = get_object_or_404(ReplicationPolicy, pk=policy_id)
-    form = PolicyForm(posted(request), is_new=False, initial=policy_initial(policy))
+@needs(Right.OPERATE)
+def watch(request: HttpRequest) -> HttpResponse:
+    """As `add`, where platforms replicate by themselves."""
+    form = WatchForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
-        if saved(form, lambda _data: services.change_policy(actor=actor, policy_id=policy_id, **form.values())):
+        actor = actor_of(request)
+        made = saved(form, lambda _data: replication_policies.create_policy(actor=actor, **form.values_of_new()))
+        if made:
+            to = reverse("console:policy-choose", args=[made.pk])
+            return done(request, _("%s stands. Now choose its machines.") % made, to)
+    return _watch_page(request, form)
+
+
+def _watch_page(request: HttpRequest, form: WatchForm, policy: ReplicationPolicy | None = None) -> HttpResponse:
+    kinds = _mirroring()
+    names = [one.name for one in selectors.hypervisors_of(kinds)[:NAMED]]
+    context = {"form": form, "policy": policy, "can_watch": bool(kinds), "names": ", ".join(names)}
+    return show(request, "console/replication/watch.html", context, status=422 if form.errors else 200)
+
+
+def _mirroring() -> list[str]:
+    """Registered kinds that tell what they replicate by themselves."""
+    return [one for one in selectors.kinds_registered() if abilities.can_mirror(one)]
+
+
+@needs(Right.OPERATE)
+def edit(request: HttpRequest, policy_id: UUID) -> HttpResponse:
+    policy = get_object_or_404(ReplicationPolicy, pk=policy_id, is_own=False)
+    if selectors.is_watched(policy):
+        return _edit_watched(request, policy)
+    initial = policy_initial(policy, selectors.target_of(policy))
+    form = PolicyForm(posted(request), is_new=False, targets=_targets(), initial=initial)
+    if request.method == "POST":
+        actor = actor_of(request)
+        if saved(
+            form, lambda _data: replication_policies.change_policy(actor=actor, policy_id=policy_id, **form.values())
+        ):
             return done(request, _("Saved."), _address(policy_id))
     context = {"form": form, "policy": policy, "has_vault": True}
     return show(request, "console/replication/form.html", context, status=422 if form.errors else 200)
 
 
+def _edit_watched(request: HttpRequest, policy: ReplicationPolicy) -> HttpResponse:
+    form = WatchForm(posted(request), initial={"name": policy.name, "rpo": policy.rpo_s})
+    if request.method == "POST":
+        actor = actor_of(request)
+        if saved(
+            form, lambda _data: replication_policies.change_policy(actor=actor, policy_id=policy.pk, **form.values())
+        ):
+            return done(request, _("Saved."), _address(policy.pk))
+    return _watch_page(request, form, policy)
+
+
+@needs(Right.OPERATE)
 @act
 def run(request: HttpRequest, policy_id: UUID) -> HttpResponse:
-    made = services.run_now(actor=administrator(request), policy_id=policy_id)
+    made = replication_runs.run_now(actor=actor_of(request), policy_id=policy_id)
     words = ngettext("%d machine is queued.", "%d machines are queued.", len(made)) % len(made)
     return done(request, words, came_from(request, _address(policy_id)))
 
 
+@needs(Right.OPERATE)
 @act
 def enable(request: HttpRequest, policy_id: UUID) -> HttpResponse:
     on = request.POST.get("on") == "1"
-    policy = services.change_policy(actor=administrator(request), policy_id=policy_id, is_enabled=on)
+    policy = replication_policies.change_policy(actor=actor_of(request), policy_id=policy_id, is_enabled=on)
     message = _("%s goes on.") if on else _("%s is paused: nothing runs by itself, and nothing is promised.")
     return done(request, message % policy, came_from(request, _address(policy_id)))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def delete(request: HttpRequest, policy_id: UUID) -> HttpResponse:
-    policy = get_object_or_404(ReplicationPolicy, pk=policy_id)
+    policy = get_object_or_404(ReplicationPolicy, pk=policy_id, is_own=False)
     question = Question(
         title=_("Delete the policy %s?") % policy,
         verb=_("Delete it"),
         back=_address(policy_id),
-        sentences=[
-            _("Its machines are not replicated any more, and the record of its promise is lost."),
-            _("Its recovery points stay in their vault until you delete them: no policy thins them out any more."),
-        ],
+        sentences=_lost_with(policy),
         typed_name=policy.name,
     )
 
     def do() -> str:
-        services.delete_policy(actor=administrator(request), policy_id=policy_id)
+        replication_policies.delete_policy(actor=actor_of(request), policy_id=policy_id)
         return _("%s was deleted.") % policy
 
     return ask_first(request, question, do, reverse("console:replication"), leaves=True)
 
 
+def _lost_with(policy: ReplicationPolicy) -> list[str]:
+    if selectors.is_watched(policy):
+        return [_("The record of its promise is lost. What the platforms replicate, they go on to replicate.")]
+    return [
+        _("Its machines are not replicated any more, and the record of its promise is lost."),
+        _("Its recovery points stay in their vault until you delete them: no policy thins them out any more."),
+    ]
+
+
 # --- which machines ---------------------------------------------------------------------------------------------------
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def choose(request: HttpRequest, policy_id: UUID) -> HttpResponse:
     """A list that is searched by name, one for each kind of what can be chosen; the chosen rows are added at once."""
-    policy = get_object_or_404(ReplicationPolicy.objects.select_related("vault"), pk=policy_id)
+    policy = get_object_or_404(ReplicationPolicy.objects.select_related("vault"), pk=policy_id, is_own=False)
     kind = typed(request, "kind")
     kind = kind if kind in TO_CHOOSE else KINDS.MACHINE.value
     problem = ""
@@ -179,16 +255,20 @@ def choose(request: HttpRequest, policy_id: UUID) -> HttpResponse:
         except Refusal as refusal:
             problem = words_of(refusal)
     registered = selectors.kinds_registered()
-    readable = [one for one in registered if abilities.can_replicate(one)]
+    readable = [one for one in registered if replication.can_serve(policy, one)]
     text = typed(request, "q")
+    page = page_of(request, TO_CHOOSE[kind](policy_id, readable, text))
     context = {
         "policy": policy,
         "kind": kind,
+        "is_watched": selectors.is_watched(policy),
         "kinds": KINDS.choices,
         "meaning": MEANT[KINDS(kind)],
-        "page": page_of(request, TO_CHOOSE[kind](policy_id, readable, text)),
+        "page": page,
+        "rows": _with_tags(page) if kind == KINDS.MACHINE else [(row, []) for row in page],
         "text": text,
         "problem": problem,
+        "tags": selectors.tags_to_choose(policy_id) if kind == KINDS.MACHINE else [],
         "chosen_count": policy.choices.count(),
         "left_out": [one.name for one in selectors.hypervisors_of(set(registered) - set(readable))[:NAMED]],
         "has_readable": bool(readable),
@@ -196,25 +276,53 @@ def choose(request: HttpRequest, policy_id: UUID) -> HttpResponse:
     return show(request, "console/replication/choose.html", context, status=422 if problem else 200)
 
 
+def _with_tags(page: Any) -> list[tuple[Any, list[str]]]:
+    tagged = tags_of((row.hypervisor_id, row.platform_id) for row in page)
+    return [(row, tagged.get((row.hypervisor_id, row.platform_id), [])) for row in page]
+
+
 def _add_chosen(request: HttpRequest, policy: ReplicationPolicy, kind: str) -> str:
-    ids = []
-    for text in request.POST.getlist("choice"):
-        try:
-            ids.append(UUID(text))
-        except ValueError:
-            raise Invalid(_("Nothing was chosen."), {"choice": _("There is no such thing.")}) from None
-    if not ids:
+    chosen = request.POST.getlist("choice")
+    if not chosen:
         raise Invalid(_("Choose at least one first."))
+    if "put_tag" in request.POST or ("enter" in request.POST and word(request.POST, "tag")):
+        return _put_tag(request, _ids(chosen))
+    if kind == KINDS.MACHINE:
+        # Rows that were chosen already can be marked too, to be tagged.
+        chosen = [str(pk) for pk in selectors.not_taken(policy.pk, _ids(chosen))] or chosen
     # Names may hold spaces.
     disks = [name.strip() for name in request.POST.get("disks", "").split(",") if name.strip()]
-    wishes = [services.ChoiceWish(kind=kind, disks=disks, **{f"{kind}_id": pk}) for pk in ids]
-    services.add_choices(actor=administrator(request), policy_id=policy.pk, wishes=wishes)
-    return ngettext("%(n)d was added to %(policy)s.", "%(n)d were added to %(policy)s.", len(ids)) % {
-        "n": len(ids), "policy": policy,
+    if kind == KINDS.TAG:
+        wishes = [replication_policies.ChoiceWish(kind=kind, disks=disks, tag=tag) for tag in chosen]
+    else:
+        named: list[dict[str, Any]] = [{f"{kind}_id": pk} for pk in _ids(chosen)]
+        wishes = [replication_policies.ChoiceWish(kind=kind, disks=disks, **one) for one in named]
+    replication_policies.add_choices(actor=actor_of(request), policy_id=policy.pk, wishes=wishes)
+    return ngettext("%(n)d was added to %(policy)s.", "%(n)d were added to %(policy)s.", len(wishes)) % {
+        "n": len(wishes), "policy": policy,
     }  # fmt: skip
 
 
-@administrators_only
+def _ids(chosen: list[str]) -> list[UUID]:
+    try:
+        return [UUID(text) for text in chosen]
+    except ValueError:
+        raise Invalid(_("Nothing was chosen."), {"choice": _("There is no such thing.")}) from None
+
+
+def _put_tag(request: HttpRequest, machines: list[UUID]) -> str:
+    """On the machines, or off them."""
+    actor, tag = actor_of(request), request.POST.get("tag", "")
+    if request.POST.get("put_tag") == "off":
+        tags.take(actor=actor, machine_ids=machines, tag=tag)
+        return _("The tag %s was taken off.") % tag
+    added = tags.put(actor=actor, machine_ids=machines, tag=tag)
+    return ngettext("%(n)d machine was tagged %(tag)s.", "%(n)d machines were tagged %(tag)s.", added) % {
+        "n": added, "tag": tag,
+    }  # fmt: skip
+
+
+@needs(Right.OPERATE)
 def remove_choice(request: HttpRequest, choice_id: UUID) -> HttpResponse:
     choice = get_object_or_404(ReplicationChoice.objects.select_related("policy"), pk=choice_id)
     name = selectors.name_of(selectors.choices_of(choice.policy_id).get(pk=choice_id))
@@ -222,20 +330,31 @@ def remove_choice(request: HttpRequest, choice_id: UUID) -> HttpResponse:
         title=_("Take %(name)s out of %(policy)s?") % {"name": name, "policy": choice.policy},
         verb=_("Take it out"),
         back=_address(choice.policy_id),
-        sentences=[_("It is not replicated by this policy any more. Its recovery points stay until you delete them.")],
+        sentences=[
+            _("This policy does not watch it any more. What its platform replicates stays as it is.")
+            if selectors.is_watched(choice.policy)
+            else _("It is not replicated by this policy any more. Its recovery points stay until you delete them.")
+        ],
     )
 
     def do() -> str:
-        services.remove_choice(actor=administrator(request), choice_id=choice_id)
+        replication_policies.remove_choice(actor=actor_of(request), choice_id=choice_id)
         return _("%s was taken out.") % name
 
     return ask_first(request, question, do, _address(choice.policy_id))
 
 
+@needs(Right.OPERATE)
+@act
+def standby_anew(request: HttpRequest, standby_id: UUID) -> HttpResponse:
+    standbys.make_anew(actor=actor_of(request), standby_id=standby_id)
+    return done(request, _("A new one is made."), came_from(request, reverse("console:replication")))
+
+
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def runs(request: HttpRequest) -> HttpResponse:
     state, kind = typed(request, "state"), typed(request, "kind")
     wanted = selectors.RunFilter(
@@ -246,19 +365,20 @@ def runs(request: HttpRequest) -> HttpResponse:
         text=typed(request, "q"),
     )
     now = timezone.now()
-    page = page_of(request, wanted.apply(selectors.runs()))
     context = {
-        "page": page,
-        "rows": [(run, selectors.pace_of(run, now)) for run in page],
         "wanted": wanted,
         "states": [("unfinished", _("Not finished")), *ReplicationRun.State.choices],
         "kinds": ReplicationRun.Kind.choices,
-        "policies": ReplicationPolicy.objects.only("name"),
+        "policies": ReplicationPolicy.objects.filter(is_own=False).only("name"),
     }
-    return show(request, "console/replication/runs.html", context)
+
+    def paces(page: Page[ReplicationRun]) -> dict[str, object]:
+        return {"rows": [(run, selectors.pace_of(run, now)) for run in page]}
+
+    return RUNS.answer(request, "console/replication/runs.html", wanted.apply(selectors.runs()), context, paces)
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def run_detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
     run = get_object_or_404(selectors.runs(), pk=run_id)
     pace = selectors.pace_of(run, timezone.now())
@@ -286,9 +406,10 @@ def _steps(run: ReplicationRun) -> list[tuple[str, str]]:
     ]
 
 
+@needs(Right.OPERATE)
 @act
 def cancel_run(request: HttpRequest, run_id: UUID) -> HttpResponse:
-    run = services.cancel_run(actor=administrator(request), run_id=run_id)
+    run = replication_runs.cancel_run(actor=actor_of(request), run_id=run_id)
     words = (
         _("Cancelled.")
         if run.state == ReplicationRun.State.CANCELLED

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +12,13 @@ from django import forms
 from django.utils.translation import gettext as _
 
 from broker.console.failover_forms import storage_choices
+from broker.console.fields import SpanField
 from broker.console.schedule_forms import zone_choices
-from broker.domain.spans import span_in_words, span_of
 from broker.models import Network, RecoveryPoint, ReplicationPolicy, Storage, Vault
-from broker.services.replication import PolicyFields
+from broker.services.replication_policies import PolicyFields
 
 MEGABYTE = 1_000_000
+STANDBY_EVERY_S = 86_400
 NAME_AT_MOST = 63
 """As platforms take it for a machine."""
 
@@ -24,32 +26,19 @@ RHYTHMS = [("interval", "Every so often, day and night"), ("cron", "At set times
 CHECKED = {
     ReplicationPolicy.Verification.DIGEST: "Each piece has a digest that is checked whenever it is read.",
     ReplicationPolicy.Verification.READ_BACK: "All of it is read again from the vault: surer, and twice the work.",
+    ReplicationPolicy.Verification.BOOT: "Once a day the newest copy of each machine is started, apart from all "
+    "others, until its guest answers, and taken away again: the surest.",
 }
 """Each way of verification with what it means."""
-
-
-class SpanField(forms.CharField):
-    """A length of time as people write it; seconds. Empty if not required: None."""
-
-    widget = forms.TextInput(attrs={"autocomplete": "off", "inputmode": "text"})
-
-    def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
-        if not text:
-            return None
-        try:
-            return span_of(text)
-        except ValueError as error:
-            raise forms.ValidationError(str(error)) from None
-
-    def prepare_value(self, value: Any) -> Any:
-        return span_in_words(value) if isinstance(value, int) else value
 
 
 class PolicyForm(forms.Form):
     hides_optional = True
     """What is asked depends on other fields; what may be left empty says so."""
-    called = {"vault_id": "vault", "interval_s": "interval", "rpo_s": "rpo", "bytes_a_second": "limit"}
+    called = {
+        "vault_id": "vault", "interval_s": "interval", "rpo_s": "rpo", "bytes_a_second": "limit",
+        "target_storage_id": "target", "standby_every_s": "standby_every",
+    }  # fmt: skip
     """What the services call it, and what we."""
 
     name = forms.CharField(label="Name", max_length=100, help_text="Such as Accounting, hourly.")
@@ -84,6 +73,18 @@ class PolicyForm(forms.Form):
         label="How copies are checked", choices=ReplicationPolicy.Verification.choices, widget=forms.RadioSelect,
         initial=ReplicationPolicy.Verification.DIGEST,
     )  # fmt: skip
+    target = forms.ChoiceField(
+        label="Where machines are brought up", required=False,
+        help_text="For standbys, and for copies that are started to be checked. Best not where the machines run.",
+    )  # fmt: skip
+    keeps_standby = forms.BooleanField(
+        label="Keep a standby of each machine there", required=False,
+        help_text="A machine that is off and holds the newest copy, so that a failover need not write it first.",
+    )  # fmt: skip
+    standby_every = SpanField(
+        label="Make standbys anew at most every", required=False, initial=STANDBY_EVERY_S,
+        help_text="Where only whole disks can be written. On KVM what changed is enough, and follows each copy.",
+    )  # fmt: skip
     limit = forms.DecimalField(
         label="At most (MB/s)", required=False, min_value=Decimal("0.1"), max_digits=12,
         help_text="Of each run. Empty: as fast as it goes.",
@@ -98,8 +99,9 @@ class PolicyForm(forms.Form):
         error_messages={"invalid": "A time of day such as 18:00."},
     )  # fmt: skip
 
-    def __init__(self, *args: Any, is_new: bool, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, is_new: bool, targets: Iterable[Storage] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["target"].choices = [("", _("Nowhere")), *_grouped(targets)]  # type: ignore[attr-defined]
         self.fields["interval"].when = "rhythm=interval"  # type: ignore[attr-defined]
         self.fields["cron"].when = "rhythm=cron"  # type: ignore[attr-defined]
         if is_new and not self.is_bound:
@@ -127,13 +129,41 @@ class PolicyForm(forms.Form):
             "keep_weekly": data["keep_weekly"],
             "keep_monthly": data["keep_monthly"],
             "verification": data["verification"],
+            "target_storage_id": UUID(data["target"]) if data["target"] else None,
+            "keeps_standby": data["keeps_standby"],
+            "standby_every_s": data["standby_every"] or STANDBY_EVERY_S,
             "bytes_a_second": int(data["limit"] * MEGABYTE) if data["limit"] is not None else None,
             "window_from": data["window_from"],
             "window_to": data["window_to"],
         }
 
 
-def policy_initial(policy: ReplicationPolicy) -> dict[str, Any]:
+class WatchForm(forms.Form):
+    """Of a policy that watches what platforms replicate by themselves."""
+
+    called = {"rpo_s": "rpo"}
+
+    name = forms.CharField(label="Name", max_length=100, help_text="Such as Servers, by Hyper-V Replica.")
+    rpo = SpanField(
+        label="RPO", initial=3600,
+        help_text="How old the newest replica may be, so how much may be lost. More than the platform's own interval.",
+    )  # fmt: skip
+
+    def values(self) -> PolicyFields:
+        """As the service takes them; the form must be valid."""
+        return {"name": self.cleaned_data["name"], "rpo_s": self.cleaned_data["rpo"]}
+
+    def values_of_new(self) -> PolicyFields:
+        return {**self.values(), "engine": ReplicationPolicy.Engine.PLATFORM.value}
+
+
+def _grouped(storages: Iterable[Storage]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """By hypervisor, in whose order they come."""
+    for name, of_it in groupby(storages, key=lambda one: one.hypervisor.name):
+        yield name, [(str(one.pk), f"{name}: {one.name}") for one in of_it]
+
+
+def policy_initial(policy: ReplicationPolicy, target: Storage | None) -> dict[str, Any]:
     limit = policy.bytes_a_second
     return {
         "name": policy.name,
@@ -149,6 +179,9 @@ def policy_initial(policy: ReplicationPolicy) -> dict[str, Any]:
         "keep_weekly": policy.keep_weekly,
         "keep_monthly": policy.keep_monthly,
         "verification": policy.verification,
+        "target": str(target.pk) if target else "",
+        "keeps_standby": policy.keeps_standby,
+        "standby_every": policy.standby_every_s,
         # Without an exponent: 40, not 4E+1.
         "limit": f"{(Decimal(limit) / MEGABYTE).normalize():f}" if limit else None,
         "window_from": policy.window_from,

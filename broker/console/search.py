@@ -7,25 +7,29 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from broker.console import frame
-from broker.console.access import administrators_only
+from broker.console.access import Can, staff_only
 from broker.console.answers import is_htmx, typed
 from broker.selectors.search import Hit, find
 
 ICONS = {
     "desktop": "desktops", "pool": "pool", "template": "template", "hypervisor": "hypervisor",
-    "policy": "replication", "user": "user",
+    "policy": "replication", "user": "user", "operation": "operation", "request": "request",
 }  # fmt: skip
 
 
 def _shown(hit: Hit) -> dict[str, str]:
-    address = reverse(f"console:{hit.noun}", args=[hit.pk])
+    if hit.noun == "request":
+        address = f"{reverse('console:requests')}?state=all&request={hit.pk}"
+    else:
+        address = reverse(f"console:{hit.noun}", args=[hit.pk])
     return {"address": address, "icon": ICONS[hit.noun], "name": hit.name, "noun": hit.noun, "note": hit.note}
 
 
-@administrators_only
+@staff_only
 def search(request: HttpRequest) -> HttpResponse:
     text = typed(request, "q")
-    hits = [_shown(hit) for hit in find(text)]
+    can = Can(request.user)
+    hits = [hit for hit in map(_shown, find(text)) if can.reach(hit["address"])]
     if is_htmx(request):
         return render(request, "console/search/_results.html", {"hits": hits, "text": text})
     if len(hits) == 1:

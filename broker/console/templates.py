@@ -8,12 +8,13 @@ from django import forms
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from broker.console.access import administrator, administrators_only
+from broker.console.access import Right, actor_of, needs
 from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show
 from broker.models import TemplateCopy, TemplateVersion
-from broker.selectors import audit
+from broker.selectors import audit, publications
 from broker.selectors import templates as selectors
 from broker.selectors.hypervisors import template_candidates
 from broker.services import templates as services
@@ -38,50 +39,55 @@ def _address(template_id: UUID) -> str:
     return reverse("console:template", args=[template_id])
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def list_(request: HttpRequest) -> HttpResponse:
     page = page_of(request, selectors.templates())
     return show(request, "console/templates/list.html", {"page": page})
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def add(request: HttpRequest) -> HttpResponse:
     """A template comes with its first version, so that a copy can be linked at once."""
     form = TemplateForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         if template := saved(form, lambda data: services.create_template(actor=actor, **data)):
             version = services.add_version(actor=actor, template_id=template.pk)
             return redirect("console:copy-link", version.pk)
     return show(request, "console/templates/form.html", {"form": form}, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def detail(request: HttpRequest, template_id: UUID) -> HttpResponse:
     template = get_object_or_404(selectors.templates(), pk=template_id)
-    context = {"template": template, "usage": selectors.usage_of(template), "changes": audit.audit_of(template)[:10]}
+    context = {
+        "template": template,
+        "usage": selectors.usage_of(template),
+        "publications": publications.of_template(template_id, timezone.now()),
+        "changes": audit.audit_of(template)[:10],
+    }
     return show(request, "console/templates/detail.html", context)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def edit(request: HttpRequest, template_id: UUID) -> HttpResponse:
     template = get_object_or_404(selectors.templates(), pk=template_id)
     initial = {"name": template.name, "os": template.os, "description": template.description}
     form = TemplateForm(posted(request), initial=initial)
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         if saved(form, lambda data: services.change_template(actor=actor, template_id=template_id, **data)):
             return done(request, _("Saved."), _address(template_id))
     context = {"form": form, "template": template}
     return show(request, "console/templates/form.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def add_version(request: HttpRequest, template_id: UUID) -> HttpResponse:
     template = get_object_or_404(selectors.templates(), pk=template_id)
     form = VersionForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         version = saved(form, lambda data: services.add_version(actor=actor, template_id=template_id, **data))
         if version:
             return redirect("console:copy-link", version.pk)
@@ -93,13 +99,13 @@ class LinkForm(forms.Form):
     machine = forms.UUIDField(error_messages={"required": "Choose what to link.", "invalid": "Choose what to link."})
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def link_copy(request: HttpRequest, version_id: UUID) -> HttpResponse:
     """Choose from what inventory listed as templates."""
     version = get_object_or_404(TemplateVersion.objects.select_related("template"), pk=version_id)
     form = LinkForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         copy = saved(
             form, lambda data: services.link_copy(actor=actor, version_id=version_id, machine_id=data["machine"])
         )
@@ -110,7 +116,7 @@ def link_copy(request: HttpRequest, version_id: UUID) -> HttpResponse:
     return show(request, "console/templates/link.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def remove_copy(request: HttpRequest, copy_id: UUID) -> HttpResponse:
     copy = get_object_or_404(TemplateCopy.objects.select_related("version__template", "hypervisor"), pk=copy_id)
     address = _address(copy.version.template_id)
@@ -122,13 +128,13 @@ def remove_copy(request: HttpRequest, copy_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.remove_copy(actor=administrator(request), copy_id=copy_id)
+        services.remove_copy(actor=actor_of(request), copy_id=copy_id)
         return _("Unlinked.")
 
     return ask_first(request, question, do, address)
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def remove_version(request: HttpRequest, version_id: UUID) -> HttpResponse:
     version = get_object_or_404(TemplateVersion.objects.select_related("template"), pk=version_id)
     question = Question(
@@ -139,13 +145,13 @@ def remove_version(request: HttpRequest, version_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.remove_version(actor=administrator(request), version_id=version_id)
+        services.remove_version(actor=actor_of(request), version_id=version_id)
         return _("%s was removed.") % version
 
     return ask_first(request, question, do, _address(version.template_id))
 
 
-@administrators_only
+@needs(Right.OPERATE)
 def remove(request: HttpRequest, template_id: UUID) -> HttpResponse:
     template = get_object_or_404(selectors.templates(), pk=template_id)
     question = Question(
@@ -157,7 +163,7 @@ def remove(request: HttpRequest, template_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.remove_template(actor=administrator(request), template_id=template_id)
+        services.remove_template(actor=actor_of(request), template_id=template_id)
         return _("%s was deleted.") % template
 
     return ask_first(request, question, do, reverse("console:templates"), leaves=True)

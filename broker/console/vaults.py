@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
-from broker.console.access import administrator, administrators_only
+from broker.console.access import Right, actor_of, needs
 from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show
 from broker.console.replication_forms import VaultForm, vault_initial
 from broker.models import Vault
@@ -18,12 +18,12 @@ from broker.selectors import replication as selectors
 from broker.services import vaults as services
 
 
-@administrators_only
+@needs(Right.REVIEW)
 def list_(request: HttpRequest) -> HttpResponse:
     return show(request, "console/vaults/list.html", {"page": page_of(request, selectors.vaults())})
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 @never_cache
 def add(request: HttpRequest) -> HttpResponse:
     """With `make_key` nothing is saved: the form comes back as it was typed, with a new key in it."""
@@ -31,7 +31,7 @@ def add(request: HttpRequest) -> HttpResponse:
         return _with_key(request)
     form = VaultForm(posted(request))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         made = saved(
             form,
             lambda data: services.create_vault(
@@ -57,12 +57,12 @@ def _with_key(request: HttpRequest) -> HttpResponse:
     return show(request, "console/vaults/form.html", {"form": form, "key": key, "is_new_key": True})
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def edit(request: HttpRequest, vault_id: UUID) -> HttpResponse:
     vault = get_object_or_404(Vault.objects.defer("secrets"), pk=vault_id)
     form = VaultForm(posted(request), vault=vault, initial=vault_initial(vault))
     if request.method == "POST":
-        actor = administrator(request)
+        actor = actor_of(request)
         changed = saved(
             form,
             lambda data: services.change_vault(
@@ -80,7 +80,7 @@ def edit(request: HttpRequest, vault_id: UUID) -> HttpResponse:
     return show(request, "console/vaults/form.html", context, status=422 if form.errors else 200)
 
 
-@administrators_only
+@needs(Right.ADMINISTER)
 def remove(request: HttpRequest, vault_id: UUID) -> HttpResponse:
     vault = get_object_or_404(selectors.vaults(), pk=vault_id)
     question = Question(
@@ -95,7 +95,7 @@ def remove(request: HttpRequest, vault_id: UUID) -> HttpResponse:
     )
 
     def do() -> str:
-        services.remove_vault(actor=administrator(request), vault_id=vault_id)
+        services.remove_vault(actor=actor_of(request), vault_id=vault_id)
         return _("%s was removed.") % vault
 
     return ask_first(request, question, do, reverse("console:vaults"))

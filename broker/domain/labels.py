@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from broker.domain.failover import Step
 from broker.domain.lifecycle import State
+from broker.domain.permissions import NAMES, Role
 
 
 class Tone(StrEnum):
@@ -82,6 +84,27 @@ def label(
     return _standing(_STATES[state], power, is_answering or not has_agent)
 
 
+def account_label(role: Role | None, *, is_active: bool) -> Label:
+    """Of somebody's account; a closed one has no role."""
+    if not is_active:
+        return Label("Closed", Tone.OFF, "lock")
+    if role is None:
+        return Label("User", Tone.GOOD, "user")
+    return Label(NAMES[role], Tone.BUSY, "key")
+
+
+def desktop_label(row: Any) -> Label:
+    """Of a desktop with what `selectors.desktops.labelled` adds; without that, as if nobody used or changed it."""
+    return label(
+        row.state,
+        row.power,
+        getattr(row, "has_session", False),
+        row.is_answering,
+        row.is_in_maintenance,
+        "move" if row.is_moving else getattr(row, "operation_kind", None) or "",
+    )
+
+
 def _standing(base: Label, power: str, is_answering: bool) -> Label:
     if power == "off":
         return Label(f"{base.text}, off", Tone.OFF, "power")
@@ -138,6 +161,19 @@ _REQUESTS: dict[str, Label] = {
 
 def request_label(state: str) -> Label:
     return _REQUESTS[state]
+
+
+_SESSIONS: dict[str, Label] = {
+    "connected": Label("Connected", Tone.GOOD, "screen"),
+    "idle": Label("Idle", Tone.ATTENTION, "clock"),
+    "disconnected": Label("Disconnected", Tone.OFF, "pause"),
+    "logged_off": Label("Logged off", Tone.OFF, "check"),
+}
+
+
+def session_label(state: str) -> Label:
+    """Of somebody's presence on a desktop."""
+    return _SESSIONS[state]
 
 
 def schedule_label(is_enabled: bool) -> Label:
@@ -208,7 +244,34 @@ def promise_label(*, is_chosen: bool, is_enabled: bool, has_point: bool, is_kept
     return Label("RPO kept", Tone.GOOD, "check")
 
 
-def policy_label(*, is_enabled: bool, machines: int, broken: int, without_point: int) -> Label:
+_MIRRORS: dict[str, Label] = {
+    "healthy": Label("Replicating", Tone.GOOD, "check"),
+    "warning": Label("Behind", Tone.ATTENTION, "warning"),
+    "failing": Label("Failing", Tone.BAD, "warning"),
+    "initial": Label("First copy to come", Tone.BUSY, "clock"),
+    "paused": Label("Paused there", Tone.OFF, "pause"),
+    "unknown": Label("Not told", Tone.ATTENTION, "question"),
+}
+
+
+def mirror_label(state: str) -> Label:
+    """Of one replica that a platform keeps by itself. A state that a later release knows is shown as it is called."""
+    return _MIRRORS.get(state) or Label(state, Tone.ATTENTION, "question")
+
+
+def watched_label(*, is_chosen: bool, is_enabled: bool, is_replicated: bool, has_replica: bool, is_kept: bool) -> Label:
+    """As `promise_label`, of a machine that its platform replicates, or, `is_replicated` false, does not."""
+    label = promise_label(is_chosen=is_chosen, is_enabled=is_enabled, has_point=True, is_kept=is_kept)
+    if label.tone is not Tone.GOOD:
+        return label
+    if not is_replicated:
+        return Label("Not replicated there", Tone.ATTENTION, "question")
+    return label if has_replica else Label("First replica to come", Tone.BUSY, "clock")
+
+
+def policy_label(
+    *, is_enabled: bool, machines: int, broken: int, without_point: int, is_watched: bool = False
+) -> Label:
     """Of a policy with all its machines."""
     if not is_enabled:
         return Label("Paused", Tone.OFF, "pause")
@@ -217,7 +280,7 @@ def policy_label(*, is_enabled: bool, machines: int, broken: int, without_point:
     if broken:
         return Label(f"RPO broken for {broken} of {machines}", Tone.BAD, "warning")
     if without_point:
-        return Label("First points to come", Tone.BUSY, "clock")
+        return Label("First replicas to come" if is_watched else "First points to come", Tone.BUSY, "clock")
     return Label("RPO kept", Tone.GOOD, "check")
 
 

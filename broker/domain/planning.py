@@ -4,7 +4,8 @@ Level-triggered and idempotent: it looks only at the present, so a plan that was
 simply made again. The reconciler carries actions out; between two plans it lets each action show in the facts (a built
 desktop is PLANNED, a retired one RETIRING).
 
-What shall be: `clamp(assigned + waiting + spare, minimum, maximum)` desktops. Spare counts desktops that are ready,
+What shall be: `clamp(assigned + waiting + spare, minimum, maximum)` desktops. Minimum and spare are those that hold now
+(`domain/scaling`); spare may be a share of those in use. Spare counts desktops that are ready,
 whether their guest answers at this moment or not; those in maintenance, missing, or for more than a minute on a
 hypervisor that is not up do not count, but everything that is not gone counts against the maximum.
 
@@ -21,6 +22,9 @@ What keeps a broken template or host from building for ever:
 - A ready desktop that cannot be given out because its guest fell silent gets a fresh disk once it has been silent for
   as long as a new one may take to answer; one batch at a time, since silence of many has its cause elsewhere.
 - Planned desktops that are not needed any more go before they are built.
+- While a template version is pushed (`domain/pushes`), free desktops that hang from another one get a fresh disk of it
+  where they stand, a batch at a time, and one at a time once any failed; one is always left to be given out, unless
+  the pool cannot hold another beside it. What failed on the version is not tried again before that is judged.
 - Deletions have a budget an hour. When it is spent the plan deletes nothing more and asks.
 """
 
@@ -32,6 +36,7 @@ from datetime import datetime, timedelta
 
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import COMING, LIVE, State
+from broker.domain.scaling import spare_of
 
 KEPT_FAILED = 3
 KEPT_FAILED_FOR = timedelta(hours=24)
@@ -51,6 +56,8 @@ GRADUAL = 4
 class PoolFacts:
     minimum: int
     spare: int
+    spare_percent: int | None = None
+    """So many for a hundred in use, at least `spare`."""
     maximum: int
     waiting: int = 0
     """Requests in the queue that have no desktop yet."""
@@ -58,6 +65,10 @@ class PoolFacts:
     """Off: nothing is built or tried again; what is too many still goes."""
     is_cramped: bool = False
     """The last build found no host or storage with room for it."""
+    is_pushing: bool = False
+    """A template version is being pushed: free desktops that are behind get a fresh disk of it."""
+    push_failures: int = 0
+    """Desktops in a row that failed on that version."""
     prepare_timeout_s: int = 900
     delete_budget_per_hour: int = 30
     deletes_last_hour: int = 0
@@ -99,7 +110,9 @@ class DesktopFacts:
     member_id: str | None = None
     """None: its member was removed from the pool, so it shall go."""
     copy_current: bool = True
-    """Whether it hangs from the copy its member names now."""
+    """Whether it hangs from the copy its member names now, or shall stay on another one."""
+    is_suspect: bool = False
+    """It failed on the version that is being pushed, and none has become ready on that since."""
     in_maintenance: bool = False
     attempts: int = 0
     """Failed tries since it was last ready."""
@@ -166,13 +179,17 @@ def plan(
     builds = view.builds(len(recycling))
     build = sum(action.count for action in builds)
     retiring, hold = _within_budget(pool, [*view.worn_out(build, recycling), *view.surplus()])
-    reviving = [] if recycling or retiring or hold else view.revivals()
-    return [*failing, *recycling, *reviving, *builds, *view.needless(), *retiring, *hold]
+    is_busy = bool(recycling or retiring or hold)
+    pushing = [] if is_busy or (build and pool.push_failures) else view.pushes()
+    reviving = [] if is_busy or pushing else view.revivals()
+    return [*failing, *recycling, *pushing, *reviving, *builds, *view.needless(), *retiring, *hold]
 
 
 def wanted(pool: PoolFacts, assigned: int) -> int:
     """How many desktops shall stand."""
-    return max(pool.minimum, min(assigned + pool.waiting + pool.spare, pool.maximum))
+    in_use = assigned + pool.waiting
+    spare = spare_of(pool.spare, pool.spare_percent, in_use)
+    return max(pool.minimum, min(in_use + spare, pool.maximum))
 
 
 def _overdue(pool: PoolFacts, desktop: DesktopFacts) -> str:
@@ -270,7 +287,7 @@ class _View:
             return 0
         own = [d for d in self.live if d.member_id == member.id and d.id not in without]
         left = self.pool.maximum if member.maximum is None else member.maximum - len(own)
-        if member.failures:
+        if member.failures or self.pool.push_failures:
             left = min(left, 1 - sum(d.state in COMING for d in own))
         return max(0, left)
 
@@ -342,6 +359,42 @@ class _View:
     def leaving(self) -> list[DesktopFacts]:
         return [d for d in _oldest_first(self.ready) if self.is_leaving(d) and self.is_deletable(d)]
 
+    # A version that is pushed.
+
+    def goes_over(self, desktop: DesktopFacts) -> bool:
+        """Whether it gets a fresh disk of the pushed version where it stands: it stays, and is only behind."""
+        member = self.members.get(desktop.member_id or "")
+        if not self.pool.is_pushing or member is None or member.is_draining or desktop.is_draining:
+            return False
+        return not desktop.copy_current and desktop.has_machine
+
+    def replaced(self) -> list[DesktopFacts]:
+        """Free desktops that others are built for. Of those that go over, one if the pool wants only one free: it is
+        not rebuilt before another stands beside it."""
+        leaving = self.leaving()
+        over = [d for d in leaving if self.goes_over(d)]
+        return [*(d for d in leaving if not self.goes_over(d)), *(over[:1] if self.wanted_free <= 1 else [])]
+
+    def pushes(self) -> list[Recycle]:
+        """Free desktops that go over now, those first that nobody could have anyway."""
+        behind = [d for d in self.leaving() if self.goes_over(d) and self.is_open(self.members[d.member_id or ""])]
+        if not behind or not self.pool.is_enabled:
+            return []
+        behind.sort(key=lambda d: d.silent_since is None)
+        batch = max(0, (1 if self.pool.push_failures else self.batch) - len(self.coming))
+        silent = sum(d.silent_since is not None for d in behind)
+        usable = sum(d.silent_since is None for d in self.ready)
+        count = min(batch, silent + max(0, usable - 1))
+        if not count and self.is_last():
+            count = 1
+        return [Recycle(d.id, "The pool has a newer template version.") for d in behind[:count]]
+
+    def is_last(self) -> bool:
+        """Whether the only free desktop is rebuilt: no other can stand beside it, nobody waits, and nothing fails."""
+        is_full = not self.room or self.pool.is_cramped
+        fails = self.pool.push_failures or any(m.failures for m in self.members.values())
+        return is_full and not (fails or self.coming or self.pool.waiting)
+
     # Rules.
 
     def recycles(self) -> list[Recycle]:
@@ -380,6 +433,7 @@ class _View:
             self.is_deletable(desktop)
             and desktop.has_machine
             and not self.is_leaving(desktop)
+            and not desktop.is_suspect
             and desktop.attempts < RECYCLE_TRIES
             and self.now - desktop.state_since >= after
         )
@@ -393,7 +447,7 @@ class _View:
                 found.append(Build(count, member.id))
                 room -= count
         for_members = self.room - room
-        short = self.wanted_free + min(self.batch, len(self.leaving())) - len(self.coming) - len(self.ready) - recycled
+        short = self.wanted_free + min(self.batch, len(self.replaced())) - len(self.coming) - len(self.ready) - recycled
         count = max(0, min(short - for_members, room, self.all_slots() - for_members))
         return [*found, Build(count)] if count else found
 
@@ -401,6 +455,7 @@ class _View:
         """Failed desktops beyond those kept, those kept long enough, and those whose room is needed."""
         again = {action.desktop for action in recycling}
         failed = [d for d in self.live if d.state == State.FAILED and d.id not in again and self.is_deletable(d)]
+        failed = [d for d in failed if not d.is_suspect]
         failed = _newest_first(failed)
         kept = max(0, min(KEPT_FAILED, len(failed) - self.cramped(failed, build, len(recycling))))
         reason = "It failed; newer failures are kept to be looked at, or the pool needs its room."
@@ -431,7 +486,8 @@ class _View:
         ids = {d.id for d in leaving}
         count = max(0, len(self.ready) - self.wanted_free)
         staying = [d for d in _newest_first(self.ready) if d.id not in ids and self.is_deletable(d)]
-        first = leaving[:count] or leaving[: self.swaps(leaving)]
+        elsewhere = [d for d in leaving if not self.goes_over(d)]
+        first = leaving[:count] or elsewhere[: self.swaps(elsewhere)]
         spared = self.spared(staying, first)
         then = spared[: max(0, count - len(first))]
         makes_room = spared[len(then) : len(then) + self.shifts(len(first) + len(then))]
@@ -446,7 +502,7 @@ class _View:
 
         Nothing of them stands yet, so no budget counts them; once built they would be deleted as surplus.
         """
-        count = len(self.ready) + len(self.coming) - self.wanted_free - min(self.batch, len(self.leaving()))
+        count = len(self.ready) + len(self.coming) - self.wanted_free - min(self.batch, len(self.replaced()))
         planned = [d for d in _newest_first(self.coming) if d.state == State.PLANNED and not d.has_machine]
         planned = [d for d in planned if self.is_reachable(d)]
         return [Retire(d.id, "It is not needed any more.") for d in self.spared(planned)[: max(0, count)]]

@@ -49,6 +49,8 @@ class DesktopFacts:
     is_in_use: bool = False
     """Somebody looks at its screen."""
     is_in_maintenance: bool = False
+    is_moving: bool = False
+    """A failover holds it."""
     assigned_since: datetime | None = None
     """None: nobody has it."""
 
@@ -112,6 +114,8 @@ def select_by_schedule(
 def _why_impossible(action: str, desktop: DesktopFacts) -> str:
     if desktop.state in GOING:
         return GOING[desktop.state]
+    if desktop.is_moving:
+        return "being moved"
     if not desktop.has_machine:
         return "without a machine yet"
     if desktop.is_busy:

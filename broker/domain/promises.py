@@ -90,3 +90,16 @@ def why_not_kept(*, rpo_s: int, interval_s: int | None, took_s: float | None) ->
         f"{roughly(took_s or 0)}: together that is more than the RPO of {span_in_words(rpo_s)}. Choose a shorter "
         f"interval or a longer RPO."
     )
+
+
+def why_not_mirrored(*, rpo_s: int, interval_s: int | None) -> str:
+    """Why the promise breaks although the platform replicates as it is set up to, and what to do; empty if it does not.
+
+    `interval_s`: how often the platform does; None: it does not tell.
+    """
+    if interval_s is None or interval_s < rpo_s:
+        return ""
+    return (
+        f"The platform replicates it {rhythm_in_words(interval_s, '', '')}: an RPO of {span_in_words(rpo_s)} cannot be "
+        f"kept so. Let it replicate more often there, or choose a longer RPO."
+    )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+from statistics import median
+
 from broker.domain.labels import WAITS, Label, Tone, Wait
 from broker.domain.lifecycle import State
 
@@ -53,11 +57,25 @@ def tile_label(
     return Label("Ready", Tone.GOOD, "check")
 
 
-def main_button(*, power: str, doing: str) -> str:
-    """The one main button's word. All of them lead to the screen; what is off is started on the way."""
+def main_button(*, power: str, doing: str, has_session: bool = False) -> str:
+    """The one main button's word. All of them lead to the screen; what is off is started on the way, and where work was
+    left open it goes on."""
     if doing:
         return "Open"
-    return {"off": "Start", "suspended": "Wake up"}.get(power, "Open")
+    if power == "off":
+        return "Start"
+    return "Resume" if power == "suspended" or has_session else "Open"
+
+
+def time_left(builds: Sequence[float], begun: Sequence[datetime], place: int, now: datetime) -> float | None:
+    """Seconds until whoever is at this place of the queue gets a desktop; None if nobody can say.
+
+    `builds`: how long the pool's last ones took, in seconds. `begun`: since when those that are coming are under way.
+    """
+    coming = sorted(begun)
+    if not builds or not 1 <= place <= len(coming):
+        return None
+    return max(median(builds) - (now - coming[place - 1]).total_seconds(), 0.0)
 
 
 def power_choices(*, power: str, doing: str) -> tuple[str, ...]:
@@ -75,6 +93,10 @@ def wait_steps(now: Wait) -> list[tuple[str, str]]:
     """The four words of a wait with their state: done, now, later."""
     here = WAITS.index(now)
     return [(word.value, "done" if i < here else "now" if i == here else "later") for i, word in enumerate(WAITS)]
+
+
+APPROVAL_STEPS = [("Asked", "done"), ("Approved", "now"), ("Building", "later"), ("Ready", "later")]
+"""The way of a request that waits for somebody's word."""
 
 
 def closed(why: str, pool: str = "") -> str:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from django.conf import settings
 
-from broker.hypervisors import sealing
+from broker.hypervisors import sealing, workdirs
 from broker.models import Hypervisor, Installation
 from connectors.base import Connector, Surroundings
 from connectors.errors import CredentialsRejected, PlatformFault
 from connectors.registry import UnknownKind, load
+
+_places: dict[int, workdirs.Workdir] = {}
+"""Of the connectors that are open in this process, by the object's identity: they need not be hashable."""
 
 
 @cache
@@ -31,21 +32,24 @@ def secret_fields(kind: str) -> frozenset[str]:
     return frozenset(f.name for f in dataclasses.fields(load(kind).settings) if f.metadata.get("secret"))
 
 
-def surroundings() -> Surroundings:
-    """A working directory of its own for each connector object; the connector removes what it writes there."""
-    workdir = Path(settings.CONNECTOR_WORKDIR) / uuid4().hex
-    workdir.mkdir(parents=True, mode=0o700)
-    probe = settings.PROBE_IMAGE if (settings.PROBE_IMAGE / "vmlinuz").exists() else None
-    return Surroundings(installation=installation_id(), workdir=workdir, probe_image=probe)
-
-
 def make(kind: str, plain: Mapping[str, Any], secrets: Mapping[str, str]) -> Connector:
-    """A connector object; does no I/O at the endpoint. Unknown settings are an error of ours and raise TypeError."""
+    """A connector object; does no I/O at the endpoint. Unknown settings are an error of ours and raise TypeError.
+
+    It has a working directory of its own, which goes with it (`shut`), or after this process died, however it did.
+    """
     connector = load(kind)
     known = {field.name for field in dataclasses.fields(connector.settings)}
     values = {name: value for name, value in {**plain, **secrets}.items() if name in known}
+    probe = settings.PROBE_IMAGE if (settings.PROBE_IMAGE / "vmlinuz").exists() else None
     maker: Any = connector
-    made: Connector = maker(connector.settings(**values), surroundings())
+    place = workdirs.take(Path(settings.CONNECTOR_WORKDIR))
+    try:
+        around = Surroundings(installation=installation_id(), workdir=place.folder, probe_image=probe)
+        made: Connector = maker(connector.settings(**values), around)
+    except BaseException:
+        place.give_back()
+        raise
+    _places[id(made)] = place
     return made
 
 
@@ -69,11 +73,12 @@ def access(hypervisor: Hypervisor) -> int:
 
 
 def shut(connector: Connector) -> None:
-    """Close, and remove the working directory if the connector left it empty."""
-    place = getattr(connector, "surroundings", None)
-    connector.close()
-    if isinstance(place, Surroundings) and place.workdir.is_dir() and not os.listdir(place.workdir):
-        place.workdir.rmdir()
+    """Close it, and remove its working directory with whatever it left there."""
+    try:
+        connector.close()
+    finally:
+        if place := _places.pop(id(connector), None):
+            place.give_back()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from broker.domain.leases import Lease
 from broker.models.desktops import Desktop
 from broker.models.pools import Pool
 
@@ -21,6 +22,16 @@ class Assignment(models.Model):
     since = models.DateTimeField()
     until = models.DateTimeField(null=True)
     """None while open."""
+    lease_until = models.DateTimeField(null=True)
+    """When the lease ends; None: until it is released. Whoever changes it does so by compare-and-swap."""
+    renewals = models.PositiveSmallIntegerField(default=0, db_default=0)
+    """How often the lease was renewed."""
+    told_at = models.DateTimeField(null=True)
+    """When its user was told that this lease ends."""
+    end_told_at = models.DateTimeField(null=True)
+    """When its user was told that it has ended."""
+    next_lease_at = models.DateTimeField(null=True)
+    """When the clock has something to do about the lease; who moves it from its old value does it."""
 
     class Meta:
         ordering = ["-since"]
@@ -30,7 +41,21 @@ class Assignment(models.Model):
                 fields=["pool", "user", "slot"], condition=Q(until=None), name="assignment_one_a_slot"
             ),
         ]
-        indexes = [models.Index(fields=["user"], condition=Q(until=None), name="assignment_open_by_user")]
+        indexes = [
+            models.Index(fields=["user"], condition=Q(until=None), name="assignment_open_by_user"),
+            models.Index(
+                fields=["next_lease_at"],
+                condition=Q(until=None, next_lease_at__isnull=False),
+                name="assignment_lease_due",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.desktop} to {self.user}"
+
+    @property
+    def lease(self) -> Lease | None:
+        """None: it lasts until it is released."""
+        if self.lease_until is None:
+            return None
+        return Lease(self.since, self.lease_until, self.renewals, self.told_at, self.end_told_at)

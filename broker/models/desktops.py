@@ -57,6 +57,10 @@ class Desktop(models.Model):
     is_resting = models.BooleanField(default=False, db_default=False)
     """A schedule shut it down and nothing has switched it on since: while it is off, that is no fault, and whoever asks
     gets it with a start order."""
+    rdp_epoch = models.PositiveIntegerField(default=0, db_default=0)
+    """The epoch for which the guest's RDP server has answered, where the pool waits for that."""
+    rdp_asked_at = models.DateTimeField(null=True)
+    """When it was last asked."""
     failure = models.TextField(blank=True)
     """Why it failed, in words."""
     attempts = models.PositiveSmallIntegerField(default=0)

@@ -36,14 +36,16 @@ class Failover(models.Model):
     desktop = models.ForeignKey(Desktop, models.SET_NULL, null=True, related_name="failovers")
     epoch = models.PositiveIntegerField(default=0)
     """The desktop's when it began: if somebody else has it meanwhile, nothing is moved."""
-    vault = models.ForeignKey(Vault, models.CASCADE, related_name="+")
-    """Through which a move goes; where the point lies."""
+    vault = models.ForeignKey(Vault, models.SET_NULL, null=True, related_name="+")
+    """Through which a move goes; where the point lies. None: it was removed since, or none is used."""
+    vault_name = models.CharField(max_length=100, blank=True, default="", db_default="")
+    """What a vault was called that was removed since."""
     point = models.ForeignKey(RecoveryPoint, models.SET_NULL, null=True, related_name="failovers")
     """What is brought up; of a move, once it is there."""
     hypervisor = models.ForeignKey(Hypervisor, models.CASCADE, related_name="failovers")
     """Where to."""
     storage = models.CharField(max_length=200)
-    """Platform id."""
+    """Platform id; empty where the platform keeps a replica already."""
     networks = models.JSONField(default=list)
     """Platform ids, one a NIC; an empty one: not connected."""
     name = models.CharField(max_length=63)
@@ -61,7 +63,8 @@ class Failover(models.Model):
     was_in_maintenance = models.BooleanField(default=False)
     old_hypervisor = models.ForeignKey(Hypervisor, models.SET_NULL, null=True, related_name="+")
     old_machine_id = models.CharField(max_length=200, blank=True)
-    """What the desktop was before. It stays where it is, off, until an administrator deletes it."""
+    """What the desktop was before. It stays where it is, off, until an administrator deletes it; after a planned one it
+    is the replica."""
     old_machine_key = models.CharField(max_length=64, blank=True)
     report = models.JSONField(default=list)
     """`[{"at", "step", "words", "is_good"}]`: what was done and seen, in order."""

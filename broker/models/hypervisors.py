@@ -141,6 +141,25 @@ class Storage(models.Model):
         return self.name
 
 
+class MachineTag(models.Model):
+    """A word that administrators put on a machine, of whatever maker's platform, to speak of several at once."""
+
+    hypervisor = models.ForeignKey(Hypervisor, models.CASCADE, related_name="tags", db_index=False)
+    platform_id = models.CharField(max_length=200)
+    """Of the machine: it need not be listed just now."""
+    tag = models.CharField(max_length=50)
+
+    class Meta:
+        ordering = ["tag", "pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["hypervisor", "platform_id", "tag"], name="machine_tag_once"),
+        ]
+        indexes = [models.Index(fields=["tag"], name="machines_by_tag")]
+
+    def __str__(self) -> str:
+        return self.tag
+
+
 class Network(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     hypervisor = models.ForeignKey(Hypervisor, models.CASCADE, related_name="networks")

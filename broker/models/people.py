@@ -7,6 +7,8 @@ import uuid
 from django.conf import settings
 from django.db import models
 
+from broker.domain.permissions import NAMES, Role
+
 
 class ApiToken(models.Model):
     """A token of a user. Only its SHA-256 is kept; it is shown once."""
@@ -29,3 +31,15 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class StaffRole(models.Model):
+    """What somebody of Django's staff may do in the console. Without a row they are administrators."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="staff_role"
+    )  # fmt: skip
+    role = models.CharField(max_length=20, choices=[(role.value, NAMES[role]) for role in Role])
+
+    def __str__(self) -> str:
+        return NAMES[Role(self.role)]

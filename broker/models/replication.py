@@ -50,15 +50,27 @@ class Vault(models.Model):
 
 
 class ReplicationPolicy(models.Model):
-    """A promise: these machines, into this vault, so often, kept so long, checked so."""
+    """A promise: these machines, into this vault, so often, kept so long, checked so.
+
+    Where the platform itself replicates them, the policy only watches: it has no vault and no schedule, and what is
+    kept and how it is checked is the platform's.
+    """
+
+    class Engine(models.TextChoices):
+        VAULT = "vault", "Copied by Deskyard into a vault"
+        PLATFORM = "platform", "Replicated by the platform itself"
 
     class Verification(models.TextChoices):
         DIGEST = "digest", "Digests, as it is written"
         READ_BACK = "read_back", "Read back after each run"
+        BOOT = "boot", "Brought up and started"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=100, unique=True)
-    vault = models.ForeignKey(Vault, models.PROTECT, related_name="policies")
+    engine = models.CharField(max_length=10, choices=Engine, default=Engine.VAULT, db_default=Engine.VAULT)
+    """Who copies; never changed."""
+    vault = models.ForeignKey(Vault, models.PROTECT, null=True, related_name="policies")
+    """None: the platform replicates."""
     interval_s = models.PositiveIntegerField(null=True)
     """From 60; None: by `cron`."""
     cron = models.CharField(max_length=100, blank=True)
@@ -75,10 +87,21 @@ class ReplicationPolicy(models.Model):
     verification = models.CharField(max_length=10, choices=Verification, default=Verification.DIGEST)
     bytes_a_second = models.PositiveBigIntegerField(null=True)
     """At most so fast within the window; None: as fast as it goes."""
+    target = models.ForeignKey(Hypervisor, models.SET_NULL, null=True, related_name="+")
+    """Where its machines are brought up: to stand by, and to be tried."""
+    target_storage = models.CharField(max_length=200, blank=True)
+    """Platform id, on `target`."""
+    keeps_standby = models.BooleanField(default=False, db_default=False)
+    """A machine waits on the target for each source, powered off, as the newest point has it."""
+    standby_every_s = models.PositiveIntegerField(default=86_400, db_default=86_400)
+    """How often at most a standby is made anew, where it cannot be brought up to date by what changed."""
     window_from = models.TimeField(null=True)
     window_to = models.TimeField(null=True)
     """When the limit holds; None: always."""
     is_enabled = models.BooleanField(default=True)
+    is_own = models.BooleanField(default=False, db_default=False)
+    """The broker's, always paused, by which desktops move and templates travel through the vault that no policy of
+    people's takes there. Shown to nobody, changed by nobody, gone with its vault."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -86,10 +109,17 @@ class ReplicationPolicy(models.Model):
         verbose_name = "replication policy"
         constraints = [
             models.CheckConstraint(
-                condition=Q(interval_s__gte=60, cron="") | (Q(interval_s=None) & ~Q(cron="")),
+                condition=Q(engine="platform", interval_s=None, cron="")
+                | Q(engine="vault", interval_s__gte=60, cron="")
+                | (Q(engine="vault", interval_s=None) & ~Q(cron="")),
                 name="policy_runs_by_interval_or_cron",
             ),
+            models.CheckConstraint(
+                condition=Q(engine="vault", vault__isnull=False) | Q(engine="platform", vault=None),
+                name="policy_copies_into_a_vault",
+            ),
             models.CheckConstraint(condition=Q(keep_last__gte=1), name="policy_keeps_one"),
+            models.UniqueConstraint(fields=["vault"], condition=Q(is_own=True), name="policy_one_own_a_vault"),
         ]
 
     def __str__(self) -> str:
@@ -106,6 +136,8 @@ class ReplicationChoice(models.Model):
         """The machines of its newest version."""
         POOL = "pool", "Pool"
         """All assigned desktops of a pool of dedicated ones."""
+        TAG = "tag", "Tag"
+        """All machines that bear it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     policy = models.ForeignKey(ReplicationPolicy, models.CASCADE, related_name="choices", db_index=False)
@@ -116,6 +148,7 @@ class ReplicationChoice(models.Model):
     desktop = models.ForeignKey(Desktop, models.CASCADE, null=True, related_name="+")
     template = models.ForeignKey(Template, models.CASCADE, null=True, related_name="+")
     pool = models.ForeignKey(Pool, models.CASCADE, null=True, related_name="+")
+    tag = models.CharField(max_length=50, blank=True)
     disks = models.JSONField(default=list)
     """Names of the disks; empty: all that a machine has when it is read."""
     created_at = models.DateTimeField(auto_now_add=True)
@@ -128,7 +161,8 @@ class ReplicationChoice(models.Model):
                 & ~Q(platform_id="")
                 | Q(kind="desktop", desktop__isnull=False, hypervisor=None, template=None, pool=None)
                 | Q(kind="template", template__isnull=False, hypervisor=None, desktop=None, pool=None)
-                | Q(kind="pool", pool__isnull=False, hypervisor=None, desktop=None, template=None),
+                | Q(kind="pool", pool__isnull=False, hypervisor=None, desktop=None, template=None)
+                | Q(kind="tag", hypervisor=None, desktop=None, template=None, pool=None) & ~Q(tag=""),
                 name="choice_names_one_thing",
             ),
             models.UniqueConstraint(
@@ -143,10 +177,11 @@ class ReplicationChoice(models.Model):
                 fields=["policy", "template"], condition=Q(kind="template"), name="choice_template_once"
             ),
             models.UniqueConstraint(fields=["policy", "pool"], condition=Q(kind="pool"), name="choice_pool_once"),
+            models.UniqueConstraint(fields=["policy", "tag"], condition=Q(kind="tag"), name="choice_tag_once"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.desktop or self.template or self.pool or self.platform_id}"
+        return f"{self.kind} {self.desktop or self.template or self.pool or self.tag or self.platform_id}"
 
 
 class ReplicationSource(models.Model):
@@ -171,15 +206,26 @@ class ReplicationSource(models.Model):
     next_run_at = models.DateTimeField(null=True)
     """Who moves it from its old value writes the run; None while nothing is to run."""
     newest_at = models.DateTimeField(null=True)
-    """When the reading of the newest usable point began."""
+    """When the reading of the newest usable point began, or the state was current that the platform's newest replica
+    holds."""
     breaks_at = models.DateTimeField(null=True)
     """When the promise is broken unless a newer point has come by then; None while nothing is promised."""
     fault = models.TextField(blank=True)
-    """Why the last run brought no point, in words; empty if it did."""
+    """Why the last run brought no point, or what is wrong with the platform's replication, in words; empty if nothing
+    is."""
     whole = models.TextField(blank=True)
     """Why the last run had to read everything; empty if it read what had changed."""
     took_s = models.FloatField(null=True)
     """How long the last good run took: no smaller RPO is to be had."""
+    mirrors = models.JSONField(null=True)
+    """What the platform keeps of it elsewhere, as it told last: a list of `{"to", "state", "newest_at", "interval_s",
+    "fault", "can_fail_over"}`. None: it has not been asked; of policies that watch alone."""
+    mirrors_at = models.DateTimeField(null=True)
+    """When the platform was asked for that last, whatever it answered."""
+    tried_at = models.DateTimeField(null=True)
+    """When a recovery point of it was started last, to see whether it lives."""
+    trial_fault = models.TextField(blank=True)
+    """Why the last one did not, in words; empty if it did."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -210,6 +256,10 @@ class ReplicationRun(models.Model):
         """What no recovery point needs any more leaves the vault."""
         RELEASE = "release", "Clean up"
         """What a run could not take away from a platform."""
+        STANDBY = "standby", "Standby"
+        """The machine that waits for a source becomes its newest point."""
+        MIRROR = "mirror", "Replica"
+        """One step of a failover that the platform carries out itself."""
 
     class State(models.TextChoices):
         QUEUED = "queued", "Queued"
@@ -231,8 +281,8 @@ class ReplicationRun(models.Model):
     subject = models.CharField(max_length=200)
     """The machine's name, for people."""
     wish = models.JSONField(default=dict)
-    """Materialise: `{"name", "storage", "host", "networks", "booted_on"}`. Release: `{"clear"}`, the key of
-    a landing; else points of the machine."""
+    """Materialise: `{"name", "storage", "host", "networks", "booted_on", "is_template"}`. Release: `{"clear"}`, the key
+    of a landing; else points of the machine. Mirror: `{"act", "stamp_key"}`."""
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     rank = models.SmallIntegerField(default=0)
     """What a person waits for goes first: the smallest rank, then the oldest."""
@@ -279,6 +329,11 @@ class ReplicationRun(models.Model):
                 fields=["point"],
                 condition=Q(kind="verify", state__in=["queued", "running"]),
                 name="run_one_verification_a_point",
+            ),
+            models.UniqueConstraint(
+                fields=["source"],
+                condition=Q(kind="standby", state__in=["queued", "running"]),
+                name="run_one_standby_a_source",
             ),
         ]
         indexes = [

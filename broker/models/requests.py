@@ -34,6 +34,15 @@ class Request(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.APPROVED)
     reason = models.TextField(blank=True)
     """In words, for the user: why it waits, was refused, failed or ended."""
+    why = models.TextField(blank=True, default="", db_default="")
+    """The user's own reason."""
+    asked_h = models.PositiveIntegerField(null=True)
+    """For how long the user asked; None: as long as the pool gives."""
+    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+    """Who approved or declined it; None if the pool's rule did."""
+    decided_at = models.DateTimeField(null=True)
+    decision = models.TextField(blank=True, default="", db_default="")
+    """What was said to it."""
     desktop = models.ForeignKey(Desktop, models.SET_NULL, null=True, related_name="requests")
     created_at = models.DateTimeField()
     served_at = models.DateTimeField(null=True)
@@ -54,6 +63,7 @@ class Request(models.Model):
                 condition=Q(state__in=["approved", "building"]),
                 name="request_queue",
             ),
+            models.Index(fields=["pool"], condition=Q(state="waiting"), name="request_to_decide"),
             models.Index(fields=["-created_at", "-id"], name="request_newest"),
         ]
 

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_GET
 from broker.selectors import live
 from broker.services import nudges
 
-NOUNS = frozenset({"desktops", "requests", "operations", "pools", "hypervisors"})
+NOUNS = frozenset({"desktops", "notices", "requests", "operations", "pools", "hypervisors", "sessions"})
 PAUSE_S = 2.0
 
 

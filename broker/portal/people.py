@@ -6,14 +6,17 @@ import math
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth import forms as auth_forms
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import resolve_url
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from broker.portal.answers import ARRIVED
 from broker.services import guesses, screens
 
 
@@ -64,6 +67,12 @@ class SignInForm(auth_forms.AuthenticationForm):
 class SignIn(auth_views.LoginView):
     authentication_form = SignInForm
     redirect_authenticated_user = True
+
+    def form_valid(self, form: auth_forms.AuthenticationForm) -> HttpResponse:
+        answer = super().form_valid(form)
+        if answer.headers["Location"] == resolve_url(settings.LOGIN_REDIRECT_URL):
+            self.request.session[ARRIVED] = True
+        return answer
 
     def form_invalid(self, form: auth_forms.AuthenticationForm) -> HttpResponse:
         answer = super().form_invalid(form)

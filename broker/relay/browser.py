@@ -21,13 +21,14 @@ EARLY_LIMIT = 4096
 class Browser:
     """Reads exact numbers of bytes until the stream is open; afterwards the relay takes whole messages."""
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, early_limit: int = EARLY_LIMIT) -> None:
         self._receive = receive
         self._send = send
+        self._early_limit = early_limit
         self._early = bytearray()
 
     async def next(self) -> bytes:
-        """The next message's bytes. Raises `BrowserGone`, and `Closing` for text, which RFB does not have."""
+        """The next message's bytes. Raises `BrowserGone`, and `Closing` for text, which neither RFB nor RDP has."""
         if self._early:
             early = bytes(self._early)
             self._early.clear()
@@ -45,8 +46,14 @@ class Browser:
 
     async def _read_early(self) -> None:
         self._early += await self._next_message()
-        if len(self._early) > EARLY_LIMIT:
+        if len(self._early) > self._early_limit:
             raise Closing(Code.BAD_BROWSER, "The viewer sent too much before the screen was open.")
+
+    async def glimpse(self, n: int) -> bytes:
+        """The next bytes, at least one and at most `n`, without taking them."""
+        while not self._early:
+            await self._read_early()
+        return bytes(self._early[:n])
 
     async def readexactly(self, n: int, /) -> bytes:
         while len(self._early) < n:

@@ -13,6 +13,8 @@ class Code(IntEnum):
     """The screen itself closed: the desktop was switched off, or somebody else took the screen over."""
     NOT_ALLOWED = 4401
     """The right to it ended: released, signed out, entitlement withdrawn."""
+    REFUSED = 4403
+    """The guest lets nobody in, or is not the one it was. Trying again changes nothing."""
     UNREACHABLE = 4404
     """The order was carried out, but nobody answers at the screen's address."""
     NOT_READY = 4408
@@ -22,7 +24,7 @@ class Code(IntEnum):
     IDLE = 4410
     """No key or mouse for too long."""
     BAD_BROWSER = 4422
-    """The browser's side did not speak RFB."""
+    """The browser's side did not speak its protocol."""
     AWAY = 1012
     """The relay itself is stopping: come again."""
 

@@ -112,7 +112,7 @@ class Registry:
         streams = {name: self._streams[name] for name in suspects if name in self._streams}
         found = await ask(screens.closures, {name: stream.admission for name, stream in streams.items()})
         for name, why in found.items():
-            streams[name].end(Closing(Code.NOT_ALLOWED, why))
+            streams[name].end(Closing(Code.IDLE if why == screens.LEFT_ALONE else Code.NOT_ALLOWED, why))
 
     async def _beat(self) -> None:
         idle_since = self._clock() - settings.SCREEN_IDLE_S

@@ -13,6 +13,8 @@ from typing import Protocol
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 
+from broker.relay.closing import Closing, Code
+
 VERSION = b"RFB 003.008\n"
 NONE, VNC = 1, 2
 """Security types."""
@@ -20,6 +22,94 @@ GREETING = VERSION
 OFFER_NONE = bytes([1, NONE])
 GOOD = bytes(4)
 LONGEST_REASON = 4096
+
+
+INPUT = frozenset({4, 5, 6, 255})
+"""RFC 6143 §7.5 messages that a person causes: key, pointer, cut text, and QEMU's extended key. Asking for the next
+picture (3) is the viewer's own doing and does not count as presence."""
+
+
+EXTENDED_CLIPBOARD = 0xC0A1E5CE.to_bytes(4, "big")
+"""The encoding by which a viewer says that it takes more than plain text."""
+LONGEST_MESSAGE = 64 * 1024
+SIZES = {0: 20, 3: 10, 4: 8, 5: 6, 150: 10, 250: 4}
+"""Client messages of fixed size: pixel format, update request, key, pointer, continuous updates, xvp."""
+_ENCODINGS, _CUT_TEXT, _FENCE, _DESKTOP_SIZE, _QEMU = 2, 6, 248, 251, 255
+HEADS = {_ENCODINGS: 4, _CUT_TEXT: 8, _FENCE: 9, _DESKTOP_SIZE: 8, _QEMU: 2}
+"""The others, and the bytes that tell how long each is."""
+
+
+class Rfb:
+    """RFB as the stream's speech. Without clipboard the browser's messages are read one by one, and its cut text falls
+    by the way."""
+
+    def __init__(self, has_clipboard: bool) -> None:
+        self._has_clipboard = has_clipboard
+        self._is_init = False
+        self._held = bytearray()
+        self._skips = 0
+
+    def is_input(self, data: bytes, /) -> bool:
+        return data[:1] != b"" and data[0] in INPUT
+
+    def messages(self, data: bytes, /) -> tuple[bytes, ...]:
+        return (data,)
+
+    def passed(self, data: bytes, /) -> bytes:
+        if self._has_clipboard:
+            return data
+        skipped = min(self._skips, len(data))
+        self._skips -= skipped
+        self._held += data[skipped:]
+        ready = bytearray()
+        if not self._is_init and self._held:
+            self._is_init = True
+            ready += self._take(1)  # ClientInit
+        while not self._skips and self._held and (size := self._size()):
+            if self._held[0] == _CUT_TEXT:
+                self._skips = size - len(self._take(size))
+            elif size > len(self._held):
+                break
+            else:
+                ready += _without_clipboard(self._take(size))
+        return bytes(ready)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        return taken
+
+    def _size(self) -> int | None:
+        """Of the message that begins what is held; None while that is not known. Raises `Closing`."""
+        kind = self._held[0]
+        if kind in HEADS and len(self._held) < HEADS[kind]:
+            return None
+        size = SIZES.get(kind) or _size_of(bytes(self._held[:9]))
+        if size is None or (size > LONGEST_MESSAGE and kind != _CUT_TEXT):
+            words = "The viewer sent what the relay does not know, and this desktop has no clipboard."
+            raise Closing(Code.BAD_BROWSER, words)
+        return size
+
+
+def _size_of(head: bytes) -> int | None:
+    """Of a client message of variable size; None for an unknown one."""
+    if head[0] == _ENCODINGS:
+        return 4 + 4 * int.from_bytes(head[2:4], "big")
+    if head[0] == _CUT_TEXT:  # negative lengths are those of the extended clipboard
+        return 8 + abs(int.from_bytes(head[4:8], "big", signed=True))
+    if head[0] == _FENCE:
+        return 9 + head[8]
+    if head[0] == _DESKTOP_SIZE:
+        return 8 + 16 * head[6]
+    return 12 if head[:2] == bytes([_QEMU, 0]) else None
+
+
+def _without_clipboard(message: bytes) -> bytes:
+    """SetEncodings says nothing of the extended clipboard; Raw, which every screen has, stands in its place."""
+    if message[0] != _ENCODINGS:
+        return message
+    encodings = [message[at : at + 4] for at in range(4, len(message), 4)]
+    return message[:4] + b"".join(bytes(4) if one == EXTENDED_CLIPBOARD else one for one in encodings)
 
 
 class ScreenRefused(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +17,8 @@ class Overview:
     troubled: list[Hypervisor]
     """Those that are not up, with their reasons; at most ten."""
     desktops: dict[str, int]
+    used: int
+    """Desktops that somebody looks at right now."""
     short_pools: list[pools.Standing]
     pool_count: int
     unfinished: int
@@ -38,11 +41,16 @@ def overview(now: datetime) -> Overview:
     """Everything the dashboard shows, in a number of statements that does not grow with the estate."""
     standings = pools.standings(list(pools.pools_with_members()), now)
     counts = hypervisors.counts_by_status()
+    # Each desktop is one of some pool's, and those are counted already.
+    by_state: Counter[str] = Counter()
+    for standing in standings:
+        by_state.update(standing.counts)
     troubled = hypervisors.hypervisors().exclude(status=Hypervisor.Status.UP)
     return Overview(
         hypervisors=counts,
         troubled=list(troubled[:10]) if counts.keys() - {Hypervisor.Status.UP} else [],
-        desktops=desktops.counts_by_group(),
+        desktops=desktops.counts_by_group(by_state),
+        used=desktops.used_count(),
         short_pools=[standing for standing in standings if standing.is_short or standing.pool.hold_reason],
         pool_count=len(standings),
         unfinished=operations.unfinished_count(),

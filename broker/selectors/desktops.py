@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 
 from broker.domain.lifecycle import COMING, LIVE, State
 from broker.models import Assignment, Desktop, Operation, ScreenSession
 from broker.models.operations import UNFINISHED
+from broker.selectors.pools import ownerships_of
 
 
 def desktops_with_owner() -> QuerySet[Desktop]:
-    """Every desktop with pool, hypervisor, and in `owner` and `owned_since` who has it now (None: nobody)."""
+    """Every desktop with pool, hypervisor, and in `owner` and `owned_since` who has it now (None: nobody); of the lease
+    `lease_until` and `renewed`."""
     open_one = Assignment.objects.filter(desktop=OuterRef("pk"), until=None)
     return Desktop.objects.select_related("pool", "hypervisor").annotate(
-        owner=Subquery(open_one.values("user__username")[:1]), owned_since=Subquery(open_one.values("since")[:1])
+        owner=Subquery(open_one.values("user__username")[:1]),
+        owned_since=Subquery(open_one.values("since")[:1]),
+        lease_until=Subquery(open_one.values("lease_until")[:1]),
+        renewed=Subquery(open_one.values("renewals")[:1]),
     )
 
 
@@ -25,6 +31,17 @@ def desktops_assigned(user: User) -> QuerySet[Desktop]:
     """Those that are this person's now, with the same columns."""
     mine = Assignment.objects.filter(desktop=OuterRef("pk"), user=user, until=None)
     return desktops_with_owner().filter(Exists(mine))
+
+
+def desktops_of_my_pools(user: User) -> QuerySet[Desktop]:
+    """Those of the pools that this person answers for, with the same columns."""
+    return desktops_with_owner().filter(pool__in=ownerships_of(user).values("pool"))
+
+
+def desktops_seen_by(user: User) -> QuerySet[Desktop]:
+    """Those that are theirs, and those of the pools that they answer for, with the same columns."""
+    mine = Assignment.objects.filter(desktop=OuterRef("pk"), user=user, until=None)
+    return desktops_with_owner().filter(Exists(mine) | Q(pool__in=ownerships_of(user).values("pool")))
 
 
 def latest_change(desktop_id: UUID) -> Operation:
@@ -56,7 +73,7 @@ class DesktopFilter:
     """What an administrator looks for; empty fields do not narrow. Without a state, what is gone stays out."""
 
     state: str = ""
-    """A key of `GROUPS`, "off", "silent" or "maintenance"."""
+    """A key of `GROUPS`, "used", "off", "silent" or "maintenance"."""
     pool: UUID | None = None
     hypervisor: UUID | None = None
     text: str = ""
@@ -78,6 +95,8 @@ class DesktopFilter:
         if self.state in GROUPS:
             return desktops.filter(state__in=GROUPS[self.state])
         desktops = desktops.filter(state__in=LIVE)
+        if self.state == "used":
+            return desktops.filter(Exists(ScreenSession.objects.filter(desktop=OuterRef("pk"), ended_at=None)))
         standing = (State.READY, State.ASSIGNED)
         if self.state == "maintenance":
             return desktops.filter(is_in_maintenance=True)
@@ -88,13 +107,16 @@ class DesktopFilter:
         return desktops
 
 
-def counts_by_group() -> dict[str, int]:
-    """How many desktops are in each group of `GROUPS` but "gone"; one statement."""
-    live = Desktop.objects.filter(state__in=LIVE).order_by()
-    by_state = dict(live.values_list("state").annotate(number=Count("pk")))
+def counts_by_group(by_state: Mapping[str, int]) -> dict[str, int]:
+    """How many desktops are in each group of `GROUPS` but "gone", of how many are in each state."""
     return {
         group: sum(by_state.get(state, 0) for state in states) for group, states in GROUPS.items() if group != "gone"
     }
+
+
+def used_count() -> int:
+    """How many desktops somebody looks at right now."""
+    return ScreenSession.objects.filter(ended_at=None).values("desktop").distinct().count()
 
 
 def in_use(desktop_ids: list[UUID]) -> int:

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from broker.domain.lifecycle import State
-from broker.models import Desktop, Machine, Operation, TemplateCopy
+from broker.models import Desktop, Machine, Operation, Standby, TemplateCopy
 from broker.models.operations import UNFINISHED
 from broker.selectors.failovers import Origin, origins
 from broker.selectors.hypervisors import installation, not_a_desktop
@@ -20,11 +20,14 @@ KINDS = (LEFT_OVER, OTHERS, UNKNOWN)
 
 
 def drifting_machines(kind: str = "") -> QuerySet[Machine]:
-    """Listed machines that no live desktop and no template is, and that nobody said to forget. Without a kind: those
-    of ours and of other installations and those without a stamp."""
+    """Listed machines that no live desktop, no template and no standby is, and that nobody said to forget. Without a
+    kind: those of ours and of other installations and those without a stamp."""
     copy = TemplateCopy.objects.filter(hypervisor=OuterRef("hypervisor"), platform_id=OuterRef("platform_id"))
+    waits = Standby.objects.filter(hypervisor=OuterRef("hypervisor"), machine_id=OuterRef("platform_id"), is_used=False)
     found = (
-        Machine.objects.filter(*not_a_desktop(), ~Exists(copy), is_forgotten=False, is_template=False, absences=0)
+        Machine.objects.filter(
+            *not_a_desktop(), ~Exists(copy), ~Exists(waits), is_forgotten=False, is_template=False, absences=0
+        )
         .select_related("hypervisor", "host")
         .order_by("hypervisor__name", "name", "pk")
     )

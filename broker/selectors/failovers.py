@@ -15,7 +15,6 @@ from django.db.models import Count, Q, QuerySet
 from broker.domain import failover as rules
 from broker.domain import replication
 from broker.domain.failover import Kind, Step
-from broker.domain.labels import Tone
 from broker.domain.lifecycle import LIVE
 from broker.models import (
     Desktop,
@@ -31,8 +30,11 @@ from broker.models import (
 )
 from broker.selectors.networks import counterparts
 from broker.selectors.replication import pace_of
+from broker.selectors.reports import Entry, entries_of
 
-KINDS = {Kind.TEST: "Test", Kind.MOVE: "Move", Kind.EMERGENCY: "Emergency"}
+KINDS = {Kind.TEST: "Test", Kind.MOVE: "Move", Kind.EMERGENCY: "Emergency", Kind.PLANNED: "Planned failover"}
+LEAVE_ONE = (Kind.MOVE, Kind.EMERGENCY)
+"""Kinds after which what a desktop was before stands where it was, of no use any more."""
 STATES = Failover.State
 
 
@@ -66,21 +68,6 @@ class FailoverFilter:
         if self.group:
             found = found.filter(group=self.group)
         return found.filter(subject__icontains=self.text) if self.text else found
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the report."""
-
-    at: datetime
-    step: str
-    """In words."""
-    words: str
-    is_good: bool
-
-    @property
-    def tone(self) -> Tone:
-        return Tone.GOOD if self.is_good else Tone.BAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +105,7 @@ class Progress:
     @property
     def entries(self) -> list[Entry]:
         """The report, in order."""
-        return [
-            Entry(
-                datetime.fromisoformat(line["at"]), rules.WORDS[Step(line["step"])], line["words"], line["is_good"]
-            )
-            for line in self.failover.report
-        ]  # fmt: skip
+        return entries_of(self.failover.report, rules.WORDS)
 
     @property
     def can_cancel(self) -> bool:
@@ -283,7 +265,7 @@ def newest_group_of(pool_id: UUID) -> Failover | None:
 
 def left_machine(row: Failover) -> Machine | None:
     """What a desktop was before it moved, as long as it is listed and no desktop is it."""
-    if row.state != STATES.DONE or row.kind == Kind.TEST or not row.old_machine_id:
+    if row.state != STATES.DONE or row.kind not in LEAVE_ONE or not row.old_machine_id:
         return None
     is_used = Desktop.objects.filter(
         hypervisor=row.old_hypervisor_id, machine_id=row.old_machine_id, state__in=LIVE
@@ -309,8 +291,7 @@ def origins(machines: Sequence[Machine]) -> dict[UUID, Origin]:
     ids = [machine.platform_id for machine in machines]
     left = {
         (row.old_hypervisor_id, row.old_machine_id): row
-        for row in Failover.objects.filter(state=STATES.DONE, old_machine_id__in=ids)
-        .exclude(kind=Kind.TEST)
+        for row in Failover.objects.filter(state=STATES.DONE, old_machine_id__in=ids, kind__in=LEAVE_ONE)
         .select_related("hypervisor")
         .defer("hypervisor__secrets")
         .order_by("created_at")

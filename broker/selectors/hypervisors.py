@@ -12,7 +12,7 @@ from django.db.models.expressions import Combinable
 
 from broker.domain.budgets import effective
 from broker.domain.lifecycle import LIVE
-from broker.models import Desktop, Host, Hypervisor, Installation, Machine, Network, Storage, TemplateCopy
+from broker.models import Desktop, Host, Hypervisor, Installation, Machine, MachineTag, Network, Storage, TemplateCopy
 
 
 def hypervisors() -> QuerySet[Hypervisor]:
@@ -36,9 +36,29 @@ def storages_of(hypervisor_id: UUID) -> QuerySet[Storage]:
     return Storage.objects.filter(hypervisor=hypervisor_id)
 
 
+def storages_by_hypervisor(hypervisor_ids: Iterable[UUID]) -> dict[UUID, list[Storage]]:
+    """One statement."""
+    found: dict[UUID, list[Storage]] = {}
+    for storage in Storage.objects.filter(hypervisor__in=list(hypervisor_ids)).order_by("name"):
+        found.setdefault(storage.hypervisor_id, []).append(storage)
+    return found
+
+
 def machines_of(hypervisor_id: UUID) -> QuerySet[Machine]:
     """Everything the platform lists: ours, others', templates."""
     return Machine.objects.filter(hypervisor=hypervisor_id).select_related("host")
+
+
+def tags_of(machines: Iterable[tuple[UUID, str]]) -> dict[tuple[UUID, str], list[str]]:
+    """The tags of machines (hypervisor, platform id) that bear any, in order. For a page of them: one statement."""
+    wanted = set(machines)
+    rows = MachineTag.objects.filter(
+        hypervisor__in={at for at, _ in wanted}, platform_id__in=[machine for _, machine in wanted]
+    )
+    found: dict[tuple[UUID, str], list[str]] = {}
+    for at, machine, tag in rows.order_by("tag").values_list("hypervisor_id", "platform_id", "tag"):
+        found.setdefault((at, machine), []).append(tag)
+    return {key: tags for key, tags in found.items() if key in wanted}
 
 
 def counts_by_status() -> dict[str, int]:

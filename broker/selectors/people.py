@@ -8,7 +8,9 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
+from broker.domain.permissions import RIGHTS, Right, Role
 from broker.models import ApiToken, Assignment, Entitlement
+from broker.selectors.pools import entitling
 
 
 def user_named(name: str) -> User | None:
@@ -26,10 +28,16 @@ def tokens_of(user: User) -> QuerySet[ApiToken]:
 
 def users(text: str = "") -> QuerySet[User]:
     """With groups, and in `desktops` how many are assigned to each now; `text`: part of their or a group's name."""
-    found = User.objects.prefetch_related("groups").order_by("username")
+    found = User.objects.select_related("staff_role").prefetch_related("groups").order_by("username")
     if text:
         found = found.filter(Q(username__icontains=text) | Q(groups__name__icontains=text)).distinct()
     return found.annotate(desktops=_number(Assignment.objects.filter(user=OuterRef("pk"), until=None), "user"))
+
+
+def with_right(right: Right) -> QuerySet[User]:
+    """Open accounts whose role has this right, the oldest first."""
+    others = [role.value for role in Role if right not in RIGHTS[role]]
+    return User.objects.filter(is_active=True, is_staff=True).exclude(staff_role__role__in=others).order_by("pk")
 
 
 def groups() -> QuerySet[Group]:
@@ -53,8 +61,8 @@ def assignments_of(user: User) -> QuerySet[Assignment]:
 
 def entitlements_of(user: User) -> QuerySet[Entitlement]:
     """Directly and through groups."""
-    mine = Q(user=user) | Q(group__in=user.groups.all())
-    return Entitlement.objects.filter(mine).select_related("pool", "group").order_by("pool__name")
+    rows = entitling(user).select_related("pool", "application", "group")
+    return rows.order_by("pool__name", "application__name")
 
 
 def _can_be_kept(name: str) -> bool:

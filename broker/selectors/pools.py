@@ -13,20 +13,31 @@ from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
 from broker.domain import resources
 from broker.domain.labels import Label, Tone
 from broker.domain.lifecycle import COMING, LIVE, State
-from broker.models import Desktop, Entitlement, Pool, PoolMember, Request, Storage
+from broker.domain.scaling import Holding, spare_of
+from broker.models import Desktop, Entitlement, Pool, PoolMember, PoolOwner, Request, Storage
 from broker.selectors import room
 
 
+def entitling(user: User) -> QuerySet[Entitlement]:
+    """What entitles this person, directly or through a group."""
+    return Entitlement.objects.filter(Q(user=user) | Q(group__in=user.groups.values("pk")))
+
+
 def pools_entitled(user: User) -> QuerySet[Pool]:
-    """Those that this person may have desktops of, directly or through a group."""
-    mine = Q(user=user) | Q(group__in=user.groups.values("pk"))
-    return Pool.objects.filter(Exists(Entitlement.objects.filter(mine, pool=OuterRef("pk"))))
+    """Those that this person may have whole desktops of, directly or through a group."""
+    return Pool.objects.filter(Exists(entitling(user).filter(pool=OuterRef("pk"), application=None)))
 
 
-def pools_with_members() -> QuerySet[Pool]:
-    """Every pool with its members: two statements."""
+def pools_usable(user: User) -> QuerySet[Pool]:
+    """Those that this person may have desktops of, be it for an application only."""
+    return Pool.objects.filter(Exists(entitling(user).filter(pool=OuterRef("pk"))))
+
+
+def pools_with_members(pools: QuerySet[Pool] | None = None) -> QuerySet[Pool]:
+    """Pools (all, unless some are named) with their members: two statements."""
     members = PoolMember.objects.select_related("hypervisor", "copy__version__template")
-    return Pool.objects.select_related("network").prefetch_related(Prefetch("members", members))
+    wanted = Pool.objects.all() if pools is None else pools
+    return wanted.select_related("network", "trusted_group").prefetch_related(Prefetch("members", members))
 
 
 def desktop_counts(pool_ids: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
@@ -42,6 +53,27 @@ def entitlements() -> QuerySet[Entitlement]:
     return Entitlement.objects.select_related("user", "group")
 
 
+def ownerships_of(user: User) -> QuerySet[PoolOwner]:
+    """By which this person answers for pools: their own and their groups'."""
+    return PoolOwner.objects.filter(Q(user=user) | Q(group__user=user))
+
+
+def pools_owned(user: User) -> QuerySet[Pool]:
+    """Those that this person answers for."""
+    return Pool.objects.filter(pk__in=ownerships_of(user).values("pool"))
+
+
+def pools_seen_by(user: User) -> QuerySet[Pool]:
+    """Those that they may have desktops of, and those that they answer for."""
+    return Pool.objects.filter(Q(pk__in=pools_entitled(user).values("pk")) | Q(pk__in=pools_owned(user).values("pk")))
+
+
+def owners_of(pool_id: UUID) -> QuerySet[PoolOwner]:
+    return (
+        PoolOwner.objects.filter(pool=pool_id).select_related("user", "group").order_by("group__name", "user__username")
+    )
+
+
 def members_of(pool_id: UUID) -> QuerySet[PoolMember]:
     return PoolMember.objects.filter(pool=pool_id)
 
@@ -55,6 +87,8 @@ class Standing:
     """state -> live desktops"""
     waiting: int
     """Requests in its queue."""
+    holding: Holding
+    """Minimum and spare that hold now."""
     why_nothing: str
     """Why no further desktop can be built now; empty if one can."""
 
@@ -79,9 +113,15 @@ class Standing:
         return sum(self.counts.values())
 
     @property
+    def spare(self) -> int:
+        """How many shall be free now."""
+        target = self.holding.target
+        return spare_of(target.spare, target.spare_percent, self.assigned + self.waiting)
+
+    @property
     def is_short(self) -> bool:
         """Fewer ready than its spare, while it is open and may grow."""
-        return self.pool.is_enabled and self.ready < self.pool.spare and self.assigned < self.pool.maximum
+        return self.pool.is_enabled and self.ready < self.spare and self.assigned < self.pool.maximum
 
     @property
     def reason(self) -> str:
@@ -121,6 +161,7 @@ def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
             pool,
             counts.get(pool.pk, {}),
             waiting.get(pool.pk, 0),
+            pool.holding(now),
             room.why_nothing(pool, members[pool.pk], known, now),
         )
         for pool in pools

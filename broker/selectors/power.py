@@ -17,7 +17,7 @@ def with_facts(desktops: QuerySet[Desktop]) -> QuerySet[Desktop]:
     holding = Assignment.objects.filter(desktop=OuterRef("pk"), until=None)
     return desktops.only(
         "id", "name", "state", "power", "epoch", "machine_id", "stamp_key", "hypervisor_id", "pool_id",
-        "is_in_maintenance",
+        "is_in_maintenance", "is_moving",
     ).annotate(
         is_busy=Exists(changing), is_in_use=Exists(screens), assigned_since=Subquery(holding.values("since")[:1])
     )  # fmt: skip
@@ -34,6 +34,7 @@ def facts_of(desktop: Desktop) -> DesktopFacts:
         is_busy=desktop.is_busy,  # type: ignore[attr-defined]
         is_in_use=desktop.is_in_use,  # type: ignore[attr-defined]
         is_in_maintenance=desktop.is_in_maintenance,
+        is_moving=desktop.is_moving,
         assigned_since=desktop.assigned_since,  # type: ignore[attr-defined]
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from django.db.models import (
     Max,
     Min,
     OuterRef,
+    Prefetch,
     Q,
     QuerySet,
     Subquery,
@@ -29,7 +30,7 @@ from django.db.models.functions import Coalesce, Greatest
 
 from broker.domain import promises
 from broker.domain import replication as rules
-from broker.domain.labels import Label, policy_label, promise_label
+from broker.domain.labels import Label, mirror_label, policy_label, promise_label, watched_label
 from broker.domain.lifecycle import LIVE
 from broker.models import (
     Assignment,
@@ -37,6 +38,7 @@ from broker.models import (
     Event,
     Hypervisor,
     Machine,
+    MachineTag,
     Pool,
     PoolMember,
     RecoveryPoint,
@@ -45,6 +47,8 @@ from broker.models import (
     ReplicationRun,
     ReplicationSource,
     RpoBreach,
+    Standby,
+    Storage,
     Template,
     TemplateCopy,
     Vault,
@@ -58,9 +62,10 @@ EVENTS_OVER = timedelta(days=7)
 EVENTS_SHOWN = 20
 EVENT_KINDS = (
     "rpo.broken", "rpo.kept", "vault.lost", "vault.back", "point.damaged", "failover.done", "failover.failed",
-    "failover.cancelled",
+    "failover.cancelled", "publication.done", "publication.failed", "publication.cancelled", "standby.used",
 )  # fmt: skip
 ALARMS_NAMED = 5
+TAGS_AT_MOST = 1000
 
 
 # --- vaults -----------------------------------------------------------------------------------------------------------
@@ -69,7 +74,7 @@ ALARMS_NAMED = 5
 def vaults() -> QuerySet[Vault]:
     """Every one, by name, with `point_count`, `newest_at` and `policy_count`; secrets are not even read."""
     points = RecoveryPoint.objects.filter(vault=OuterRef("pk")).order_by().values("vault")
-    policies = ReplicationPolicy.objects.filter(vault=OuterRef("pk")).order_by().values("vault")
+    policies = ReplicationPolicy.objects.filter(vault=OuterRef("pk"), is_own=False).order_by().values("vault")
     return Vault.objects.defer("secrets").annotate(
         point_count=Coalesce(Subquery(points.annotate(n=Count("pk")).values("n")), 0),
         newest_at=Subquery(points.annotate(newest=Max("taken_at")).values("newest")),
@@ -81,11 +86,12 @@ def vaults() -> QuerySet[Vault]:
 
 
 def policies(now: datetime) -> QuerySet[ReplicationPolicy]:
-    """Every one, by name, with its vault and what `standing_of` needs: one statement for any number of machines."""
+    """People's, by name, with its vault and what `standing_of` needs: one statement for any number of machines."""
     chosen = Q(sources__is_chosen=True)
     runs = ReplicationRun.objects.filter(source__policy=OuterRef("pk"), state__in=UNFINISHED).order_by()
     return (
-        ReplicationPolicy.objects.select_related("vault")
+        ReplicationPolicy.objects.filter(is_own=False)
+        .select_related("vault")
         .defer("vault__secrets")
         .annotate(
             machines=Count("sources", filter=chosen),
@@ -100,6 +106,10 @@ def policies(now: datetime) -> QuerySet[ReplicationPolicy]:
         # Rows that are counted for have no order of their own.
         .order_by("name")
     )
+
+
+def is_watched(policy: ReplicationPolicy) -> bool:
+    return policy.engine == ReplicationPolicy.Engine.PLATFORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +139,19 @@ class PolicyStanding:
     def label(self) -> Label:
         return policy_label(
             is_enabled=self.policy.is_enabled, machines=self.machines, broken=self.broken,
-            without_point=self.without_point,
+            without_point=self.without_point, is_watched=self.is_watched,
         )  # fmt: skip
 
     @property
+    def is_watched(self) -> bool:
+        """The platform replicates, and we do not."""
+        return is_watched(self.policy)
+
+    @property
     def rhythm(self) -> str:
+        """Empty if the platform replicates when it likes."""
+        if self.is_watched:
+            return ""
         return promises.rhythm_in_words(self.policy.interval_s, self.policy.cron, self.policy.zone)
 
     @property
@@ -178,7 +196,7 @@ def choices_of(policy_id: UUID) -> QuerySet[ReplicationChoice]:
 
 def name_of(choice: Any) -> str:
     """What a row of `choices_of` is called."""
-    named = choice.desktop or choice.template or choice.pool
+    named = choice.desktop or choice.template or choice.pool or choice.tag
     return str(named) if named else choice.machine_name or choice.platform_id
 
 
@@ -188,7 +206,7 @@ def name_of(choice: Any) -> str:
 def sources(now: datetime) -> QuerySet[ReplicationSource]:
     """Every one with its policy and hypervisor: those whose promise is broken first, those that are not chosen any more
     last, by name. With its last run (`last_run`, `last_run_state`, `last_run_at`) and how long its promise was broken
-    in the last 30 days (`broken_for`)."""
+    in the last 30 days (`broken_for`); `waiting`: its standby, if there is one."""
     month_ago = Value(now - VIOLATIONS_OVER, output_field=DateTimeField())
     breaches = RpoBreach.objects.filter(source=OuterRef("pk")).exclude(until__lte=now - VIOLATIONS_OVER).order_by()
     ended = Coalesce("until", Value(now, output_field=DateTimeField()))
@@ -198,6 +216,15 @@ def sources(now: datetime) -> QuerySet[ReplicationSource]:
     return (
         ReplicationSource.objects.select_related("policy", "hypervisor")
         .defer("bookmark", "hypervisor__secrets")
+        .prefetch_related(
+            Prefetch(
+                "standbys",
+                Standby.objects.filter(is_leaving=False)
+                .select_related("hypervisor", "point")
+                .defer("hypervisor__secrets", "point__configuration"),
+                to_attr="waiting",
+            )
+        )
         .annotate(
             broken_for=Subquery(breaches.values("source").annotate(total=Sum(lasted)).values("total")),
             last_run=Subquery(newest.values("pk")[:1]),
@@ -207,6 +234,36 @@ def sources(now: datetime) -> QuerySet[ReplicationSource]:
         )
         .order_by("rank", "name", "pk")
     )
+
+
+def sources_with_desktops(now: datetime) -> QuerySet[ReplicationSource]:
+    """As `sources`, each with the live desktop that the machine is (`desktop_id`), or None."""
+    live = Desktop.objects.filter(state__in=LIVE, hypervisor=OuterRef("hypervisor"), machine_id=OuterRef("platform_id"))
+    return sources(now).annotate(desktop_id=Subquery(live.values("pk")[:1]))
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorShown:
+    """A replica that the platform keeps of a machine, as it told last."""
+
+    to: str
+    state: str
+    newest_at: datetime | None
+    interval_s: int | None
+    fault: str
+    can_fail_over: bool
+
+    @property
+    def label(self) -> Label:
+        return mirror_label(self.state)
+
+
+def _mirror(told: Mapping[str, Any]) -> MirrorShown:
+    newest_at = told["newest_at"]
+    return MirrorShown(
+        to=told["to"], state=told["state"], interval_s=told["interval_s"], fault=told["fault"],
+        newest_at=datetime.fromisoformat(newest_at) if newest_at else None, can_fail_over=told["can_fail_over"],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +284,27 @@ class SourceStanding:
         return self.lag.age.total_seconds() if self.lag.age is not None else None
 
     @property
+    def standby(self) -> Standby | None:
+        waiting: list[Standby] = getattr(self.source, "waiting", [])
+        return waiting[0] if waiting else None
+
+    @property
     def smallest_rpo_s(self) -> float | None:
         return promises.smallest_rpo_s(self.source.took_s)
 
     @property
+    def mirrors(self) -> list[MirrorShown]:
+        """What the platform keeps of it elsewhere; empty too while it has not been asked."""
+        return [_mirror(told) for told in self.source.mirrors or ()]
+
+    @property
     def label(self) -> Label:
         source = self.source
+        if is_watched(source.policy):
+            return watched_label(
+                is_chosen=source.is_chosen, is_enabled=source.policy.is_enabled, is_kept=self.is_kept,
+                is_replicated=source.mirrors != [], has_replica=source.newest_at is not None,
+            )  # fmt: skip
         return promise_label(
             is_chosen=source.is_chosen, is_enabled=source.policy.is_enabled, has_point=source.newest_at is not None,
             is_kept=self.is_kept,
@@ -370,28 +442,40 @@ class Alarms:
     broken_count: int
     damaged_count: int
     """Recovery points that cannot be read back."""
+    lifeless: Sequence[ReplicationSource]
+    """Whose point was started and gave no sign of life; at most a handful."""
+    lifeless_count: int
 
     def __bool__(self) -> bool:
-        return bool(self.vaults or self.broken_count or self.damaged_count)
+        return bool(self.vaults or self.broken_count or self.damaged_count or self.lifeless_count)
 
 
 def alarms(now: datetime) -> Alarms:
-    """One statement while all is well, two if a promise is broken, whatever the number of machines."""
+    """One statement while all is well (two without a vault), one more for broken promises and one for points without
+    life, whatever the number of machines. Those that platforms replicate are counted beside the vaults'."""
     broken = ReplicationSource.objects.filter(is_chosen=True, breaks_at__lte=now)
     damaged = RecoveryPoint.objects.filter(vault=OuterRef("pk"), state=RecoveryPoint.State.BROKEN)
-    late = broken.filter(policy__vault=OuterRef("pk"))
+    late, watched = broken.filter(policy__vault=OuterRef("pk")), broken.filter(policy__vault=None)
+    lifeless = ReplicationSource.objects.filter(is_chosen=True).exclude(trial_fault="")
     vaults = list(
         Vault.objects.defer("secrets").annotate(
-            damaged=_number(damaged.values("vault")), broken=_number(late.values("policy__vault"))
+            damaged=_number(damaged.values("vault")),
+            broken=_number(late.values("policy__vault")),
+            watched=_number(watched.values("policy__vault")),
+            lifeless=_number(lifeless.filter(policy__vault=OuterRef("pk")).values("policy__vault")),
         )
     )
-    count = sum(vault.broken for vault in vaults)
+    count = sum(vault.broken for vault in vaults) + (vaults[0].watched if vaults else watched.count())
+    lifeless_count = sum(vault.lifeless for vault in vaults)
     named = broken.select_related("policy", "hypervisor").defer("bookmark", "hypervisor__secrets")
+    without_life = lifeless.select_related("policy").defer("bookmark").order_by("tried_at", "pk")
     return Alarms(
         vaults=[vault for vault in vaults if vault.status in LOST],
         broken=list(named.order_by("breaks_at", "pk")[:ALARMS_NAMED]) if count else [],
         broken_count=count,
         damaged_count=sum(vault.damaged for vault in vaults),
+        lifeless=list(without_life[:ALARMS_NAMED]) if lifeless_count else [],
+        lifeless_count=lifeless_count,
     )
 
 
@@ -414,6 +498,18 @@ def hypervisors_of(kinds: Collection[str]) -> QuerySet[Hypervisor]:
     return Hypervisor.objects.defer("secrets").filter(kind__in=kinds).order_by("name")
 
 
+def targets(kinds: Collection[str]) -> QuerySet[Storage]:
+    """Storages of hypervisors of these kinds that are up, by hypervisor and name."""
+    rows = Storage.objects.filter(hypervisor__kind__in=kinds, is_up=True).select_related("hypervisor")
+    return rows.defer("hypervisor__secrets").order_by("hypervisor__name", "name", "pk")
+
+
+def target_of(policy: ReplicationPolicy) -> Storage | None:
+    """Where its machines are brought up."""
+    rows = Storage.objects.filter(hypervisor=policy.target_id, platform_id=policy.target_storage)
+    return rows.select_related("hypervisor").defer("hypervisor__secrets").first() if policy.target_id else None
+
+
 def kinds_registered() -> list[str]:
     return sorted(Hypervisor.objects.order_by().values_list("kind", flat=True).distinct())
 
@@ -426,6 +522,35 @@ def machines_to_choose(policy_id: UUID, kinds: Collection[str], text: str = "") 
     rows = Machine.objects.filter(*not_a_desktop(), hypervisor__kind__in=kinds, is_template=False, absences=0)
     rows = rows.select_related("hypervisor").defer("hypervisor__secrets").annotate(is_taken=Exists(taken))
     return (rows.filter(name__icontains=text) if text else rows).order_by("name", "pk")
+
+
+def not_taken(policy_id: UUID, machines: Collection[UUID]) -> list[UUID]:
+    """Those of the machines that the policy has not yet."""
+    taken = ReplicationChoice.objects.filter(
+        policy=policy_id, hypervisor=OuterRef("hypervisor"), platform_id=OuterRef("platform_id")
+    )
+    return list(Machine.objects.filter(~Exists(taken), pk__in=machines).values_list("pk", flat=True))
+
+
+@dataclass(frozen=True, slots=True)
+class TagToChoose:
+    """A tag with how many machines bear it."""
+
+    name: str
+    machines: int
+    is_taken: bool
+
+    @property
+    def pk(self) -> str:
+        return self.name
+
+
+def tags_to_choose(policy_id: UUID, text: str = "") -> list[TagToChoose]:
+    """By name; at most a thousand."""
+    rows = MachineTag.objects.filter(tag__icontains=text) if text else MachineTag.objects.all()
+    counted = rows.order_by("tag").values("tag").annotate(n=Count("pk"))[:TAGS_AT_MOST]
+    taken = set(ReplicationChoice.objects.filter(policy=policy_id, kind="tag").values_list("tag", flat=True))
+    return [TagToChoose(row["tag"], row["n"], row["tag"] in taken) for row in counted]
 
 
 def desktops_to_choose(policy_id: UUID, kinds: Collection[str], text: str = "") -> QuerySet[Desktop]:

@@ -13,21 +13,30 @@ from uuid import UUID, uuid4
 import structlog
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F, Model, Q
+from django.db.models import F, Model, Q, QuerySet
 from django.utils import timezone
 
+from broker.domain import leases as rules
+from broker.domain.leases import Terms
 from broker.domain.lifecycle import Event as Move
 from broker.domain.lifecycle import State, sources
+from broker.domain.notices import Kind
 from broker.domain.tiles import closed
 from broker.models import Assignment, AuditEntry, Desktop, Event, Operation, Pool, Request
 from broker.models.operations import UNFINISHED
-from broker.services import audit, nudges, operations
-from broker.services.errors import Clash, Forbidden, Missing
+from broker.selectors.pools import entitling
+from broker.services import audit, notices, nudges, operations, sessions
+from broker.services.errors import Clash, Missing
+from broker.services.intake import Intake
+from broker.services.permissions import Right, has, require
 from broker.services.setwise import insert_together
 
 log = structlog.get_logger()
 
 NOBODY_LEFT = "All desktops are in use or being built. You are in the queue and get the next one."
+NOT_DECIDED = "Those who look after this pool decide on it. You are told as soon as they have."
+NOT_ASKED = "The request was not made."
+WHY_LENGTH = 500
 
 CLAIM = """
 UPDATE broker_desktop
@@ -55,7 +64,9 @@ UPDATE broker_desktop
    {queue}
 RETURNING id, name, epoch, hypervisor_id, machine_id, stamp_key, power, is_answering,
           EXISTS (SELECT 1 FROM broker_operation o
-                   WHERE o.desktop_id = broker_desktop.id AND o.changes AND o.state IN ('queued', 'sent', 'running'))
+                   WHERE o.desktop_id = broker_desktop.id AND o.changes AND o.state IN ('queued', 'sent', 'running')),
+          (SELECT p.lease_h FROM broker_pool p WHERE p.id = %(pool)s),
+          (SELECT p.notice_h FROM broker_pool p WHERE p.id = %(pool)s)
 """
 """One that is being changed is left alone: whoever got it would have it switched off under their hands.
 
@@ -67,8 +78,27 @@ GIVES_WAY = """(o.state = 'queued' AND o.attempt = 0 AND o.kind = 'power' AND o.
 AHEAD = """AND NOT EXISTS (
        SELECT 1 FROM broker_request r WHERE r.pool_id = %(pool)s AND r.state IN ('approved', 'building'))
    AND NOT EXISTS (
-       SELECT 1 FROM broker_assignment a WHERE a.pool_id = %(pool)s AND a.user_id = %(user)s AND a.until IS NULL)"""
-"""A newcomer takes nothing while others wait: the queue is served in order."""
+       SELECT 1 FROM broker_assignment a WHERE a.pool_id = %(pool)s AND a.user_id = %(user)s AND a.until IS NULL)
+   AND (SELECT (p.approval = 'none'
+                OR p.trusted_group_id IN (SELECT group_id FROM auth_user_groups WHERE user_id = %(user)s))
+               AND (p.asks_why <> 'required' OR %(gives_reason)s)
+               AND (CAST(%(hours)s AS integer) IS NULL
+                    OR (p.asks_how_long AND CAST(%(hours)s AS integer) <= p.lease_h))
+          FROM broker_pool p WHERE p.id = %(pool)s)"""
+"""A newcomer takes nothing while others wait: the queue is served in order. Nor without what the pool asks for, or
+somebody's word where the pool wants that; what is missing is then said at leisure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person says with a request."""
+
+    why: str = ""
+    hours: int | None = None
+    """None: as long as the pool gives."""
+
+
+NO_WISH = Wish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +113,42 @@ class Claimed:
     is_answering: bool
     has_order: bool
     """A schedule wanted to switch it."""
+    lease_h: int | None
+    notice_h: int
 
 
 def _uuid(value: object) -> UUID:
     return value if isinstance(value, UUID) else UUID(str(value))
 
 
-def _claim(*, pool_id: UUID, user_id: int, now: datetime, from_queue: bool) -> Claimed | None:
+def _claim(*, pool_id: UUID, user_id: int, now: datetime, from_queue: bool, wish: Wish = NO_WISH) -> Claimed | None:
     """Take one ready desktop for this user in one statement; None if there is none or the user may not."""
     lock = "FOR UPDATE SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
     statement = CLAIM.format(lock=lock, queue="" if from_queue else AHEAD, gives_way=GIVES_WAY)
     pool = pool_id if connection.features.has_native_uuid_field else pool_id.hex
     with connection.cursor() as cursor:
         moment = connection.ops.adapt_datetimefield_value(now)
-        cursor.execute(statement, {"now": moment, "pool": pool, "user": user_id})
+        values = {"now": moment, "pool": pool, "user": user_id, "gives_reason": bool(wish.why), "hours": wish.hours}
+        cursor.execute(statement, values)
         row = cursor.fetchone()
     if row is None:
         return None
-    return Claimed(_uuid(row[0]), row[1], row[2], _uuid(row[3]), row[4], row[5], row[6], bool(row[7]), bool(row[8]))
+    desktop = (_uuid(row[0]), row[1], row[2], _uuid(row[3]), row[4], row[5], row[6], bool(row[7]), bool(row[8]))
+    return Claimed(*desktop, lease_h=row[9], notice_h=row[10])
+
+
+def _assigned(claimed: Claimed, *, user: User, request: Request, now: datetime) -> Assignment:
+    """The assignment with its lease, unsaved."""
+    assignment = Assignment(pool_id=request.pool_id, user=user, slot=0, desktop_id=claimed.id, since=now)
+    set_lease(assignment, Terms(claimed.lease_h, 0, None, claimed.notice_h, 0, reclaims=True), request.asked_h)
+    return assignment
+
+
+def set_lease(assignment: Assignment, terms: Terms, asked_h: int | None = None) -> None:
+    """Let the lease of a new assignment begin with it."""
+    assignment.lease_until = rules.lease_until(terms, assignment.since, asked_h)
+    lease = assignment.lease
+    assignment.next_lease_at = rules.next_at(lease, terms) if lease else None
 
 
 def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, now: datetime) -> None:
@@ -109,7 +157,7 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
     if not is_new:
         request.save(update_fields=["state", "desktop", "served_at", "reason"])
     new: list[Model] = [request] if is_new else []
-    new.append(Assignment(pool_id=request.pool_id, user=user, slot=0, desktop_id=claimed.id, since=now))
+    new.append(_assigned(claimed, user=user, request=request, now=now))
     event = Event(
         at=now,
         kind="desktop.claimed",
@@ -128,6 +176,12 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
         object_name=claimed.name,
     )
     new += [event, entry]
+    if not is_new:
+        new += notices.draft(
+            user.pk, Kind.DESKTOP_READY, now=now, pool_id=request.pool_id, request_id=request.pk, desktop_id=claimed.id,
+            facts={"pool": request.pool.name, "desktop": claimed.name},
+        )  # fmt: skip
+        notices.announce([user.pk])
     is_being_switched = claimed.has_order and _is_being_switched(claimed)
     if not claimed.is_answering and claimed.power == "off" and not is_being_switched:
         new.append(_start_order(claimed, user=user, now=now, pool_id=request.pool_id))
@@ -162,29 +216,32 @@ def _start_order(claimed: Claimed, *, user: User, now: datetime, pool_id: UUID) 
     )
 
 
-def request_desktop(*, user: User, pool_id: UUID) -> tuple[Request, bool]:
+def request_desktop(*, user: User, pool_id: UUID, why: str = "", hours: int | None = None) -> tuple[Request, bool]:
     """Ask for a desktop of a pool. Returns the request and whether it is new; asking again gives the open one.
 
-    Ready at once if there is one; otherwise the request waits in the queue with a reason in words. Raises `Missing`
-    if the pool does not exist or this person is not entitled to it, `Clash` if it is closed.
+    Ready at once if there is one and nobody must approve; otherwise the request waits, with a reason in words. `why`
+    and `hours` (for how long) are what the pool's form asks for. Raises `Missing` if the pool does not exist or this
+    person is not entitled to it, `Clash` if it is closed, `Invalid` for what its form would not take.
     """
     now = timezone.now()
+    intake = Intake()
+    wish = Wish(intake.text("why", why, length=WHY_LENGTH), hours)
+    if hours is not None:
+        intake.whole("hours", hours, lowest=1, highest=rules.LONGEST_H)
+    intake.refuse_faults(NOT_ASKED)
     try:
         with transaction.atomic():
-            claimed = _claim(pool_id=pool_id, user_id=user.pk, now=now, from_queue=False)
+            claimed = _claim(pool_id=pool_id, user_id=user.pk, now=now, from_queue=False, wish=wish)
+            request = Request(id=uuid4(), pool_id=pool_id, user=user, created_at=now, why=wish.why, asked_h=wish.hours)
             if claimed:
-                request = Request(id=uuid4(), pool_id=pool_id, user=user, created_at=now)
                 _hand_over(claimed, user=user, request=request, is_new=True, now=now)
                 return request, True
             open_request = _open_request(user, pool_id)
             if open_request:
                 return open_request, False
-            _check_may_ask(user, pool_id)
-            request = Request(pool_id=pool_id, user=user, created_at=now, reason=NOBODY_LEFT)
-            request.save(force_insert=True)
-            audit.record(actor=user, action="request.create", subject=request)
-            nudges.nudge(nudges.RECONCILE, pool_id)
-            nudges.announce("requests", user=str(user.pk))
+            pool = _check_may_ask(user, pool_id)
+            _check_wish(pool, wish)
+            _wait(request, pool)
     except IntegrityError:
         # The same person asked twice at once: the constraint let one through, the other is told about that one.
         open_request = _open_request(user, pool_id)
@@ -197,22 +254,57 @@ def request_desktop(*, user: User, pool_id: UUID) -> tuple[Request, bool]:
     return request, True
 
 
+def _wait(request: Request, pool: Pool) -> None:
+    """Write the request: into the queue, or before those who decide."""
+    user = request.user
+    must_ask = pool.approval == Pool.Approval.OWNERS and not user.groups.filter(pk=pool.trusted_group_id).exists()
+    request.state = Request.State.WAITING if must_ask else Request.State.APPROVED
+    request.reason = NOT_DECIDED if must_ask else NOBODY_LEFT
+    request.save(force_insert=True)
+    audit.record(actor=user, action="request.create", subject=request)
+    if must_ask:
+        deciding = [user_id for user_id in notices.responsible_for(pool.pk) if user_id != user.pk]
+        facts = {"pool": pool.name, "user": user.get_username(), "words": request.why}
+        notices.tell(
+            deciding, Kind.REQUEST_ASKED, now=request.created_at, pool_id=pool.pk, request_id=request.pk, facts=facts
+        )
+    nudges.nudge(nudges.RECONCILE, pool.pk)
+    nudges.announce("requests", user=str(user.pk))
+
+
+def _check_wish(pool: Pool, wish: Wish) -> None:
+    """Raises `Invalid` for what the pool's form would not take."""
+    intake = Intake()
+    if pool.asks_why == Pool.Asks.REQUIRED and not wish.why:
+        intake.faults["why"] = f"Say why you need it: those who look after {pool} want to know."
+    if wish.hours is not None and not pool.asks_how_long:
+        intake.faults["hours"] = f"{pool} does not ask for how long."
+    elif wish.hours is not None and pool.lease_h is not None and wish.hours > pool.lease_h:
+        intake.faults["hours"] = f"At most {rules.in_words(pool.lease_h)}."
+    intake.refuse_faults(NOT_ASKED)
+
+
 def _open_request(user: User, pool_id: UUID) -> Request | None:
     return Request.objects.filter(user=user, pool_id=pool_id, state__in=Request.OPEN).first()
 
 
 def is_entitled(user: User, pool_id: UUID) -> bool:
-    """Whether this person may have desktops of the pool, directly or through a group."""
-    entitled = Pool.objects.filter(pk=pool_id)
-    return (entitled.filter(entitlements__user=user) | entitled.filter(entitlements__group__user=user)).exists()
+    """Whether this person may have desktops of the pool, whole ones or for an application, directly or by a group."""
+    return entitling(user).filter(pool=pool_id).exists()
 
 
-def _check_may_ask(user: User, pool_id: UUID) -> None:
+def may_open(user: User, pool_id: UUID, application_id: UUID | None) -> bool:
+    """Whether this person may open whole desktops of the pool, or (with its id) that application of it."""
+    return entitling(user).filter(pool=pool_id, application=application_id).exists()
+
+
+def _check_may_ask(user: User, pool_id: UUID) -> Pool:
     pool = Pool.objects.filter(pk=pool_id).first()
     if pool is None or not user.is_active or not is_entitled(user, pool_id):
         raise Missing("There is no such pool.")
     if not pool.is_enabled:
         raise Clash(closed(pool.closed_words, pool.name))
+    return pool
 
 
 def serve_queue(*, pool_id: UUID) -> int:
@@ -238,7 +330,7 @@ def _serve(request_id: UUID, pool_id: UUID) -> bool | None:
     """
     now = timezone.now()
     with transaction.atomic():
-        waiting = Request.objects.select_for_update(of=("self",)).select_related("user")
+        waiting = Request.objects.select_for_update(of=("self",)).select_related("user", "pool")
         request = waiting.filter(pk=request_id, state__in=Request.IN_QUEUE).first()
         if request is None:
             return False
@@ -252,7 +344,7 @@ def _serve(request_id: UUID, pool_id: UUID) -> bool | None:
 def cancel_request(*, actor: User, request_id: UUID) -> Request:
     """Take back a request that waits. A request that is ready is ended by releasing its desktop."""
     request = Request.objects.select_related("pool").filter(pk=request_id).first()
-    if request is None or not (actor.is_staff or request.user_id == actor.pk):
+    if request is None or not (has(actor, Right.SERVE) or request.user_id == actor.pk):
         raise Missing("There is no such request.")
     with transaction.atomic():
         changed = Request.objects.filter(pk=request.pk, state__in=[Request.State.WAITING, *Request.IN_QUEUE]).update(
@@ -278,31 +370,84 @@ def release_desktop(*, actor: User, desktop_id: UUID) -> Operation | None:
         .filter(desktop_id=desktop_id, until=None)
         .first()
     )
-    if assignment is None or not (actor.is_staff or assignment.user_id == actor.pk):
+    if assignment is None or not (has(actor, Right.SERVE) or assignment.user_id == actor.pk):
         raise Missing("There is no such desktop.")
     if assignment.desktop.is_moving:
         raise Clash(f"{assignment.desktop} is being moved to another host. Wait until it is there.")
-    now = timezone.now()
+    is_own = assignment.user_id == actor.pk
+    return _take_back(
+        assignment,
+        actor=actor,
+        reason="Released." if is_own else "Reclaimed by an administrator.",
+        action="desktop.release" if is_own else "desktop.reclaim",
+        unchanged=Assignment.objects.filter(pk=assignment.pk, until=None),
+    )
+
+
+def reclaim_leased(assignment: Assignment, now: datetime) -> None:
+    """End an assignment whose lease is over, as the broker's own deed, by the values that were read.
+
+    Needs `desktop`, `pool` and `user` selected. Raises `Clash` if the lease was renewed or ended meanwhile, or if the
+    desktop cannot be given back just now; nothing was changed then.
+    """
+    if assignment.desktop.is_moving:
+        raise Clash(f"{assignment.desktop} is being moved to another host.")
+    with transaction.atomic():
+        _take_back(
+            assignment,
+            actor=None,
+            reason="The lease was over.",
+            action="desktop.reclaim",
+            unchanged=Assignment.objects.filter(
+                pk=assignment.pk,
+                until=None,
+                lease_until=assignment.lease_until,
+                renewals=assignment.renewals,
+                next_lease_at=assignment.next_lease_at,
+            ),
+        )
+        facts = {"pool": assignment.pool.name, "desktop": assignment.desktop.name}
+        notices.tell(
+            [assignment.user_id], Kind.DESKTOP_RECLAIMED, now=now, pool_id=assignment.pool_id,
+            desktop_id=assignment.desktop_id, facts=facts,
+        )  # fmt: skip
+
+
+def reclaim_left(assignment: Assignment, reason: str) -> Operation | None:
+    """End an assignment whose session is over, as the broker's own deed. In the transaction that found that so, with
+    the desktop locked. Needs `desktop`, `pool` and `user` selected. Raises `Clash`, with nothing changed."""
+    if assignment.desktop.is_moving:
+        raise Clash(f"{assignment.desktop} is being moved to another host.")
+    return _take_back(
+        assignment,
+        actor=None,
+        reason=reason,
+        action="desktop.reclaim",
+        unchanged=Assignment.objects.filter(pk=assignment.pk, until=None),
+    )
+
+
+def _take_back(
+    assignment: Assignment, *, actor: User | None, reason: str, action: str, unchanged: QuerySet[Assignment]
+) -> Operation | None:
+    """End the assignment if it is still as `unchanged` has it, and recycle its desktop."""
+    now, desktop_id = timezone.now(), assignment.desktop_id
     with transaction.atomic():
         moved = Desktop.objects.filter(pk=desktop_id, is_moving=False, state__in=sources(Move.RELEASED)).update(
             state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None, attempts=0
         )
-        if not moved or not Assignment.objects.filter(pk=assignment.pk, until=None).update(until=now):
+        if not moved or not unchanged.update(until=now, next_lease_at=None):
             raise Clash("The desktop was released a moment ago.")
+        sessions.over(desktop_id, now, reason)
         desktop = Desktop.objects.select_related("pool", "copy", "member__copy").get(pk=desktop_id)
-        reason = "Released." if assignment.user_id == actor.pk else "Reclaimed by an administrator."
         Request.objects.filter(desktop_id=desktop_id, state=Request.State.READY).update(
             state=Request.State.ENDED, ended_at=now, reason=reason
         )
         Operation.objects.filter(desktop_id=desktop_id, state=Operation.State.QUEUED).update(
             state=Operation.State.CANCELLED, finished_at=now, error="The desktop was released before it was sent."
         )
-        audit.record(
-            actor=actor,
-            action="desktop.release" if assignment.user_id == actor.pk else "desktop.reclaim",
-            subject=desktop,
-            changes={"user": [assignment.user.get_username(), None]},
-        )
+        changes = {"user": [assignment.user.get_username(), None]}
+        audit.record(actor=actor, action=action, subject=desktop, changes=changes)
         operations.event("desktop.released", reason, desktop=desktop).save(force_insert=True)
         operation = None
         if not Operation.objects.filter(desktop_id=desktop_id, changes=True, state__in=UNFINISHED).exists():
@@ -346,8 +491,8 @@ def storage_for(desktop: Desktop) -> str | None:
 
 def end_requests_of(*, actor: User | None, user: User, pool_id: UUID, reason: str) -> int:
     """End a person's waiting requests for a pool, as when the entitlement goes. What is assigned stays."""
-    if actor is not None and not actor.is_staff:
-        raise Forbidden("Only administrators end other people's requests.")
+    if actor is not None:
+        require(actor, Right.SERVE)
     return Request.objects.filter(
         user=user, pool_id=pool_id, state__in=[Request.State.WAITING, *Request.IN_QUEUE]
     ).update(state=Request.State.REFUSED, ended_at=timezone.now(), reason=reason)

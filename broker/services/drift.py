@@ -14,9 +14,9 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import LIVE, State
 from broker.models import Assignment, Desktop, Machine, Operation, Pool, PoolMember, Request
-from broker.services import audit, nudges, operations, strays
+from broker.services import audit, brokering, nudges, operations, strays
 from broker.services.errors import Clash, Invalid
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import alter, locked
 
 HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -28,7 +28,7 @@ def adopt(*, actor: User, machine_id: UUID, pool_id: UUID, user_id: int | None =
     With a user it becomes that user's desktop at once, as it is, with what lies on it. Without one it is recycled into
     the pool: **its disks are replaced**. Raises `Clash` if it is no drift any more or does not fit, `Invalid`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         machine = _drifting(machine_id)
         strays.refuse_foreign(machine, "adopted")
@@ -53,7 +53,7 @@ def adopt(*, actor: User, machine_id: UUID, pool_id: UUID, user_id: int | None =
 
 def forget(*, actor: User, machine_id: UUID) -> None:
     """Leave the machine alone and do not mention it again. Idempotent."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         machine = locked(Machine.objects.all(), machine_id, "machine")
         if changes := alter(machine, {"is_forgotten": True}):
@@ -63,7 +63,7 @@ def forget(*, actor: User, machine_id: UUID) -> None:
 
 def delete(*, actor: User, machine_id: UUID) -> Operation:
     """Order the deletion of a machine with its disks. Raises `Clash` if it is in use or another installation's."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         machine = _drifting(machine_id)
         strays.refuse_foreign(machine, "deleted")
@@ -126,7 +126,9 @@ def _hand_over(desktop: Desktop, user: User) -> None:
     )
     try:
         with transaction.atomic():
-            Assignment.objects.create(pool=desktop.pool, user=user, desktop=desktop, since=now)
+            assignment = Assignment(pool=desktop.pool, user=user, desktop=desktop, since=now)
+            brokering.set_lease(assignment, desktop.pool.terms)
+            assignment.save(force_insert=True)
             request.save(force_insert=True)
     except IntegrityError as error:
         raise Clash(f"{user.get_username()} already has or awaits a desktop of {desktop.pool}.") from error

@@ -1,4 +1,5 @@
-"""Who may have a desktop of a pool. What is taken away ends what rests on it: a place in the queue, open screens."""
+"""Who may have a desktop of a pool, or one application of it. What is taken away ends what rests on it: a place in the
+queue, open screens."""
 
 from __future__ import annotations
 
@@ -10,27 +11,37 @@ from django.db import transaction
 
 from broker.models import Entitlement, Pool
 from broker.services import audit, brokering, nudges, screens
-from broker.services.errors import Invalid
-from broker.services.permissions import require_administrator
+from broker.services.errors import Invalid, Missing
+from broker.services.permissions import Right, require
 from broker.services.rows import locked, refusing_duplicates
 
 WITHDRAWN = "You are no longer entitled to this pool. Ask your administrator."
 
 
 def entitle(
-    *, actor: User, pool_id: UUID, user_id: int | None = None, group_id: int | None = None
+    *,
+    actor: User,
+    pool_id: UUID,
+    user_id: int | None = None,
+    group_id: int | None = None,
+    application_id: UUID | None = None,
 ) -> tuple[Entitlement, bool]:
-    """Entitle a user or a group (exactly one of them). Idempotent: the standing one and False if there is one.
+    """Entitle a user or a group (exactly one of them) to whole desktops of the pool, or to one application of it.
+    Idempotent: the standing one and False if there is one.
 
-    Raises `Missing` for an unknown pool, `Forbidden`, `Invalid` for an unknown user or group.
+    Raises `Missing` for an unknown pool or application, `Forbidden`, `Invalid` for an unknown user or group.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     if (user_id is None) == (group_id is None):
         message = "Name either a user or a group."
         raise Invalid("Nobody was entitled.", {"user": message, "group": message})
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
-        if standing := pool.entitlements.filter(user=user_id, group=group_id).select_related("user", "group").first():
+        application = pool.applications.filter(pk=application_id).first() if application_id is not None else None
+        if application_id is not None and application is None:
+            raise Missing("There is no such application.")
+        present = pool.entitlements.filter(application=application, user=user_id, group=group_id)
+        if standing := present.select_related("user", "group", "application").first():
             return standing, False
         user = User.objects.filter(pk=user_id).first() if user_id is not None else None
         group = Group.objects.filter(pk=group_id).first() if group_id is not None else None
@@ -39,7 +50,7 @@ def entitle(
         if group_id is not None and group is None:
             raise Invalid("Nobody was entitled.", {"group": "There is no such group."})
         with refusing_duplicates("user", "Already entitled."):
-            entitlement = Entitlement.objects.create(pool=pool, user=user, group=group)
+            entitlement = Entitlement.objects.create(pool=pool, application=application, user=user, group=group)
         changes = {"user": [None, user and user.get_username()], "group": [None, group and group.name]}
         audit.record(actor=actor, action="entitlement.grant", subject=entitlement, changes=changes)
         nudges.announce("pools")
@@ -52,9 +63,9 @@ def withdraw(*, actor: User, entitlement_id: UUID) -> None:
     Whoever has no other one for the pool loses the place in the queue, and open screens close. An assigned desktop
     stays assigned with its data until it is released or reclaimed, but can't be opened meanwhile.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
-        rows = Entitlement.objects.select_related("pool", "user", "group")
+        rows = Entitlement.objects.select_related("pool", "application", "user", "group")
         entitlement = locked(rows, entitlement_id, "entitlement")
         people = _people(entitlement)
         who = str(entitlement.user or entitlement.group)
@@ -69,10 +80,11 @@ def end_what_rested(*, actor: User, people: Iterable[User], pool_ids: Iterable[U
     people = list(people)
     for pool_id in pool_ids:
         for user in people:
+            # Who keeps another entitlement may still have open what this one alone was for.
+            screens.recheck(user=user.pk)
             if brokering.is_entitled(user, pool_id):
                 continue
             brokering.end_requests_of(actor=actor, user=user, pool_id=pool_id, reason=WITHDRAWN)
-            screens.recheck(user=user.pk)
             nudges.announce("requests", user=str(user.pk))
 
 

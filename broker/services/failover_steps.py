@@ -25,7 +25,6 @@ from broker.models import (
     Failover,
     Hypervisor,
     Machine,
-    Network,
     Operation,
     Pool,
     PoolMember,
@@ -35,8 +34,20 @@ from broker.models import (
     ReplicationSource,
 )
 from broker.models.operations import UNFINISHED as UNFINISHED_OPERATIONS
-from broker.services import nudges, operations, recovery, replication, reservations
+from broker.services import (
+    nudges,
+    operations,
+    recovery,
+    replication,
+    replication_policies,
+    replication_runs,
+    replication_sources,
+    reservations,
+    standbys,
+)
 from broker.services.errors import Clash
+from broker.services.rows import held
+from broker.services.steps import StepFailed, is_run_done, note
 
 STATES = Failover.State
 
@@ -56,51 +67,41 @@ def advance(failover_id: UUID) -> None:
 def _one_step(failover_id: UUID) -> bool:
     """Whether it moved on."""
     with transaction.atomic():
-        row = (
-            Failover.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("hypervisor", "run", "operation", "desktop", "point")
-            .filter(pk=failover_id, state=STATES.RUNNING)
-            .first()
+        rows = Failover.objects.select_related("hypervisor", "run", "operation", "desktop", "point").filter(
+            state=STATES.RUNNING
         )
+        row = held(rows, failover_id)
         if row is None:
             return False
         before = row.step
         try:
-            if row.is_to_end and Step(row.step) in rules.MAY_BE_CANCELLED:
+            if (why := _why_to_end(row)) is None:
+                ACTS[Step(row.step)](row)
+            elif not _is_awaited(row):
                 _cancel_what_runs(row)
-                raise _Ends("It was cancelled.", is_cancelled=True)
-            _refuse_change_of_hands(row)
-            ACTS[Step(row.step)](row)
-        except _Ends as end:
+                raise why
+        except StepFailed as end:
             _fail(row, end)
         row.save()
         nudges.announce("replication")
         return row.step != before and row.state == STATES.RUNNING
 
 
-class _Ends(Exception):
-    """A step that ended badly."""
-
-    def __init__(self, words: str, *, is_cancelled: bool = False) -> None:
-        super().__init__(words)
-        self.words, self.is_cancelled = words, is_cancelled
-
-
 def _go_on(row: Failover, words: str) -> None:
     """The step ended well."""
     now = timezone.now()
-    _note(row, words, now)
+    note(row, words, now)
     row.step, row.step_since = rules.after(Kind(row.kind), Step(row.step)), now
     row.run = row.operation = None
     if row.step == Step.OVER:
         _over(row, now)
 
 
-def _fail(row: Failover, end: _Ends) -> None:
+def _fail(row: Failover, end: StepFailed) -> None:
     now = timezone.now()
-    _note(row, end.words, now, is_good=False)
+    note(row, end.words, now, is_good=False)
     row.error = row.error or end.words
-    was_stopped = row.stopped_at is not None and row.kind == Kind.MOVE
+    was_stopped = row.stopped_at is not None and row.kind in rules.STOPS_FIRST
     row.step = rules.after_failure(
         Kind(row.kind), Step(row.step), has_machine=bool(row.machine_id), was_stopped=was_stopped
     )
@@ -114,12 +115,10 @@ def _over(row: Failover, now: datetime) -> None:
     row.finished_at = now
     row.state = STATES.DONE if not row.error else STATES.CANCELLED if row.is_to_end else STATES.FAILED
     row.digest = hashlib.sha256(json.dumps(row.report, sort_keys=True).encode()).hexdigest()
-    if row.desktop_id is not None:
-        Desktop.objects.filter(pk=row.desktop_id).update(is_moving=False, is_in_maintenance=row.was_in_maintenance)
-        nudges.announce("desktops", desktop=str(row.desktop_id))
+    _let_user_in(row)
     level = {STATES.DONE: "info", STATES.CANCELLED: "warning"}.get(STATES(row.state), "error")
     outcome = {STATES.DONE: "went well", STATES.CANCELLED: "was cancelled"}.get(STATES(row.state), "failed")
-    what = {Kind.TEST: "The test of", Kind.MOVE: "The move of", Kind.EMERGENCY: "The failover of"}[Kind(row.kind)]
+    what = {Kind.TEST: "The test of", Kind.MOVE: "The move of"}.get(Kind(row.kind), "The failover of")
     where = f"{row.subject} on {row.hypervisor}" if row.kind == Kind.TEST else str(row)
     words = f"{what} {where} {outcome}. {row.error if row.state == STATES.FAILED else ''}".strip()
     operations.event(
@@ -127,30 +126,50 @@ def _over(row: Failover, now: datetime) -> None:
     ).save()
     if row.kind == Kind.MOVE:
         _stop_replicating_for(row)
+    if row.kind == Kind.TEST and row.point is not None and row.state != STATES.CANCELLED:
+        recovery.tried(row.point, row.error)
 
 
-def _note(row: Failover, words: str, now: datetime, *, is_good: bool = True) -> None:
-    row.report = [*row.report, {"at": now.isoformat(), "step": row.step, "words": words, "is_good": is_good}]
-
-
-def _refuse_change_of_hands(row: Failover) -> None:
-    """Its user gave it back, or it was deleted: then there is nothing to move any more."""
-    if row.kind == Kind.TEST or Step(row.step) not in rules.MAY_BE_CANCELLED:
-        return
+def _why_to_end(row: Failover) -> StepFailed | None:
+    """It was cancelled; or its user gave it back, or it was deleted: then there is nothing to move any more."""
+    if Step(row.step) not in rules.MAY_BE_CANCELLED:
+        return None
+    if row.is_to_end:
+        return StepFailed("It was cancelled.", is_cancelled=True)
     desktop = row.desktop
-    if desktop is None or desktop.epoch != row.epoch or desktop.state != State.ASSIGNED:
-        _cancel_what_runs(row)
-        raise _Ends(f"{row.subject} changed hands meanwhile.")
+    if row.kind != Kind.TEST and (desktop is None or desktop.epoch != row.epoch or desktop.state != State.ASSIGNED):
+        return StepFailed(f"{row.subject} changed hands meanwhile.")
+    return None
+
+
+def _is_awaited(row: Failover) -> bool:
+    """What a platform was told cannot be called back while it is at it: taken back too early, it would come after."""
+    run = row.run
+    if run is None or run.kind != ReplicationRun.Kind.MIRROR or run.state not in replication.UNFINISHED:
+        return False
+    ReplicationRun.objects.filter(pk=run.pk, is_to_end=False).update(is_to_end=True, not_before=None)
+    nudges.nudge(nudges.MOVE, run.pk)
+    return True
 
 
 def _cancel_what_runs(row: Failover) -> None:
-    if row.run is not None and row.run.state in replication.UNFINISHED:
-        ReplicationRun.objects.filter(pk=row.run.pk).update(is_to_end=True, not_before=None)
-        nudges.nudge(nudges.MOVE, row.run.pk)
+    if row.run is not None:
+        _end_run(row, row.run)
     if row.operation is not None:
         Operation.objects.filter(pk=row.operation.pk, state=Operation.State.QUEUED).update(
             state=Operation.State.CANCELLED, finished_at=timezone.now(), error="The failover was cancelled."
         )
+
+
+def _end_run(row: Failover, run: ReplicationRun) -> None:
+    """A mover that hears of it in time leaves no machine; one that has ended has left its machine to us."""
+    goes_on = ReplicationRun.objects.filter(pk=run.pk, state__in=replication.UNFINISHED)
+    if goes_on.update(is_to_end=True, not_before=None):
+        nudges.nudge(nudges.MOVE, run.pk)
+        return
+    run.refresh_from_db()
+    if row.step == Step.LANDING and run.state == ReplicationRun.State.DONE:
+        row.machine_id, row.machine_key = run.platform_id, str(run.pk)
 
 
 # Steps: each looks at what it waits for, or orders it.
@@ -172,7 +191,7 @@ def _copy(row: Failover) -> None:
     if run is None:
         row.run = _order_copy(row)
         return
-    if _is_done(run):
+    if is_run_done(run):
         row.point = run.point
         _go_on(row, _copied(run))
 
@@ -185,7 +204,7 @@ def _copied(run: ReplicationRun) -> str:
 def _stop(row: Failover) -> None:
     desktop = row.desktop
     if desktop is None:
-        raise _Ends("The desktop is gone.")
+        raise StepFailed("The desktop is gone.")
     if row.operation is None:
         _hold_user_off(row)
         row.was_on = desktop.power != "off"
@@ -204,42 +223,94 @@ def _hold_user_off(row: Failover) -> None:
     nudges.announce("desktops", desktop=str(row.desktop_id))
 
 
+def _let_user_in(row: Failover) -> None:
+    if row.desktop_id is not None:
+        Desktop.objects.filter(pk=row.desktop_id).update(is_moving=False, is_in_maintenance=row.was_in_maintenance)
+        nudges.announce("desktops", desktop=str(row.desktop_id))
+
+
+def _hand_over(row: Failover) -> None:
+    if _is_driven(row, "hand_over", row.old_hypervisor_id):
+        _go_on(row, "The last changes have arrived at the replica.")
+
+
+def _take_over(row: Failover) -> None:
+    # From the moment it is asked for, so that taking back looks there first.
+    row.machine_id, row.machine_key = row.old_machine_id, row.old_machine_key
+    if _is_driven(row, "take_over", row.hypervisor_id):
+        _go_on(row, f"The replica on {row.hypervisor} has taken its place.")
+
+
+def _reverse(row: Failover) -> None:
+    """Its user has gone on already: what fails here is told, and fails nothing."""
+    try:
+        if not _is_driven(row, "reverse", row.hypervisor_id):
+            return
+    except StepFailed as end:
+        note(
+            row,
+            f"It is not replicated back: {end.words} Turn the replication round there.",
+            timezone.now(),
+            is_good=False,
+        )
+        _go_on(row, "Its user goes on there all the same.")
+        return
+    _go_on(row, f"{row.old_hypervisor} keeps the replica from now on.")
+
+
+def _is_driven(row: Failover, act: str, hypervisor_id: UUID | None) -> bool:
+    """Whether the platform has carried it out; it is ordered if it was not. Raises `StepFailed`."""
+    if row.run is None:
+        row.run = ReplicationRun.objects.create(
+            kind=ReplicationRun.Kind.MIRROR, hypervisor_id=hypervisor_id, platform_id=row.old_machine_id,
+            subject=row.subject, wish={"act": act, "stamp_key": row.old_machine_key}, requested_by=row.requested_by,
+            rank=replication.RANK_ASKED,
+        )  # fmt: skip
+        nudges.nudge(nudges.MOVE, row.run.pk)
+        return False
+    return is_run_done(row.run)
+
+
 def _land(row: Failover) -> None:
     run = row.run
     if run is None:
         if row.point is None:
-            raise _Ends("The recovery point was deleted meanwhile.")
-        networks = row.networks or _same_named(row)
+            raise StepFailed("The recovery point was deleted meanwhile.")
+        networks = row.networks or recovery.same_named(row.hypervisor_id, _nics(row))
+        if row.kind == Kind.EMERGENCY and _stands_by(row, networks):
+            return
         row.run = recovery.order_landing(
             row.point, row.hypervisor, row.requested_by, name=row.name, storage=row.storage, networks=networks
         )
         return
-    if _is_done(run):
+    if is_run_done(run):
         row.machine_id, row.machine_key = run.platform_id, str(run.pk)
-        said = [f"Brought up as {row.name}.", *run.findings, *_unconnected(row, run)]
+        said = [f"Brought up as {row.name}.", *run.findings, *_unconnected(row, run.wish.get("networks", []))]
         _go_on(row, " ".join(said))
+
+
+def _stands_by(row: Failover, networks: list[str]) -> bool:
+    """A machine waits there that holds the point already: nothing need be written."""
+    if row.point is None or row.hypervisor_id is None:
+        return False
+    standby = standbys.take(point=row.point, hypervisor_id=row.hypervisor_id, networks=networks)
+    if standby is None:
+        return False
+    row.machine_id, row.machine_key, row.name = standby.machine_id, standby.machine_key, standby.name
+    said = [f"The standby {standby} holds this recovery point and is used.", *standby.warnings]
+    _go_on(row, " ".join([*said, *_unconnected(row, networks)]))
+    return True
 
 
 def _nics(row: Failover) -> list[Any]:
     return list(row.point.configuration.get("nics", ())) if row.point is not None else []
 
 
-def _same_named(row: Failover) -> list[str]:
-    """Where nobody said which networks: those that are called as before; a NIC without one is not connected."""
-    there = dict(Network.objects.filter(hypervisor=row.hypervisor_id).values_list("name", "platform_id"))
-    return [there.get(nic.get("network", ""), "") for nic in _nics(row)]
-
-
-def _unconnected(row: Failover, run: ReplicationRun) -> list[str]:
+def _unconnected(row: Failover, chosen: list[str]) -> list[str]:
     """A user's machine without a network is worth a word; a test's is meant so."""
     if row.kind == Kind.TEST:
         return []
-    chosen = run.wish.get("networks", [])
-    return [
-        f"Its network card {number} was on {nic.get('network') or 'no network'} and is not connected there."
-        for number, nic in enumerate(_nics(row), 1)
-        if number > len(chosen) or not chosen[number - 1]
-    ]
+    return recovery.unconnected(_nics(row), chosen)
 
 
 def _start(row: Failover) -> None:
@@ -261,20 +332,21 @@ def _probe(row: Failover) -> None:
     now = timezone.now()
     seen = Machine.objects.filter(hypervisor=row.hypervisor_id, platform_id=row.machine_id, seen_at__gt=row.step_since)
     machine = seen.first()
-    waits_for_agent = row.desktop is None or row.desktop.pool.preparation == Pool.Preparation.AGENT
+    waits_for_agent = row.desktop is None or row.desktop.pool.preparation != Pool.Preparation.NONE
     if machine is not None and machine.power == "on" and (machine.agent == "answering" or not waits_for_agent):
         row.answered_at = now
         where = f" at {', '.join(machine.addresses)}" if machine.addresses else ""
         words = f"The guest answers{where}." if machine.agent == "answering" else "The machine runs."
         if row.kind != Kind.TEST:
             _switch(row, machine, now)
+            _let_user_in(row)
             words += " Its user goes on there."
         _go_on(row, words)
         return
     limit_s = row.desktop.pool.prepare_timeout_s if row.desktop is not None else rules.PROBE_S
     if now - row.step_since > timedelta(seconds=limit_s):
         power = f"it is {machine.power}" if machine is not None else "no listing shows it"
-        raise _Ends(f"No sign of life within {limit_s:.0f} s; {power}.")
+        raise StepFailed(f"No sign of life within {limit_s:.0f} s; {power}.")
     Hypervisor.objects.filter(pk=row.hypervisor_id).update(next_inventory_at=now)
     nudges.nudge(nudges.INVENTORY, row.hypervisor_id)
 
@@ -286,10 +358,10 @@ def _switch(row: Failover, machine: Machine, now: datetime) -> None:
     """
     desktop = row.desktop
     if desktop is None:
-        raise _Ends("The desktop is gone.")
+        raise StepFailed("The desktop is gone.")
     member = PoolMember.objects.filter(pool=desktop.pool_id, hypervisor=row.hypervisor_id).first()
     if member is None:
-        raise _Ends("The pool does not build there any more.")
+        raise StepFailed("The pool does not build there any more.")
     moved = Desktop.objects.filter(pk=desktop.pk, epoch=row.epoch, state=State.ASSIGNED).update(
         hypervisor=row.hypervisor_id,
         member=member,
@@ -308,7 +380,7 @@ def _switch(row: Failover, machine: Machine, now: datetime) -> None:
         is_resting=False,
     )
     if not moved:
-        raise _Ends(f"{row.subject} changed hands meanwhile.")
+        raise StepFailed(f"{row.subject} changed hands meanwhile.")
     desktop.refresh_from_db()
     reservations.end([desktop])
     words = f"It is on {row.hypervisor} now, and was on {row.old_hypervisor}."
@@ -334,12 +406,27 @@ def _is_deleted(row: Failover) -> bool:
     return True
 
 
+def _is_handed_back(row: Failover) -> bool:
+    """Whether the replica is one again, if it was told to be the machine, and the machine may be started. Raises
+    `StepFailed`: what may run there keeps the old one off."""
+    if row.machine_id:
+        if not _is_driven(row, "take_back", row.hypervisor_id):
+            return False
+        row.machine_id, row.run = "", None
+    return row.operation is not None or _is_driven(row, "take_back", row.old_hypervisor_id)
+
+
 def _take_back(row: Failover) -> None:
     """First the new machine goes, then the old one starts: never do both run."""
-    if not _is_deleted(row):
+    if not (_is_handed_back(row) if row.kind == Kind.PLANNED else _is_deleted(row)):
         return
     desktop = row.desktop
-    if row.kind == Kind.MOVE and row.was_on and desktop is not None and desktop.machine_id == row.old_machine_id:
+    if (
+        row.kind in rules.STOPS_FIRST
+        and row.was_on
+        and desktop is not None
+        and desktop.machine_id == row.old_machine_id
+    ):
         if row.operation is None:
             row.operation = _order_power(desktop, "on", {}, row)
             return
@@ -356,6 +443,9 @@ ACTS: dict[Step, Callable[[Failover], None]] = {
     Step.STOPPING: _stop,
     Step.LAST_COPY: _copy,
     Step.LANDING: _land,
+    Step.HANDING_OVER: _hand_over,
+    Step.TAKING_OVER: _take_over,
+    Step.REVERSING: _reverse,
     Step.STARTING: _start,
     Step.PROBING: _probe,
     Step.CLEANING: _clean,
@@ -366,26 +456,17 @@ ACTS: dict[Step, Callable[[Failover], None]] = {
 # --- what steps order -------------------------------------------------------------------------------------------------
 
 
-def _is_done(run: ReplicationRun) -> bool:
-    """Raises `_Ends` if it failed."""
-    if run.state in replication.UNFINISHED:
-        return False
-    if run.state != ReplicationRun.State.DONE:
-        raise _Ends(run.error or "The run was cancelled.")
-    return True
-
-
 def _is_carried_out(operation: Operation) -> bool:
-    """Raises `_Ends` if it failed."""
+    """Raises `StepFailed` if it failed."""
     if operation.state in UNFINISHED_OPERATIONS:
         return False
     if operation.state != Operation.State.DONE:
-        raise _Ends(operation.error or "The operation was cancelled.")
+        raise StepFailed(operation.error or "The operation was cancelled.")
     return True
 
 
 def _order_power(desktop: Desktop, action: str, more: dict[str, Any], row: Failover) -> Operation:
-    """Raises `_Ends` if the desktop is busy with something else."""
+    """Raises `StepFailed` if the desktop is busy with something else."""
     try:
         return operations.order(
             kind=Operation.Kind.POWER,
@@ -396,7 +477,7 @@ def _order_power(desktop: Desktop, action: str, more: dict[str, Any], row: Failo
             rank=operations.RANK_PERSON,
         )
     except Clash as clash:
-        raise _Ends(clash.message) from clash
+        raise StepFailed(clash.message) from clash
 
 
 def _order_deletion(row: Failover) -> Operation:
@@ -418,10 +499,10 @@ def _order_copy(row: Failover) -> ReplicationRun:
     if run is not None and row.step == Step.COPYING:
         return run
     if run is not None:
-        raise _Ends(f"{row.subject} is being replicated by {source.policy} right now. Try again.")
-    made = replication.queue([source], row.requested_by, replication.RANK_ASKED)
+        raise StepFailed(f"{row.subject} is being replicated by {source.policy} right now. Try again.")
+    made = replication_runs.queue([source], row.requested_by, replication.RANK_ASKED)
     if not made:
-        raise _Ends(f"{row.subject} is being replicated elsewhere right now. Try again.")
+        raise StepFailed(f"{row.subject} is being replicated elsewhere right now. Try again.")
     return made[0]
 
 
@@ -431,29 +512,16 @@ def _source(row: Failover) -> ReplicationSource:
     )
     if found := there.filter(disks=[]).first():
         return found
-    policy, _made = ReplicationPolicy.objects.get_or_create(
-        name=_way(row),
-        defaults={
-            "vault": row.vault,
-            "interval_s": 86_400,
-            "rpo_s": 86_400,
-            "keep_daily": 0,
-            "keep_last": 1,
-            "is_enabled": False,
-        },
-    )
+    if row.vault is None:
+        raise StepFailed("The vault was removed meanwhile.")
+    policy = replication_policies.own_policy(row.vault)
     ReplicationChoice.objects.get_or_create(policy=policy, kind=ReplicationChoice.Kind.DESKTOP, desktop=row.desktop)
-    replication.settle(policy, timezone.now())
+    replication_sources.settle(policy, timezone.now())
     return there.get(policy=policy)
-
-
-def _way(row: Failover) -> str:
-    """Name of the policy, always paused, by which desktops go through the vault that have none of their own there."""
-    return f"Moves through {row.vault}"[:100]
 
 
 def _stop_replicating_for(row: Failover) -> None:
     """What was chosen for the move alone is not chosen any more."""
-    policy = ReplicationPolicy.objects.filter(name=_way(row), is_enabled=False).first()
+    policy = ReplicationPolicy.objects.filter(vault=row.vault_id, is_own=True).first()
     if policy is not None and policy.choices.filter(desktop=row.desktop).delete()[0]:
-        replication.settle(policy, timezone.now())
+        replication_sources.settle(policy, timezone.now())

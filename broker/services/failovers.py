@@ -1,4 +1,5 @@
-"""Failovers as people begin them: tests that prove recovery points, moves between hypervisors, and emergencies.
+"""Failovers as people begin them: tests that prove recovery points, moves between hypervisors, emergencies, and those
+that a platform carries out to the replica that it keeps.
 
 `services/failover_steps.py` carries them out.
 """
@@ -6,7 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,27 +19,35 @@ from django.utils import timezone
 from broker.domain import failover as rules
 from broker.domain.failover import Kind, Step
 from broker.domain.lifecycle import LIVE, State
+from broker.domain.room import Need, Room, shortages
 from broker.hypervisors.abilities import can_replicate
 from broker.models import (
     Assignment,
     Desktop,
     Failover,
+    Host,
     Hypervisor,
     Machine,
     Network,
     Pool,
     PoolMember,
     RecoveryPoint,
+    ReplicationPolicy,
+    ReplicationSource,
+    Standby,
+    Storage,
     Vault,
 )
 from broker.selectors.networks import counterparts
-from broker.services import audit, nudges, recovery
+from broker.services import audit, nudges, recovery, replicas
 from broker.services.errors import Clash, Invalid, Missing
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import locked
 
 TEST_SUFFIX = "-test"
+TRY_EVERY = timedelta(hours=24)
+"""How often at most a policy has the newest point of each machine started."""
 STATES = Failover.State
 
 
@@ -61,16 +71,48 @@ def begin_test(*, actor: User, point_id: UUID, target: Target) -> Failover:
 
     Raises `Missing`, `Forbidden`, `Invalid`, `Clash` if the point cannot be read.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         point = locked(RecoveryPoint.objects.select_related("source"), point_id, "recovery point")
         _refuse_unreadable(point)
         row = _row(Kind.TEST, point.machine_name, target, vault_id=point.vault_id, actor=actor)
         row.point = point
-        # A name of its own: two tests at once, or one beside the machine itself, must not clash.
-        row.name = f"{point.machine_name[:50]}{TEST_SUFFIX}-{row.pk.hex[:6]}"
-        row.networks = row.networks or _isolated(target, len(point.configuration.get("nics", [])))
+        row.name = _test_name(row)
+        row.networks = row.networks or _isolated(row.hypervisor, point)
         return _begin(row, actor)
+
+
+def begin_trial(point: RecoveryPoint, now: datetime) -> Failover | None:
+    """A test that the point's policy asks for: its newest point is started now and then to see whether it lives.
+
+    Inside a transaction. None if the source was tried lately, is being tried, or the target is not up: a later point
+    is tried then.
+    """
+    source = point.source
+    policy = source.policy if source is not None else None
+    if source is None or policy is None or policy.target is None:
+        return None
+    if policy.verification != ReplicationPolicy.Verification.BOOT or policy.target.status != Hypervisor.Status.UP:
+        return None
+    if source.tried_at is not None and source.tried_at + TRY_EVERY > now:
+        return None
+    if Failover.objects.filter(kind=Kind.TEST, state=STATES.RUNNING, point__source=source).exists():
+        return None
+    ReplicationSource.objects.filter(pk=source.pk).update(tried_at=now)
+    row = Failover(
+        kind=Kind.TEST, subject=point.machine_name, vault_id=point.vault_id, hypervisor=policy.target, point=point,
+        storage=policy.target_storage, networks=_isolated(policy.target, point), step_since=now,
+    )  # fmt: skip
+    row.name = _test_name(row)
+    row.save(force_insert=True)
+    nudges.nudge(nudges.FAILOVER, row.pk)
+    nudges.announce("replication")
+    return row
+
+
+def _test_name(row: Failover) -> str:
+    """Of its own: two tests at once, or one beside the machine itself, must not clash."""
+    return f"{row.subject[:50]}{TEST_SUFFIX}-{row.pk.hex[:6]}"
 
 
 def begin_move(*, actor: User, desktop_id: UUID, vault_id: UUID, target: Target) -> Failover:
@@ -78,7 +120,7 @@ def begin_move(*, actor: User, desktop_id: UUID, vault_id: UUID, target: Target)
 
     Raises `Missing`, `Forbidden`, `Invalid`, `Clash`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         desktop = _movable(desktop_id, target)
         if not Vault.objects.filter(pk=vault_id).exists():
@@ -100,7 +142,7 @@ def begin_emergency(
     What its user did since that point is lost. The old machine is left alone; while its hypervisor is up this is
     refused unless wanted all the same. Raises `Missing`, `Forbidden`, `Invalid`, `Clash`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         desktop = _movable(desktop_id, target)
         if desktop.hypervisor.status == Hypervisor.Status.UP and not even_if_up:
@@ -111,9 +153,28 @@ def begin_emergency(
         return _begin_with(row, desktop, target, actor)
 
 
+def begin_planned(*, actor: User, desktop_id: UUID) -> Failover:
+    """Let the replica that its platform keeps elsewhere take the desktop's place: nothing is lost.
+
+    Raises `Missing`, `Forbidden`; `Clash` with what stands in the way.
+    """
+    require(actor, Right.OPERATE)
+    with transaction.atomic():
+        desktop = locked(Desktop.objects.select_related("pool", "hypervisor"), desktop_id, "desktop")
+        replica = replicas.replica_of(desktop)
+        if replica.why_not or replica.hypervisor is None:
+            raise Clash(replica.why_not)
+        row = Failover(
+            kind=Kind.PLANNED, subject=desktop.name, hypervisor=replica.hypervisor, name=desktop.name,
+            step_since=timezone.now(), requested_by=actor,
+        )  # fmt: skip
+        _note_where_it_was(row, desktop)
+        return _begin(row, actor)
+
+
 def cancel(*, actor: User, failover_id: UUID) -> Failover:
     """What it made is taken away, what it stopped is started again. Raises `Missing`, `Clash` when it is too late."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         row = locked(Failover.objects.all(), failover_id, "failover")
         if row.state != STATES.RUNNING or Step(row.step) not in rules.MAY_BE_CANCELLED:
@@ -126,6 +187,37 @@ def cancel(*, actor: User, failover_id: UUID) -> Failover:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupEnd:
+    """What became of the wish to cancel a group."""
+
+    cancelled: int
+    left: int
+    """Those that were under way and could not be cancelled any more, or are being cancelled already."""
+
+
+def cancel_group(*, actor: User, group: UUID) -> GroupEnd:
+    """All of a group that are not over, each under its own rules. In one transaction, so that none that waits begins
+    because another one has made room. Raises `Missing`; `Clash` if none can be cancelled."""
+    require(actor, Right.OPERATE)
+    with transaction.atomic():
+        rows = Failover.objects.select_for_update(of=("self",)).filter(group=group).order_by("place")
+        found = list(rows)
+        if not found:
+            raise Missing("There is no such group.")
+        going = [row for row in found if row.state == STATES.RUNNING]
+        able = [row for row in going if not row.is_to_end and Step(row.step) in rules.MAY_BE_CANCELLED]
+        if not able:
+            raise Clash("None of them can be cancelled: they are over, or being put back already.")
+        for row in able:
+            row.is_to_end = True
+            row.save(update_fields=["is_to_end"])
+            audit.record(actor=actor, action="failover.cancel", subject=row)
+            nudges.nudge(nudges.FAILOVER, row.pk)
+        nudges.announce("replication")
+    return GroupEnd(len(able), len(going) - len(able))
+
+
+@dataclass(frozen=True, slots=True)
 class Prospect:
     """What would become of one desktop of a pool."""
 
@@ -135,6 +227,9 @@ class Prospect:
     """How old the state is that its user would find: None with a move, which loses nothing."""
     why_not: str
     """Empty: it can go."""
+    lacks: str = ""
+    """What there may not be room for; empty: it fits, or it does not go. It goes all the same: disks are counted as
+    large as they may grow."""
 
 
 def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind, even_if_up: bool = False) -> list[Prospect]:
@@ -143,8 +238,8 @@ def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind, even_i
     Changes nothing. Desktops whose hypervisor answers are left out of an emergency unless wanted all the same: they
     would lose work, and run twice. Raises `Missing`, `Forbidden`, `Invalid`.
     """
-    require_administrator(actor)
-    if kind == Kind.TEST:
+    require(actor, Right.OPERATE)
+    if kind not in (Kind.MOVE, Kind.EMERGENCY):
         raise Invalid("Nothing was looked at.", {"kind": "A pool is moved or brought up, not tested."})
     pool = Pool.objects.filter(pk=pool_id).first()
     if pool is None:
@@ -158,7 +253,7 @@ def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind, even_i
     )
     points = _newest_points(desktops)
     found = []
-    for desktop in desktops.select_related("hypervisor").order_by("name"):
+    for desktop in desktops.select_related("hypervisor", "copy").order_by("name"):
         point = points.get((desktop.hypervisor_id, desktop.machine_id))
         is_up = desktop.hypervisor.status == Hypervisor.Status.UP
         why_not = ""
@@ -178,7 +273,46 @@ def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind, even_i
             why_not = _unreadable(desktop.hypervisor)
         loses = (now - point.taken_at).total_seconds() if kind == Kind.EMERGENCY and point else None
         found.append(Prospect(desktop, point, loses, why_not))
-    return found
+    return _with_room(found, target, kind)
+
+
+def _with_room(prospects: list[Prospect], target: Target, kind: Kind) -> list[Prospect]:
+    """Each that can go with what it would lack there, by what inventory and reservations know."""
+    storage = Storage.objects.filter(pk=target.storage_id, hypervisor=target.hypervisor_id).first()
+    going = [one for one in prospects if not one.why_not]
+    if storage is None or not going:
+        return prospects
+    hosts = Host.objects.filter(hypervisor=target.hypervisor_id, is_up=True, is_draining=False)
+    free = [
+        int(host.memory_mib * host.hypervisor.memory_ratio) - host.used_memory_mib - host.reserved_memory_mib
+        for host in hosts.select_related("hypervisor").defer("hypervisor__secrets")
+    ]
+    waiting = set(
+        Standby.objects.filter(hypervisor=target.hypervisor_id, is_used=False, is_leaving=False).values_list(
+            "point", flat=True
+        )
+    )
+    needs = [
+        Need(
+            disk_mib=0 if kind == Kind.EMERGENCY and one.point and one.point.pk in waiting else _disk_mib(one),
+            memory_mib=one.desktop.memory_mib,
+        )
+        for one in going
+    ]
+    lacks = dict(
+        zip(
+            (one.desktop.pk for one in going), shortages(needs, Room(storage.name, storage.free_mib, free)), strict=True
+        )
+    )
+    return [replace(one, lacks=lacks.get(one.desktop.pk, "")) for one in prospects]
+
+
+def _disk_mib(prospect: Prospect) -> int:
+    """As its newest point has it, else as its template has."""
+    if prospect.point is not None:
+        return prospect.point.size_bytes >> 20
+    copy = prospect.desktop.copy
+    return copy.disk_mib if copy is not None else 0
 
 
 def begin_pool(
@@ -194,7 +328,7 @@ def begin_pool(
 
     Raises as the single ones do, and `Clash` if none can go.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     if kind == Kind.MOVE and vault_id is None:
         raise Invalid("Nothing was begun.", {"vault_id": "Choose the vault through which they move."})
     group = uuid4()
@@ -255,14 +389,18 @@ def _unreadable(hypervisor: Hypervisor) -> str:
 
 
 def _begin_with(row: Failover, desktop: Desktop, target: Target, actor: User) -> Failover:
+    _note_where_it_was(row, desktop)
+    row.networks = row.networks or _as_built(desktop, _member(desktop, target))
+    row.name = _free_name(row)
+    return _begin(row, actor)
+
+
+def _note_where_it_was(row: Failover, desktop: Desktop) -> None:
     row.desktop, row.epoch = desktop, desktop.epoch
     row.was_in_maintenance, row.was_on = desktop.is_in_maintenance, desktop.power == "on"
     row.old_hypervisor, row.old_machine_id, row.old_machine_key = (
         desktop.hypervisor, desktop.machine_id, desktop.stamp_key,
     )  # fmt: skip
-    row.networks = row.networks or _as_built(desktop, _member(desktop, target))
-    row.name = _free_name(row)
-    return _begin(row, actor)
 
 
 def _free_name(row: Failover) -> str:
@@ -304,9 +442,9 @@ def _as_built(desktop: Desktop, member: PoolMember) -> list[str]:
     return [counterpart]
 
 
-def _isolated(target: Target, nics: int) -> list[str]:
-    found = Network.objects.filter(hypervisor=target.hypervisor_id, is_isolated=True).order_by("name").first()
-    return [found.platform_id if found else ""] * nics
+def _isolated(hypervisor: Hypervisor, point: RecoveryPoint) -> list[str]:
+    found = Network.objects.filter(hypervisor=hypervisor, is_isolated=True).order_by("name").first()
+    return [found.platform_id if found else ""] * len(point.configuration.get("nics", []))
 
 
 def _newest(desktop: Desktop, point_id: UUID | None) -> RecoveryPoint:

@@ -18,11 +18,22 @@ from django.utils import timezone
 
 from broker.domain.lifecycle import LIVE
 from broker.hypervisors import sealing
-from broker.models import Desktop, Host, Hypervisor, Pool, PoolMember, ReplicationSource, TemplateCopy, Vault
+from broker.models import (
+    Desktop,
+    FileSigner,
+    Host,
+    Hypervisor,
+    Pool,
+    PoolMember,
+    ReplicationSource,
+    TemplateCopy,
+    Ticket,
+    Vault,
+)
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import alter, locked, refusing_duplicates
 from connectors.base import Connector, Settings
 from connectors.errors import ConnectorError
@@ -64,7 +75,7 @@ def register_hypervisor(*, actor: User, name: str, kind: str, values: Mapping[st
 
     `values` are the connector's settings by name, as typed; secrets are sealed. Raises `Forbidden`, `Invalid`.
     """
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     intake = Intake()
     name = intake.free_name("name", intake.name("name", name), Hypervisor.objects.all(), "hypervisor")
     plain, secrets = _settings(intake, kind, values, kept={})
@@ -87,7 +98,7 @@ def change_hypervisor(*, actor: User, hypervisor_id: UUID, name: str, values: Ma
 
     Raises `Missing`, `Forbidden`, `Invalid`.
     """
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         hypervisor = locked(Hypervisor.objects.all(), hypervisor_id, "hypervisor")
         intake = Intake()
@@ -111,7 +122,7 @@ def change_hypervisor(*, actor: User, hypervisor_id: UUID, name: str, values: Ma
 
 def recheck_hypervisor(*, actor: User, hypervisor_id: UUID) -> Hypervisor:
     """Sign in and read anew now, even if the account was refused before: one try for each asking."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         hypervisor = locked(Hypervisor.objects.all(), hypervisor_id, "hypervisor")
         audit.record(actor=actor, action="hypervisor.recheck", subject=hypervisor)
@@ -121,7 +132,7 @@ def recheck_hypervisor(*, actor: User, hypervisor_id: UUID) -> Hypervisor:
 
 def drain_hypervisor(*, actor: User, hypervisor_id: UUID, on: bool) -> Hypervisor:
     """A draining hypervisor gets no new desktops; those it has stay in use. Idempotent."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         hypervisor = locked(Hypervisor.objects.all(), hypervisor_id, "hypervisor")
         if changes := alter(hypervisor, {"is_draining": on}):
@@ -137,7 +148,7 @@ def drain_host(*, actor: User, host_id: UUID, on: bool) -> Host:
 
     Idempotent. Machines that are no desktops are not touched.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         host = locked(Host.objects.select_related("hypervisor"), host_id, "host")
         if changes := alter(host, {"is_draining": on}):
@@ -159,7 +170,7 @@ def set_budgets(
     vcpu_ratio: float,
 ) -> Hypervisor:
     """How much may be in flight at once and promised beyond what the hosts have. Raises `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     intake = Intake()
     intake.whole("build_budget", build_budget, lowest=1, highest=1000)
     intake.whole("power_budget", power_budget, lowest=1, highest=1000)
@@ -185,7 +196,7 @@ def confirm_absence(*, actor: User, hypervisor_id: UUID) -> Hypervisor:
 
     Raises `Clash` if nothing is in doubt.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         hypervisor = locked(Hypervisor.objects.all(), hypervisor_id, "hypervisor")
         if hypervisor.status != Hypervisor.Status.DOUBT:
@@ -203,7 +214,7 @@ def remove_hypervisor(*, actor: User, hypervisor_id: UUID) -> None:
 
     Raises `Clash` while a pool builds there, a desktop lives there, or a machine of it is replicated.
     """
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     with transaction.atomic():
         hypervisor = locked(Hypervisor.objects.all(), hypervisor_id, "hypervisor")
         _refuse_removal_in_use(hypervisor)
@@ -223,18 +234,27 @@ def rotate_secrets() -> int:
     Each row is its own transaction, so that it may run beside a busy broker and again after a failure. Raises
     `sealing.SecretsLocked` at the first secret that no configured key opens.
     """
-    return _rotate(Hypervisor.objects.all()) + _rotate(Vault.objects.all())
+    hypervisors, vaults = Hypervisor.objects.all(), Vault.objects.all()
+    pools, signers = Pool.objects.all(), FileSigner.objects.all()
+    # Tickets hold secrets too, for minutes.
+    return (
+        _rotate(hypervisors, "secrets")
+        + _rotate(vaults, "secrets")
+        + _rotate(pools, "guest_secret")
+        + _rotate(signers, "secrets")
+        + _rotate(Ticket.objects.all(), "holder")
+    )
 
 
-def _rotate(rows: QuerySet[Hypervisor] | QuerySet[Vault]) -> int:
+def _rotate(rows: QuerySet[Any], field: str) -> int:
     done = 0
-    for pk in rows.exclude(secrets=b"").values_list("pk", flat=True):
+    for pk in rows.exclude(**{field: b""}).values_list("pk", flat=True):
         with transaction.atomic():
-            row = rows.select_for_update().filter(pk=pk).first()
+            row = rows.select_for_update(of=("self",)).filter(pk=pk).first()
             if row is None:
                 continue
-            row.secrets = sealing.reseal(row.secrets)
-            row.save(update_fields=["secrets"])
+            setattr(row, field, sealing.reseal(getattr(row, field)))
+            row.save(update_fields=[field])
             done += 1
     return done
 

@@ -7,7 +7,7 @@ only from two complete listings that began after the machine was last known, and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -23,14 +23,28 @@ from broker.domain import absence
 from broker.domain.lifecycle import HOLDS_MACHINE, TRANSITIONS, State
 from broker.domain.lifecycle import Event as Move
 from broker.hypervisors import gate, sessions
-from broker.models import Assignment, Desktop, Event, Host, Hypervisor, Machine, Network, Operation, Pool, Storage
+from broker.models import (
+    Assignment,
+    Desktop,
+    Event,
+    Host,
+    Hypervisor,
+    Machine,
+    Network,
+    Operation,
+    ReplicationRun,
+    Storage,
+)
 from broker.models.operations import UNFINISHED
-from broker.services import hypervisor_status, nudges, operations, reservations, strays
+from broker.services import hypervisor_status, mirrors, nudges, operations, readiness, reservations, strays
+from broker.services import sessions as presences
 from broker.services.outcomes import lock_desktops
 from broker.services.setwise import update_each
 from connectors.base import Agent, Inventory, Power, ProbeAcceleration
 from connectors.base import Machine as Seen
 from connectors.errors import ConnectorError
+from connectors.presence import TellsUsers
+from connectors.replication import Mirrors
 
 log = structlog.get_logger()
 
@@ -40,6 +54,8 @@ COMPLETE_EVERY_S = 60.0
 QUICK_S, CALM_S = 1.0, 5.0
 """Between readings: while desktops are on their way, and otherwise."""
 
+LANDERS = (ReplicationRun.Kind.MATERIALISE, ReplicationRun.Kind.STANDBY)
+"""Runs that make machines, under their own ids as keys."""
 COUNTED_ABSENCES = 1000
 """A machine in doubt may be absent for months; the count says no more from here on."""
 
@@ -87,8 +103,11 @@ def take(hypervisor_id: UUID) -> None:
             try:
                 _look(hypervisor, epoch)
             except ConnectorError as error:
+                now = timezone.now()
                 with _under(hypervisor_id, epoch):
                     hypervisor_status.lost(hypervisor, error)
+                    if mirrors.due(hypervisor, now):
+                        mirrors.missed(hypervisor, error, now)
     finally:
         _let_go(hypervisor_id, epoch)
 
@@ -99,11 +118,48 @@ def _look(hypervisor: Hypervisor, epoch: int) -> None:
         reading = _read(hypervisor, session)
         with _under(hypervisor.pk, epoch):
             Writer(hypervisor, reading).write()
+        _watch(hypervisor, session, epoch)
+        _who_is_there(hypervisor, session, epoch)
     except BaseException:
         # Its cursor may be beyond what was written: the next one begins with a complete listing.
         sessions.discard(session)
         raise
     sessions.give_back(hypervisor.pk, session)
+
+
+def _watch(hypervisor: Hypervisor, session: sessions.Session, epoch: int) -> None:
+    """What the platform replicates by itself, if a policy wants to know. That it cannot tell loses no hypervisor."""
+    connector = session.connector
+    if not isinstance(connector, Mirrors) or not mirrors.due(hypervisor, timezone.now()):
+        return
+    expires_at = timezone.now() + timedelta(seconds=LEASE_S)
+    Hypervisor.objects.filter(pk=hypervisor.pk, inventory_epoch=epoch).update(inventory_expires_at=expires_at)
+    try:
+        listing = connector.mirrors(time.monotonic() + CALL_S)
+    except ConnectorError as error:
+        with _under(hypervisor.pk, epoch):
+            mirrors.missed(hypervisor, error, timezone.now())
+    else:
+        with _under(hypervisor.pk, epoch):
+            mirrors.write(hypervisor, listing, timezone.now())
+
+
+def _who_is_there(hypervisor: Hypervisor, session: sessions.Session, epoch: int) -> None:
+    """Who is logged on to the guests that somebody has a session on. That none could be asked says nothing of them."""
+    connector = session.connector
+    if not isinstance(connector, TellsUsers):
+        return
+    asked = presences.to_ask(hypervisor.pk, timezone.now())
+    if not asked:
+        return
+    expires_at = timezone.now() + timedelta(seconds=LEASE_S)
+    Hypervisor.objects.filter(pk=hypervisor.pk, inventory_epoch=epoch).update(inventory_expires_at=expires_at)
+    try:
+        answers = list(connector.guest_users(list(asked), time.monotonic() + CALL_S / 2))
+    except ConnectorError as error:
+        log.info("session.guests_not_asked", hypervisor=str(hypervisor), reason=error.message)
+        answers = []
+    presences.told(asked, answers, timezone.now())
 
 
 def _lease(hypervisor_id: UUID) -> int | None:
@@ -311,6 +367,8 @@ class Writer:
                     power=Power.OFF,
                     vcpus=template.vcpus,
                     memory_mib=template.memory_mib,
+                    stamp_installation=template.stamp.installation if template.stamp else "",
+                    stamp_key=template.stamp.key if template.stamp else "",
                     seen_at=self.reading.began_at,
                 )
             row.is_template, row.template_disk_mib = True, template.disk_mib
@@ -426,7 +484,7 @@ class Writer:
         desktop.power, desktop.is_answering, desktop.addresses = _facts(machine)
         if desktop.state == State.MISSING:
             self._move(desktop, Move.FOUND_OWNED if is_owned else Move.FOUND_FREE, "Its machine is back.")
-        elif self._is_prepared(desktop):
+        elif readiness.is_prepared(desktop):
             self._move(desktop, Move.PREPARED, "The guest answers: ready.")
             desktop.ready_at, desktop.attempts = self.now, 0
         if was == (desktop.power, desktop.is_answering, desktop.addresses, desktop.state) and not is_first_look:
@@ -434,11 +492,6 @@ class Writer:
         desktop.observed_at = self.reading.began_at
         self.pools.add(desktop.pool_id)
         return True
-
-    def _is_prepared(self, desktop: Desktop) -> bool:
-        is_clean = desktop.clean_epoch == desktop.epoch
-        answers = desktop.is_answering or desktop.pool.preparation == Pool.Preparation.NONE
-        return desktop.state == State.PREPARING and is_clean and answers
 
     def _move(self, desktop: Desktop, move: Move, words: str, level: str = "info") -> None:
         after = TRANSITIONS.get((State(desktop.state), move))
@@ -527,39 +580,63 @@ class Writer:
         update_each(lost, ["state", "state_since", "is_answering", "ready_at", "power"])
 
     def _leftovers(self, desktops: dict[str, Desktop]) -> None:
-        """Delete machines that we made, whose operation has ended, and that nobody ever had or waits for."""
+        """Delete machines that we made, whose operation or landing has ended without them, and that nobody ever had or
+        waits for."""
         if self.hypervisor.status == Hypervisor.Status.DOUBT:
             return
         ours = gate.installation_id()
         left = {
-            m.stamp.key: m.id
+            m.stamp.key: m
             for m in self.reading.machines
-            if m.stamp and m.stamp.installation == ours and m.id not in desktops
+            if m.stamp and m.stamp.installation == ours and m.id not in desktops and strays.is_uuid(m.stamp.key)
         }
         if left:
             forgotten = Machine.objects.filter(hypervisor=self.hypervisor, is_forgotten=True)
             left_alone = set(forgotten.values_list("platform_id", flat=True))
-            left = {key: machine for key, machine in left.items() if machine not in left_alone}
+            left = {key: machine for key, machine in left.items() if machine.id not in left_alone}
         if not left:
             return
-        ended = Operation.objects.filter(
-            pk__in=[key for key in left if strays.is_uuid(key)],
-            kind__in=[Operation.Kind.CLONE, Operation.Kind.RECYCLE],
-            finished_at__lt=self.reading.began_at,
-            hypervisor=self.hypervisor,
-        ).exclude(desktop__assignments__isnull=False)
         asked = set(strays.deletes_under_way(self.hypervisor.pk).values_list("parameters__machine", flat=True))
-        for operation in ended:
-            machine = left[str(operation.pk)]
+        for key, what in (self._ended_builds(left) | self._ended_landings(left)).items():
+            machine = left[key].id
             if machine in asked:
                 continue
             delete = operations.order(
                 kind=Operation.Kind.DELETE,
                 hypervisor_id=self.hypervisor.pk,
-                parameters={"machine": machine, "stamp_key": str(operation.pk)},
+                parameters={"machine": machine, "stamp_key": key},
             )
-            words = "A machine left over by an operation that had ended is removed."
+            words = f"A machine left over by {what} that had ended is removed."
             self.events.append(operations.event("machine.leftover", words, operation=delete))
+
+    def _ended_builds(self, left: Mapping[str, Seen]) -> dict[str, str]:
+        """Stamp key -> what made it."""
+        ended = Operation.objects.filter(
+            pk__in=left,
+            kind__in=[Operation.Kind.CLONE, Operation.Kind.RECYCLE],
+            finished_at__lt=self.reading.began_at,
+            hypervisor=self.hypervisor,
+        ).exclude(desktop__assignments__isnull=False)
+        return {str(pk): "an operation" for pk in ended.values_list("pk", flat=True)}
+
+    def _ended_landings(self, left: Mapping[str, Seen]) -> dict[str, str]:
+        """As `_ended_builds`. A mover may die, or be told to stop, between the platform's last word and its own: then
+        the run ends without the machine that stands, and its row names none.
+
+        One that runs was started by somebody, and one that ever was a desktop was adopted: those are not ours to take.
+        """
+        runs = ReplicationRun.objects.filter(
+            pk__in=[key for key, machine in left.items() if machine.power == Power.OFF],
+            kind__in=LANDERS,
+            state__in=[ReplicationRun.State.CANCELLED, ReplicationRun.State.FAILED],
+            finished_at__lt=self.reading.began_at,
+            hypervisor=self.hypervisor,
+        )
+        ended = {str(pk): "a run" for pk in runs.values_list("pk", flat=True)}
+        adopted = Desktop.objects.filter(stamp_key__in=ended) if ended else Desktop.objects.none()
+        for key in adopted.values_list("stamp_key", flat=True):
+            ended.pop(key, None)
+        return ended
 
     # -- usage --
 

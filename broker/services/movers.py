@@ -1,7 +1,8 @@
 """Movers: they carry bytes of disks, which pumps never do. A run's row is the job.
 
-1. Take the next run: what a person waits for first, then the oldest. The taking raises the run's epoch and gives it a
-   lease; a run whose lease has expired is taken like a queued one, as another attempt.
+1. Take the next run: what a person waits for first, then the oldest; of each hypervisor so many at once and no more,
+   so that a slow one keeps no other waiting. The taking raises the run's epoch and gives it a lease; a run whose lease
+   has expired is taken like a queued one, as another attempt.
 2. Carry it out (`services/moving.py`). A keeper, one thread a process, renews the leases of all runs at work here and
    writes down how far they are. A run that shows no sign of life for longer than it said it would be silent is not
    renewed any more, so that one that hangs does not hold its machine for ever.
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -27,6 +29,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from broker.domain.backoff import delay_s
+from broker.hypervisors.abilities import runs_at_once
 from broker.models import Hypervisor, ReplicationRun, ReplicationSource, Vault
 from broker.services import nudges
 from connectors.replication import Bookmark
@@ -38,9 +41,13 @@ KEEP_S = 2.0
 """How often leases are renewed and progress is written."""
 SILENT_S = 120.0
 """A run that reads and writes nothing for so long hangs, unless it said that it would take longer."""
+HINTS = 32
+"""Runs that the clock hints at in one turn: enough to wake the threads of two movers."""
 ATTEMPTS = 6
 RETRY_BASE_S, RETRY_CAP_S = 5.0, 300.0
 RANK_RELEASE = 5
+LONGEST_WAIT = timedelta(minutes=15)
+"""Nothing that is written here lies further ahead: what does was written by a clock that was wrong, and is over."""
 STATES = ReplicationRun.State
 
 
@@ -68,8 +75,8 @@ class Hold:
     done: int = 0
     read: int = 0
     new: int = 0
-    began_at: datetime = field(default_factory=timezone.now)
-    """This attempt."""
+    began: float = field(default_factory=time.monotonic)
+    """This attempt, in `time.monotonic()`: what it took does not depend on a clock that is put right meanwhile."""
     alive_until: float = field(default_factory=lambda: time.monotonic() + SILENT_S)
     """`time.monotonic()` until which nothing need be heard of it."""
     is_to_end: bool = False
@@ -143,27 +150,50 @@ def stop() -> None:
     _stopping.set()
 
 
+def is_ending() -> bool:
+    """Whether `stop` was called: nothing more is to be taken up here."""
+    return _stopping.is_set()
+
+
 # --- the queue --------------------------------------------------------------------------------------------------------
 
 
-def waiting(now: datetime) -> Q:
-    """Runs that a mover may take now."""
+def waiting(now: datetime, full: Sequence[UUID] = ()) -> Q:
+    """Runs that a mover may take now, but those of hypervisors that have as much to do as they may."""
     may_be_asked = Q(hypervisor=None) | (
         ~Q(hypervisor__status__in=[Hypervisor.Status.REFUSED, Hypervisor.Status.DOUBT])
         & (Q(hypervisor__retry_at=None) | Q(hypervisor__retry_at__lte=now))
     )
     may_be_used = Q(vault=None) | ~Q(vault__status=Vault.Status.REFUSED)
-    is_due = Q(state=STATES.QUEUED) & (Q(not_before=None) | Q(not_before__lte=now))
+    has_room = ~Q(hypervisor__in=full)
+    wrong = now + LONGEST_WAIT
+    is_due = Q(state=STATES.QUEUED) & (Q(not_before=None) | Q(not_before__lte=now) | Q(not_before__gt=wrong))
+    # A mover that lives has written its lease anew since the clock was put right.
+    is_left = Q(state=STATES.RUNNING) & (Q(mover_expires_at__lt=now) | Q(mover_expires_at__gt=wrong))
     # One that is to be cancelled is taken whatever state its ends are in: the mover says what could not be undone.
-    return (is_due & (may_be_asked & may_be_used | Q(is_to_end=True))) | Q(
-        state=STATES.RUNNING, mover_expires_at__lt=now
+    return (is_due & (may_be_asked & may_be_used & has_room | Q(is_to_end=True))) | is_left
+
+
+def _full(now: datetime) -> list[UUID]:
+    """Hypervisors on which as many runs are at work as may be at once. Those whose mover has died do not count.
+
+    Movers that look in the same moment may begin one more each: it is to keep the others going, not to protect anybody.
+    """
+    held = (now, now + LONGEST_WAIT)
+    working = ReplicationRun.objects.filter(
+        state=STATES.RUNNING, mover_expires_at__range=held, hypervisor__isnull=False
     )
+    counted = Counter(working.values_list("hypervisor_id", "hypervisor__kind"))
+    return [id for (id, kind), count in counted.items() if id and kind and count >= runs_at_once(kind)]
 
 
-def backlog(limit: int = 100) -> list[UUID]:
-    """Runs that wait for a mover, for the clock to nudge."""
+def backlog(limit: int = HINTS) -> list[UUID]:
+    """Runs that wait for a mover, for the clock to nudge: the first ones, since whoever takes up one goes on with the
+    others."""
     now = timezone.now()
-    rows = ReplicationRun.objects.filter(waiting(now)).order_by("rank", "created_at")
+    if not ReplicationRun.objects.filter(waiting(now)).exists():
+        return []  # asked each second: while nothing waits it costs one statement
+    rows = ReplicationRun.objects.filter(waiting(now, _full(now))).order_by("rank", "created_at")
     return list(rows.values_list("pk", flat=True)[:limit])
 
 
@@ -172,7 +202,7 @@ def take() -> Hold | None:
     now = timezone.now()
     with transaction.atomic():
         run = (
-            ReplicationRun.objects.filter(waiting(now))
+            ReplicationRun.objects.filter(waiting(now, _full(now)))
             .select_for_update(skip_locked=True, of=("self",))
             .order_by("rank", "created_at")
             .first()
@@ -239,10 +269,10 @@ def paid(debt: ReplicationRun) -> None:
 
 
 def failed(hold: Hold, words: str, *, retry: bool, for_ever: bool = False) -> None:
-    """It did not work: again later, or never. Why stands with its source, too."""
+    """It did not work: again later, or never. Why no point came stands with its source, too."""
     with hold.writing():
         source_id = hold.run.source_id
-        if source_id is not None:
+        if source_id is not None and hold.run.kind == ReplicationRun.Kind.REPLICATE:
             ReplicationSource.objects.filter(pk=source_id).update(fault=words)
         if not retry or (hold.attempt >= ATTEMPTS and not for_ever):
             hold.finish(STATES.FAILED, error=words)

@@ -7,6 +7,8 @@ replicate    1. a point that an earlier attempt committed is entered, and that i
              5. the platform forgets the point; points that the policy does not keep are deleted
 materialise  the disks of a recovery point are written where a machine is to be, then the machine is made
 verify       a recovery point is read back
+standby      the machine that waits for a source becomes its newest point (`standing_by.py`)
+mirror       one step of a planned failover is told to the platform, which carries the bytes itself
 collect      points marked for it are deleted, then what no point needs leaves the vault
 release      what a run that failed could not take away from a platform
 """
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol, cast
 from uuid import UUID
 
 import structlog
@@ -33,13 +35,34 @@ from broker.models import (
     ReplicationPolicy,
     ReplicationRun,
     ReplicationSource,
+    Standby,
     Vault,
 )
-from broker.services import movers, nudges, operations, recovery, replication, vaults
+from broker.services import (
+    failovers,
+    movers,
+    nudges,
+    operations,
+    recovery,
+    replication_promises,
+    standbys,
+    standing_by,
+    vaults,
+)
 from broker.services.movers import STATES, Hold, LeaseLost, Stopped
 from connectors.base import Connector, MachineRef, Stamp
 from connectors.errors import ConnectorError, Unsupported
-from connectors.replication import Bookmark, Landing, LandingWish, Lands, Point, PointWish, Replicates
+from connectors.replication import (
+    Bookmark,
+    DrivesMirrors,
+    Landing,
+    LandingWish,
+    Lands,
+    Point,
+    PointWish,
+    Refreshes,
+    Replicates,
+)
 from disks.base import Sink, Slow, Source
 from disks.copying import Progress, copy
 from disks.errors import Cancelled, Damaged, DiskError, NotFound, Refused, StoreLost, VaultRefused
@@ -58,6 +81,8 @@ FINISH_S = 600.0
 """For what may take it minutes: an import, a merge of a large snapshot."""
 SLICE_S = 10.0
 """How long an end that is slow goes on before it says how far it is."""
+REGISTERED = (ReplicationRun.Kind.REPLICATE, ReplicationRun.Kind.COLLECT)
+"""Kinds of runs that stand in the vault while they are at work there."""
 DEAD_COLLECTION = timedelta(days=1)
 """No collection takes so long: one that is still registered has died. A live one must never be ended by others."""
 
@@ -79,6 +104,16 @@ def work() -> bool:
     return True
 
 
+def work_on() -> None:
+    """Carry out one run after another until none waits, or until this process is to end.
+
+    So one hint is enough for all that waits: where more is due than movers can do, hints for each run would only add to
+    what they have to do.
+    """
+    while not movers.is_ending() and work():
+        pass
+
+
 def _carry_out(hold: Hold) -> None:
     """Raises `LeaseLost`, `Stopped`."""
     try:
@@ -87,6 +122,7 @@ def _carry_out(hold: Hold) -> None:
         hold.go_on()
         with hold.writing():
             hold.finish(STATES.CANCELLED)
+            _look_soon(hold.run)
     except (ConnectorError, DiskError) as error:
         hold.go_on()
         _note_ends(hold, error)
@@ -285,7 +321,9 @@ def _enter(
             new_bytes=hold.new,
             configuration=asdict(stored.configuration),
         )
-        source = ReplicationSource.objects.select_related("policy").select_for_update(of=("self",)).get(pk=source.pk)
+        source = (
+            ReplicationSource.objects.select_related("policy__target").select_for_update(of=("self",)).get(pk=source.pk)
+        )
         values: dict[str, Any] = {
             "bookmark": dict(bookmark.data) if bookmark is not None else None,
             "common": row if bookmark is not None else None,
@@ -293,8 +331,8 @@ def _enter(
             "fault": "",
             "whole": whole,
             # Of the attempt that went well: pauses after those that failed say nothing of how often it could run.
-            "took_s": (now - hold.began_at).total_seconds(),
-            **replication.point_came(source, stored.read_at, now),
+            "took_s": time.monotonic() - hold.began,
+            **replication_promises.point_came(source, stored.read_at, now),
         }
         for field, value in values.items():
             setattr(source, field, value)
@@ -303,6 +341,8 @@ def _enter(
         recovery.look_again(source)
         if source.policy.verification == ReplicationPolicy.Verification.READ_BACK:
             recovery.queue_verification(row, None)
+        failovers.begin_trial(row, now)
+        standbys.follow(source, now)
         hold.finish(STATES.DONE, point=row, whole=whole, error="")
         # Written with the point: if this process dies before it has released it, another one does.
         return movers.owe(hold.run, not_before=now + timedelta(seconds=2 * CALL_S))
@@ -361,42 +401,90 @@ def _origin(run: ReplicationRun) -> Origin:
 
 def _materialise(hold: Hold) -> None:
     run = hold.run
-    with _connector(run) as connector:
+    with _landable(hold) as (connector, vault):
+        if run.point is None:
+            raise NotFound("The recovery point was deleted meanwhile.")
+        ref, warnings = _land(hold, vault, connector, vault.point(str(run.point.pk)))
+        with hold.writing():
+            if _was_cancelled_for_good(run):
+                hold.finish(STATES.CANCELLED)
+            else:
+                hold.finish(STATES.DONE, platform_id=ref.id, findings=warnings, error="")
+            _look_soon(run)
+
+
+def _was_cancelled_for_good(run: ReplicationRun) -> bool:
+    """Whoever cancelled it has gone on without the machine: from the next listing it is removed. A template that stands
+    is entered all the same. Inside `Hold.writing`, so that nobody can say so a moment later."""
+    return not run.wish.get("is_template") and ReplicationRun.objects.filter(pk=run.pk, is_to_end=True).exists()
+
+
+class _Landable(Connector, Lands, Protocol): ...
+
+
+@contextmanager
+def _landable(hold: Hold) -> Iterator[tuple[_Landable, Opened]]:
+    """The connector and the vault; what an unfinished landing of the run's leaves is taken away if it fails."""
+    with _connector(hold.run) as connector:
         if not isinstance(connector, Lands):
             raise Unsupported(
-                f"Nothing can be brought up on {run.hypervisor}: its connector {connector.kind} does not."
+                f"Nothing can be brought up on {hold.run.hypervisor}: its connector {connector.kind} does not."
             )
         try:
-            if hold.is_to_end:
+            # No order of ours deletes a template: one that an earlier attempt may have made is looked for first.
+            if hold.is_to_end and not (hold.run.wish.get("is_template") and hold.attempt > 1):
                 raise Cancelled("It was cancelled.")
             with _vault(hold) as vault:
-                _land(hold, vault, connector)
+                yield cast(_Landable, connector), vault
         except BaseException:
             _clear(hold, connector)
             raise
 
 
-def _land(hold: Hold, vault: Opened, connector: Lands) -> None:
+def _land(hold: Hold, vault: Opened, connector: Lands, point: Stored) -> tuple[MachineRef, list[str]]:
+    """The machine, and what could not be kept of its configuration."""
     run = hold.run
-    if run.point is None:
-        raise NotFound("The recovery point was deleted meanwhile.")
-    point = vault.point(str(run.point.pk))
     hold.total = sum(disk.size for disk in point.disks)
     hold.says(f"Makes room on {run.hypervisor}", silent_s=2 * CALL_S)
     landing = connector.land(_landing_wish(run, point.configuration), _by())
     try:
         if not landing.is_done:
+            if hold.is_to_end:
+                raise Cancelled("It was cancelled.")
             _write_disks(hold, vault, point, landing)
         hold.says(f"Makes the machine {run.subject}", silent_s=2 * FINISH_S)
-        ref = landing.finish(_by(FINISH_S))
+        ref = _finish(hold, connector, landing, point.configuration)
         warnings = list(landing.warnings)
     finally:
         landing.close()
-    with hold.writing():
-        hold.finish(STATES.DONE, platform_id=ref.id, findings=warnings, error="")
-        if run.hypervisor_id is not None:
-            Hypervisor.objects.filter(pk=run.hypervisor_id).update(next_inventory_at=timezone.now())
-            nudges.nudge(nudges.INVENTORY, run.hypervisor_id)
+    # The machine stands: what was needed on the way may go later, and fails nothing any more.
+    _clear(hold, connector)
+    return ref, warnings
+
+
+def _look_soon(run: ReplicationRun) -> None:
+    """What was made is listed, and so is what stands though its run ended without it."""
+    if run.hypervisor_id is not None:
+        Hypervisor.objects.filter(pk=run.hypervisor_id).update(next_inventory_at=timezone.now())
+        nudges.nudge(nudges.INVENTORY, run.hypervisor_id)
+
+
+def _finish(hold: Hold, connector: Lands, landing: Landing, configuration: Configuration) -> MachineRef:
+    """The machine, also if it was made and only that could not be told. Raises `ConnectorError`: then there is none,
+    or it is found by the next attempt."""
+    try:
+        return landing.finish(_by(FINISH_S))
+    except ConnectorError as error:
+        if error.retry:
+            raise
+        # This attempt is the last one. A machine that stands all the same would be nobody's.
+        again = connector.land(_landing_wish(hold.run, configuration), _by())
+        try:
+            if again.is_done:
+                return again.finish(_by(FINISH_S))
+        finally:
+            again.close()
+        raise
 
 
 def _write_disks(hold: Hold, vault: Opened, point: Stored, landing: Landing) -> None:
@@ -448,6 +536,7 @@ def _landing_wish(run: ReplicationRun, configuration: Configuration) -> LandingW
         host=wish.get("host"),
         networks=tuple(wish.get("networks", ())),
         booted_on=tuple(wish.get("booted_on", ())),
+        is_template=bool(wish.get("is_template")),
     )
 
 
@@ -460,6 +549,85 @@ def _clear(hold: Hold, connector: Lands) -> None:
     except ConnectorError as error:
         log.warning("run.clear_owed", run=str(hold.run.pk), reason=error.message)
         hold.is_owing = True
+
+
+# --- standby ----------------------------------------------------------------------------------------------------------
+
+
+def _stand_by(hold: Hold) -> None:
+    run = hold.run
+    with _landable(hold) as (connector, vault):
+        point = vault.point(str(standing_by.chosen_point(hold).pk))
+        hold.total = sum(disk.size for disk in point.disks)
+        there = standing_by.warm(hold, vault, connector, point)
+        if there is not None and isinstance(connector, Refreshes) and _refresh(hold, vault, connector, point, *there):
+            return
+        ref, warnings = _land(hold, vault, connector, point)
+        standing_by.made_anew(hold, ref, standing_by.mark_of(connector, ref, _by()), warnings)
+        _look_soon(run)
+
+
+def _refresh(hold: Hold, vault: Opened, connector: Refreshes, point: Stored, standby: Standby, since: Stored) -> bool:
+    """Whether the standby is at the point now; False if a new one has to be made."""
+    hold.says(f"Looks at the standby {standby}", silent_s=2 * CALL_S)
+    refreshing = standing_by.refreshing(hold, standby, point, connector, _by())
+    if refreshing is None:
+        return False
+    try:
+        before = 0
+        for disk in point.disks:
+            hold.says(f"Writes what has changed of {disk.name}")
+            sink = refreshing.open(disk.name)
+            try:
+                _pour(hold, vault.open_changes(point, disk.name, since), sink, before)
+            except BaseException:
+                sink.abandon()
+                raise
+            before += disk.size
+        standing_by.begin_change(hold, standby)
+        hold.says(f"Brings {standby} up to date", silent_s=2 * FINISH_S)
+        refreshing.finish(_by(FINISH_S))
+    finally:
+        refreshing.close()
+    ref = standing_by.ref_of(standby)
+    standing_by.changed(hold, standby, dict(connector.mark(ref, _by()).data))
+    return True
+
+
+# --- mirror -----------------------------------------------------------------------------------------------------------
+
+
+def _drive(hold: Hold) -> None:
+    """Idempotent on the platform, so that an attempt begins anew. What was asked for is undone by the failover alone,
+    which waits for the run's end before."""
+    run = hold.run
+    key = str(run.wish.get("stamp_key", ""))
+    ref = MachineRef(run.platform_id, Stamp(gate.installation_id(), key) if key else None)
+    if hold.is_to_end:
+        raise Cancelled("It was cancelled.")
+    with _connector(run) as connector:
+        if not isinstance(connector, DrivesMirrors):
+            raise Unsupported(f"Deskyard does not fail over what {run.hypervisor} replicates. Do it there.")
+        step = ACTS_OF_MIRRORS[run.wish["act"]]
+        hold.says(f"{MIRROR_STEPS[run.wish['act']]} on {run.hypervisor}", silent_s=2 * FINISH_S)
+        step(connector, ref, _by(FINISH_S))
+    with hold.writing():
+        hold.finish(STATES.DONE, error="")
+        _look_soon(run)
+
+
+ACTS_OF_MIRRORS: dict[str, Callable[[DrivesMirrors, MachineRef, float], None]] = {
+    "hand_over": lambda connector, machine, deadline: connector.hand_over(machine, deadline),
+    "take_over": lambda connector, machine, deadline: connector.take_over(machine, deadline),
+    "reverse": lambda connector, machine, deadline: connector.reverse(machine, deadline),
+    "take_back": lambda connector, machine, deadline: connector.take_back(machine, deadline),
+}
+MIRROR_STEPS = {
+    "hand_over": "Sends the last changes",
+    "take_over": "Puts the replica in its place",
+    "reverse": "Turns the replication round",
+    "take_back": "Takes the failover back",
+}
 
 
 # --- verify, collect, release -----------------------------------------------------------------------------------------
@@ -514,14 +682,17 @@ def _collect(hold: Hold) -> None:
 
 
 def _end_dead(vault: Opened) -> None:
-    """Copies of ours that no run stands for any more, and collections that are too old to live."""
+    """Copies of ours that no run stands for any more, and collections of ours that are too old to live as well.
+
+    Never those of another installation: it alone knows whether they live."""
     ours = [run for run in vault.runs() if run.installation == gate.installation_id()]
     # Read after the list: whoever registered before it was at work before it.
-    working = ReplicationRun.objects.filter(kind=ReplicationRun.Kind.REPLICATE, state=STATES.RUNNING)
+    working = ReplicationRun.objects.filter(kind__in=REGISTERED, state=STATES.RUNNING)
     live = {movers.key_of(run, run.attempt) for run in working}
     for run in ours:
         is_old = run.began_at is not None and timezone.now() - run.began_at > DEAD_COLLECTION
-        if is_old if run.is_collection else run.id not in live:
+        # A clock that jumps makes everything old: what a run stands for lives all the same.
+        if run.id not in live and (is_old or not run.is_collection):
             vault.end_run(run.id)
 
 
@@ -544,4 +715,6 @@ ACTS: dict[str, Callable[[Hold], None]] = {
     ReplicationRun.Kind.VERIFY: _verify,
     ReplicationRun.Kind.COLLECT: _collect,
     ReplicationRun.Kind.RELEASE: _settle_debt,
+    ReplicationRun.Kind.STANDBY: _stand_by,
+    ReplicationRun.Kind.MIRROR: _drive,
 }

@@ -17,7 +17,7 @@ from broker.models import LogicalNetwork, Network, NetworkMapping, Pool
 from broker.services import audit, nudges
 from broker.services.errors import Clash
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import alter, locked, refusing_duplicates
 
 NAME_TAKEN = "There is already a network of that name."
@@ -35,7 +35,7 @@ def create_network(
 
     Raises `Forbidden`, `Invalid`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     intake = Intake()
     network = LogicalNetwork()
     values = _cleaned(intake, network, name, description, wants_isolation)
@@ -62,7 +62,7 @@ def change_network(
 ) -> LogicalNetwork:
     """Counterparts on hypervisors that are not named stay. Machines that stand keep their networks; those built or
     rebuilt from now on get the new ones. Raises `Missing`, `Forbidden`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         network = locked(LogicalNetwork.objects.all(), network_id, "network")
         intake = Intake()
@@ -79,7 +79,7 @@ def change_network(
 
 def delete_network(*, actor: User, network_id: UUID) -> None:
     """Forget the name; the platforms' networks are not touched. Raises `Clash` while a pool is on it."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         network = locked(LogicalNetwork.objects.all(), network_id, "network")
         if pools := Pool.objects.filter(network=network).values_list("name", flat=True)[:5]:

@@ -27,6 +27,11 @@ RECONCILE = "deskyard.reconcile"
 SCHEDULE = "deskyard.schedule"
 MOVE = "deskyard.move"
 FAILOVER = "deskyard.failover"
+PUBLICATION = "deskyard.publication"
+LEASE = "deskyard.lease"
+MAIL = "deskyard.mail"
+SESSIONS = "deskyard.sessions"
+READINESS = "deskyard.readiness"
 
 PENDING_S = 2
 """A hint that nobody has taken up for so long is given again."""

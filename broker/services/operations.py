@@ -15,7 +15,8 @@ from django.utils import timezone
 from broker.models import Desktop, Event, Machine, Operation
 from broker.models.operations import GIVES_WAY, UNFINISHED
 from broker.services import audit, nudges, strays
-from broker.services.errors import Clash, Forbidden, Missing
+from broker.services.errors import Clash, Missing
+from broker.services.permissions import Right, has, require
 
 RANK_SCREEN = -300
 RANK_PERSON = -100
@@ -188,7 +189,7 @@ def machine_parameters(desktop: Desktop) -> dict[str, Any]:
 def _for_people(actor: User, operation_id: UUID) -> Operation:
     """The operation, if this person may act on it: administrators any, others those they asked for themselves."""
     operation = Operation.objects.select_related("desktop", "hypervisor").filter(pk=operation_id).first()
-    if operation is None or not (actor.is_staff or operation.requested_by_id == actor.pk):
+    if operation is None or not (has(actor, Right.SERVE) or operation.requested_by_id == actor.pk):
         raise Missing("There is no such operation.")
     return operation
 
@@ -243,8 +244,7 @@ def _check_still_astray(delete: Operation) -> None:
 
 def retry_operation(*, actor: User, operation_id: UUID) -> Operation:
     """Order the same again as a new operation. Raises `Clash` if it has not ended or no longer fits its desktop."""
-    if not actor.is_staff:
-        raise Forbidden("Only administrators retry operations.")
+    require(actor, Right.SERVE)
     old = _for_people(actor, operation_id)
     if not old.is_finished or old.state == Operation.State.DONE:
         raise Clash("Only failed or cancelled operations can be retried.", old)

@@ -38,7 +38,7 @@ OPERATION_FIELDS = [
 ]
 DESKTOP_FIELDS = [
     "state", "state_since", "clean_epoch", "machine_id", "stamp_key", "disks", "power", "is_answering", "addresses",
-    "learned_at", "failure", "attempts", "ready_at", "applied_share", "is_resting",
+    "learned_at", "failure", "attempts", "ready_at", "applied_share", "is_resting", "rdp_epoch",
 ]  # fmt: skip
 
 POLL_CAP_S = 15.0
@@ -180,7 +180,7 @@ def _cloned(batch: Batch, operation: Operation, answer: Outcome) -> None:
     if desktop.member_id:
         batch.proven.add(desktop.member_id)
     if _subject(batch, operation, Move.BUILT):
-        desktop.clean_epoch = desktop.epoch
+        desktop.clean_epoch, desktop.rdp_epoch = desktop.epoch, 0
         batch.note("desktop.built", f"Built on {batch.hypervisor}.", operation)
         _prepared_at_once(batch, desktop, operation)
 
@@ -237,7 +237,7 @@ def _recycled(batch: Batch, operation: Operation, answer: Outcome) -> None:
         # The fresh machine, or an order of its share that crossed this one, may have lost it: it is given anew.
         desktop.applied_share = UNKNOWN
     if _subject(batch, operation, Move.RECYCLED):
-        desktop.clean_epoch = desktop.epoch
+        desktop.clean_epoch, desktop.rdp_epoch = desktop.epoch, 0
         desktop.power, desktop.is_answering, desktop.learned_at = made.power, False, batch.now
         desktop.failure, desktop.addresses, desktop.is_resting = "", [], False
         batch.note("desktop.recycled", "Fresh disk in place.", operation)

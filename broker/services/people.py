@@ -15,11 +15,12 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from broker.models import ApiToken, Pool, Request
+from broker.models import ApiToken, Pool, Request, StaffRole
+from broker.selectors.people import with_right
 from broker.services import audit, brokering, entitlements, screens
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from broker.services.intake import Intake
-from broker.services.permissions import is_administrator, require_administrator
+from broker.services.permissions import Right, Role, has, require, role_kept
 from broker.services.rows import alter, locked, refusing_duplicates
 
 PORTAL = "portal"
@@ -35,15 +36,15 @@ GROUP_TAKEN = "There is already a group of that name."
 
 
 def create_user(
-    *, actor: User, name: str, password: str, is_administrator: bool = False, group_ids: Sequence[int] = ()
+    *, actor: User, name: str, password: str, role: Role | None = None, group_ids: Sequence[int] = ()
 ) -> User:
     """An account that can sign in. Raises `Forbidden`, `Invalid` (also for a weak password)."""
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     intake = Intake()
     name = intake.name("name", name, length=NAME_LENGTH)
     if "name" not in intake.faults and User.objects.filter(username__iexact=name).exists():
         intake.faults["name"] = USER_TAKEN
-    user = User(username=name, is_staff=is_administrator)
+    user = User(username=name, is_staff=role is not None)
     _password(intake, user, password)
     groups = Group.objects.in_bulk(group_ids)
     if len(groups) != len(set(group_ids)):
@@ -53,16 +54,58 @@ def create_user(
         user.set_password(password)
         user.save(force_insert=True)
         user.groups.set(groups.values())
+        _narrow(user, role)
         names = sorted(group.name for group in groups.values())
-        shown = {"administrator": [None, is_administrator], "groups": [[], names]}
+        shown = {"role": [None, role], "groups": [[], names]}
         audit.record(actor=actor, action="user.create", subject=user, changes=shown)
     return user
+
+
+def _narrow(user: User, role: Role | None) -> None:
+    """Administrators need no row, and users of the portal have none."""
+    if role is None or role is Role.ADMINISTRATOR:
+        StaffRole.objects.filter(user=user).delete()
+    else:
+        StaffRole.objects.update_or_create(user=user, defaults={"role": role})
+
+
+def set_role(*, actor: User, user_id: int, role: Role | None) -> User:
+    """What they may do in the console from now on; None: nothing, they use the portal alone.
+
+    Raises `Forbidden`, `Missing`, `Clash` for one's own role and for the last administrator's: an installation that
+    nobody administers is locked for good.
+    """
+    require(actor, Right.ADMINISTER)
+    if actor.pk == user_id:
+        raise Clash("You cannot change your own role. Ask another administrator.")
+    with transaction.atomic():
+        if role is not Role.ADMINISTRATOR:
+            _leave_an_administrator(user_id)
+        user = locked(User.objects.all(), user_id, "user")
+        before = role_kept(user)
+        alter(user, {"is_staff": role is not None})
+        _narrow(user, role)
+        if before != role:
+            audit.record(actor=actor, action="user.role", subject=user, changes={"role": [before, role]})
+            screens.recheck(user=user.pk)
+    return User.objects.select_related("staff_role").get(pk=user_id)
+
+
+def _leave_an_administrator(user_id: int) -> None:
+    """Raises `Clash` if there is none but this user. Inside the change's transaction.
+
+    Two who take each other's role in the same moment wait for each other here, and the second sees what the first did.
+    """
+    administrators = with_right(Right.ADMINISTER)
+    list(administrators.select_for_update(of=("self",)).values_list("pk", flat=True))
+    if not administrators.exclude(pk=user_id).exists():
+        raise Clash("This is the last administrator. Make somebody else an administrator first.")
 
 
 def set_password(*, actor: User, user_id: int, password: str) -> None:
     """Give an account a new password; its sessions end with the old one. Own password, or any for administrators."""
     if actor.pk != user_id:
-        require_administrator(actor)
+        require(actor, Right.ADMINISTER)
     with transaction.atomic():
         user = locked(User.objects.all(), user_id, "user")
         intake = Intake()
@@ -75,11 +118,16 @@ def set_password(*, actor: User, user_id: int, password: str) -> None:
 
 
 def set_user_active(*, actor: User, user_id: int, on: bool) -> User:
-    """Close or open an account. A closed one cannot sign in, its tokens do not work, its screens close."""
-    require_administrator(actor)
+    """Close or open an account. A closed one cannot sign in, its tokens do not work, its screens close.
+
+    Raises `Forbidden`, `Missing`, `Clash` for one's own account and for the last administrator's.
+    """
+    require(actor, Right.ADMINISTER)
     if actor.pk == user_id and not on:
         raise Clash("You cannot close your own account.")
     with transaction.atomic():
+        if not on:
+            _leave_an_administrator(user_id)
         user = locked(User.objects.all(), user_id, "user")
         if changes := alter(user, {"is_active": on}):
             audit.record(actor=actor, action="user.active", subject=user, changes=changes)
@@ -92,7 +140,7 @@ def set_user_active(*, actor: User, user_id: int, on: bool) -> User:
 
 def create_group(*, actor: User, name: str) -> Group:
     """Raises `Forbidden`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     intake = Intake()
     name = intake.free_name("name", intake.name("name", name, length=NAME_LENGTH), Group.objects.all(), "group")
     intake.refuse_faults("The group was not created.")
@@ -104,7 +152,7 @@ def create_group(*, actor: User, name: str) -> Group:
 
 def set_groups(*, actor: User, user_id: int, group_ids: Sequence[int]) -> User:
     """Make these the user's groups. What rested on an entitlement of a group left ends, as with `withdraw`."""
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     groups = Group.objects.in_bulk(group_ids)
     if len(groups) != len(set(group_ids)):
         raise Invalid("The groups were not changed.", {"groups": "There is no such group."})
@@ -130,7 +178,7 @@ def make_token(
     People make tokens for themselves; only administrators for others. Raises `Forbidden`, `Invalid`.
     """
     if actor.pk != user.pk:
-        require_administrator(actor)
+        require(actor, Right.ADMINISTER)
     intake = Intake()
     name = intake.name("name", name)
     intake.whole("days", days, lowest=1, highest=TOKEN_DAYS_LIMIT)
@@ -138,7 +186,7 @@ def make_token(
     if set(scopes) - set(SCOPES):
         intake.faults["scopes"] = f"Only {' and '.join(SCOPES)}."
     elif set(scopes) - set(own_scopes(user)):
-        intake.faults["scopes"] = f"{user.get_username()} is no administrator."
+        intake.faults["scopes"] = f"{user.get_username()} has no role in the console."
     intake.refuse_faults("The token was not made.")
     if not user.is_active:
         raise Forbidden(f"The account {user.get_username()} is closed.")
@@ -155,14 +203,14 @@ def make_token(
 
 def own_scopes(user: User) -> list[str]:
     """The most that a token of this user may have."""
-    return [PORTAL, ADMIN] if is_administrator(user) else [PORTAL]
+    return [PORTAL, ADMIN] if has(user, Right.SEE) else [PORTAL]
 
 
 def revoke_token(*, actor: User, token_id: UUID) -> None:
     """From now on the token opens nothing, and screens opened with it close. Own tokens, or any for administrators."""
     with transaction.atomic():
         token = ApiToken.objects.select_for_update().filter(pk=token_id).first()
-        if token is None or not (token.user_id == actor.pk or is_administrator(actor)):
+        if token is None or not (token.user_id == actor.pk or has(actor, Right.ADMINISTER)):
             raise Missing("There is no such token.")
         if changes := alter(token, {"revoked_at": token.revoked_at or timezone.now()}):
             shown = {field: [before, str(after)] for field, (before, after) in changes.items()}
@@ -177,7 +225,7 @@ def token_user(plain: str) -> ApiToken | None:
     """
     now = timezone.now()
     token = (
-        ApiToken.objects.select_related("user")
+        ApiToken.objects.select_related("user__staff_role")
         .filter(hash=_hash(plain), revoked_at=None, expires_at__gt=now, user__is_active=True)
         .first()
     )

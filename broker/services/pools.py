@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
+from datetime import time
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from broker.domain import naming, resources
+from broker.domain import naming, resources, schedules
+from broker.domain.leases import LONGEST_H
 from broker.domain.lifecycle import LIVE
 from broker.domain.resources import ResourceClass, Share
+from broker.domain.scaling import PERCENT_LIMIT
+from broker.hypervisors import sealing
 from broker.models import (
     Assignment,
     Desktop,
@@ -29,17 +33,21 @@ from broker.models import (
     Storage,
     TemplateCopy,
 )
-from broker.services import audit, history, nudges
+from broker.services import approvals, audit, guests, history, leases, nudges, sessions
 from broker.services.errors import Clash
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import alter, locked, refusing_duplicates
 
 NAME_TAKEN = "There is already a pool of that name."
 NAMING_LENGTH = 60
 CLOSED_LENGTH = 300
+GUEST_NAME_LENGTH = 200
+GUEST_PASSWORD_LENGTH = 500
 POOL_LIMIT = 100_000
 """Desktops of one pool."""
+TIMER_LIMIT_MIN = 60 * 24 * 90
+"""Sessions that may last longer need no timer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,15 @@ class PoolFields(TypedDict, total=False):
     network_id: UUID | None
     minimum: int
     spare: int
+    spare_percent: int | None
+    peak_weekdays: str
+    """Empty: no peak hours."""
+    peak_begins: time | None
+    peak_ends: time | None
+    peak_zone: str
+    peak_minimum: int
+    peak_spare: int
+    peak_spare_percent: int | None
     maximum: int
     maximum_per_host: int | None
     vcpus: int | None
@@ -89,7 +106,29 @@ class PoolFields(TypedDict, total=False):
     memory_reservation_percent: int
     is_enabled: bool
     closed_words: str
+    protocol: str
+    rdp_port: int
+    asks_32_bpp: bool
+    has_clipboard: bool
+    native_clients: bool
+    guest_account: str
+    guest_user: str
+    guest_password: str | None
+    """None: the one there is stays; empty: none."""
     delete_budget_per_hour: int
+    approval: str
+    trusted_group_id: int | None
+    asks_why: str
+    asks_how_long: bool
+    lease_h: int | None
+    renewals: int
+    renewal_h: int | None
+    notice_h: int
+    grace_h: int
+    reclaims: bool
+    idle_min: int | None
+    disconnected_min: int | None
+    longest_min: int | None
 
 
 class MemberFields(TypedDict, total=False):
@@ -110,7 +149,7 @@ def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Un
 
     Needs `name` and `naming`; what is left out has the model's default. Raises `Forbidden`, `Invalid`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     intake = Intake()
     pool = Pool()
     values = _cleaned(intake, pool, {"name": "", "naming": "", **fields})
@@ -122,7 +161,7 @@ def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Un
             setattr(pool, field, value)
         pool.next_reconcile_at = timezone.now()
         pool.save(force_insert=True)
-        changes = {field: [None, _plain(value)] for field, value in values.items()}
+        changes = {field: [None, _plain(value)] for field, value in values.items() if value != b""}
         audit.record(actor=actor, action="pool.create", subject=pool, changes=changes)
         for wish in members:
             _add(actor, pool, copies[wish.copy_id], wish)
@@ -132,7 +171,7 @@ def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Un
 
 def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> Pool:
     """Change what is named; the rest stays. Raises `Missing`, `Forbidden`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         pool = locked(Pool.objects.all(), pool_id, "pool")
         intake = Intake()
@@ -142,6 +181,12 @@ def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> 
         if changes := alter(pool, values):
             shown = {field: [_plain(before), _plain(after)] for field, (before, after) in changes.items()}
             audit.record(actor=actor, action="pool.change", subject=pool, changes=shown)
+            if "approval" in changes and pool.approval == Pool.Approval.NONE:
+                approvals.let_through(actor=actor, pool=pool)
+            if changes.keys() & leases.DECIDES_THE_END:
+                leases.terms_changed(pool)
+            if changes.keys() & TIMERS:
+                sessions.timers_changed(pool.pk)
             _reconcile(pool)
     return pool
 
@@ -153,7 +198,7 @@ def enable_pool(*, actor: User, pool_id: UUID, on: bool, words: str = "") -> Poo
 
 def resume_pool(*, actor: User, pool_id: UUID) -> Pool:
     """Let the reconciler go on after it stopped and asked, and forget the members' failed builds."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
         changes = alter(pool, {"hold_reason": ""})
@@ -174,7 +219,7 @@ def delete_pool(*, actor: User, pool_id: UUID) -> None:
 
     Raises `Clash` while it has live desktops or people wait for one.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
         if live := Desktop.objects.filter(pool=pool, state__in=LIVE).count():
@@ -207,7 +252,7 @@ def add_member(
 
     Raises `Missing`, `Forbidden`, `Invalid`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     wish = MemberWish(copy_id, weight, maximum, tuple(networks), minimum, storage, tuple(hosts))
     with transaction.atomic():
         pool = locked(Pool.objects.all(), pool_id, "pool")
@@ -222,7 +267,7 @@ def add_member(
 
 def change_member(*, actor: User, member_id: UUID, **fields: Unpack[MemberFields]) -> PoolMember:
     """Change what is named; the rest stays. A new copy holds for desktops built or recycled from now on."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         member = locked(PoolMember.objects.select_related("pool", "hypervisor", "copy"), member_id, "member")
         wish = MemberWish(
@@ -253,9 +298,26 @@ def change_member(*, actor: User, member_id: UUID, **fields: Unpack[MemberFields
     return member
 
 
+def take_copy(member: PoolMember, copy: TemplateCopy) -> None:
+    """The member builds from this copy of its own hypervisor from now on. Inside a transaction; `member` with its
+    `pool` and `copy`."""
+    before = str(member.copy)
+    if alter(member, {"copy": copy}):
+        changes = {"copy": [before, str(copy)]}
+        audit.record(actor=None, action="pool.change_member", subject=member, changes=changes)
+        _reconcile(member.pool)
+
+
+def join(pool: Pool, copy: TemplateCopy) -> PoolMember:
+    """The pool builds on the copy's hypervisor too. Inside a transaction. Raises `Invalid` if it does already."""
+    member = _add(None, pool, copy, MemberWish(copy.pk))
+    _reconcile(pool)
+    return member
+
+
 def remove_member(*, actor: User, member_id: UUID) -> None:
     """The pool builds nothing more there; its desktops there stay until they are released or retired."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         member = locked(PoolMember.objects.select_related("pool", "hypervisor"), member_id, "member")
         pool = member.pool
@@ -285,10 +347,37 @@ def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
         intake.faults["network_id"] = "There is no such network."
     if "preparation" in fields:
         intake.choice("preparation", fields["preparation"], Pool.Preparation)
+    waits_for_rdp = values.get("preparation", pool.preparation) == Pool.Preparation.RDP
+    if waits_for_rdp and values.get("protocol", pool.protocol) != Pool.Protocol.RDP:
+        field = "preparation" if "preparation" in fields else "protocol"
+        intake.faults.setdefault(field, "Only where the guest's remote desktop (RDP) is shown can it be waited for.")
+    _guests(intake, pool, values)
     _whole_numbers(intake, values)
+    _leases(intake, pool, values)
     _resources(intake, pool, values)
     _sizes(intake, pool, values)
     return values
+
+
+def _guests(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
+    """How its desktops are shown, and as whom their guests let people in."""
+    if "protocol" in values:
+        intake.choice("protocol", values["protocol"], Pool.Protocol)
+    if "guest_account" in values:
+        intake.choice("guest_account", values["guest_account"], Pool.GuestAccount)
+    if "guest_user" in values:
+        values["guest_user"] = intake.line("guest_user", values["guest_user"], length=GUEST_NAME_LENGTH)
+    password = values.pop("guest_password", None)
+    if password is not None:
+        if len(password) > GUEST_PASSWORD_LENGTH or not password.isprintable():
+            intake.faults["guest_password"] = f"At most {GUEST_PASSWORD_LENGTH} printable characters on one line."
+        values["guest_secret"] = sealing.seal({guests.PASSWORD: password}) if password else b""
+    is_pools = values.get("guest_account", pool.guest_account) == Pool.GuestAccount.POOL
+    if is_pools and not values.get("guest_user", pool.guest_user):
+        intake.faults.setdefault("guest_user", "Give the name of the account that the guests know.")
+    if is_pools and values.get("native_clients", pool.native_clients):
+        field = "native_clients" if "native_clients" in values else "guest_account"
+        intake.faults.setdefault(field, "Programs of users' own need users who sign in themselves.")
 
 
 def _naming(intake: Intake, pool: Pool, values: dict[str, Any], others: QuerySet[Pool]) -> str:
@@ -303,9 +392,15 @@ def _naming(intake: Intake, pool: Pool, values: dict[str, Any], others: QuerySet
     return pattern
 
 
+TIMERS = frozenset({"idle_min", "disconnected_min", "longest_min", "kind"})
+"""What of a pool decides when sessions end."""
 LIMITS = {
     "minimum": (0, POOL_LIMIT),
     "spare": (0, POOL_LIMIT),
+    "spare_percent": (1, PERCENT_LIMIT),
+    "peak_minimum": (0, POOL_LIMIT),
+    "peak_spare": (0, POOL_LIMIT),
+    "peak_spare_percent": (1, PERCENT_LIMIT),
     "maximum": (0, POOL_LIMIT),
     "maximum_per_host": (1, POOL_LIMIT),
     "vcpus": (1, 1024),
@@ -316,7 +411,16 @@ LIMITS = {
     "cpu_reservation_percent": (0, 100),
     "cpu_limit_percent": (1, 100),
     "memory_reservation_percent": (0, 100),
+    "rdp_port": (1, 65_535),
     "delete_budget_per_hour": (0, POOL_LIMIT),
+    "lease_h": (1, LONGEST_H),
+    "renewals": (0, 1000),
+    "renewal_h": (1, LONGEST_H),
+    "notice_h": (1, LONGEST_H),
+    "grace_h": (0, LONGEST_H),
+    "idle_min": (1, TIMER_LIMIT_MIN),
+    "disconnected_min": (1, TIMER_LIMIT_MIN),
+    "longest_min": (1, TIMER_LIMIT_MIN),
 }
 
 
@@ -324,6 +428,20 @@ def _whole_numbers(intake: Intake, values: dict[str, Any]) -> None:
     for field, (lowest, highest) in LIMITS.items():
         if values.get(field) is not None:
             intake.whole(field, values[field], lowest=lowest, highest=highest)
+
+
+def _leases(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
+    """What a pool says of requests and leases."""
+    if "approval" in values:
+        intake.choice("approval", values["approval"], Pool.Approval)
+    if "asks_why" in values:
+        intake.choice("asks_why", values["asks_why"], Pool.Asks)
+    group_id = values.get("trusted_group_id")
+    if group_id is not None and not Group.objects.filter(pk=group_id).exists():
+        intake.faults["trusted_group_id"] = "There is no such group."
+    if values.get("asks_how_long", pool.asks_how_long) and values.get("lease_h", pool.lease_h) is None:
+        field = "lease_h" if "lease_h" in values else "asks_how_long"
+        intake.faults[field] = "Say how long a lease may be at most: people are asked for how long they need one."
 
 
 def _resources(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
@@ -348,12 +466,29 @@ def _resources(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
 
 
 def _sizes(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
-    if not values.keys() & {"minimum", "spare", "maximum"}:
+    _peak(intake, pool, values)
+    sizes = ("minimum", "spare", "peak_minimum", "peak_spare")
+    if not values.keys() & {*sizes, "maximum"}:
         return
     maximum = values.get("maximum", pool.maximum)
-    for field in ("minimum", "spare"):
+    has_peak = bool(values.get("peak_weekdays", pool.peak_weekdays))
+    for field in sizes if has_peak else sizes[:2]:
         if values.get(field, getattr(pool, field)) > maximum:
             intake.faults.setdefault(field, f"Not more than the maximum ({maximum}).")
+
+
+def _peak(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
+    """Peak hours are whole or not there."""
+    days = values.get("peak_weekdays", pool.peak_weekdays)
+    if not days or not values.keys() & {"peak_weekdays", "peak_begins", "peak_ends", "peak_zone"}:
+        return
+    if days != schedules.weekdays_of(int(day) for day in days if day in schedules.WEEKDAYS):
+        intake.faults["peak_weekdays"] = "Weekdays from 1 (Monday) to 7, in order."
+    if values.get("peak_zone", pool.peak_zone) not in schedules.zones():
+        intake.faults["peak_zone"] = "Choose a time zone such as Europe/Berlin."
+    for field in ("peak_begins", "peak_ends"):
+        if values.get(field, getattr(pool, field)) is None:
+            intake.faults[field] = "Give a time of day."
 
 
 def _copies(intake: Intake, wishes: Sequence[MemberWish], *, pool: Pool | None = None) -> dict[UUID, TemplateCopy]:
@@ -406,7 +541,7 @@ def _minimums(intake: Intake, promised: int, maximum: int, field: str) -> None:
         intake.faults.setdefault(field, words)
 
 
-def _add(actor: User, pool: Pool, copy: TemplateCopy, wish: MemberWish) -> PoolMember:
+def _add(actor: User | None, pool: Pool, copy: TemplateCopy, wish: MemberWish) -> PoolMember:
     with refusing_duplicates("copy", f"{copy.hypervisor} is already a member. Change that member instead."):
         member = PoolMember.objects.create(
             pool=pool, hypervisor=copy.hypervisor, copy=copy, weight=wish.weight, minimum=wish.minimum,
@@ -421,6 +556,11 @@ def _add(actor: User, pool: Pool, copy: TemplateCopy, wish: MemberWish) -> PoolM
 
 
 def _plain(value: Any) -> Any:
+    """As the audit keeps it: no secret."""
+    if isinstance(value, bytes | memoryview):
+        return audit.SECRET if value else ""
+    if isinstance(value, time):
+        return f"{value:%H:%M}"
     return str(value) if isinstance(value, UUID) else value
 
 

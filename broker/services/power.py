@@ -20,8 +20,8 @@ from broker.models import AuditEntry, Desktop, Event, Operation
 from broker.models.operations import UNFINISHED
 from broker.selectors.power import facts_of, with_facts
 from broker.services import audit, desktops, nudges, operations
-from broker.services.errors import Clash, Forbidden, Invalid
-from broker.services.permissions import is_administrator
+from broker.services.errors import Clash, Invalid
+from broker.services.permissions import Right, require
 
 ACTIONS = {
     "on": "Switch on",
@@ -74,6 +74,27 @@ def _order(actor: User, desktop: Desktop, action: str) -> Operation:
     return operation
 
 
+def restart(desktop: Desktop, *, actor: User | None, reason: str) -> Operation:
+    """Ask the guest to restart: that is how whoever is logged on is logged off. `actor` None: the broker itself.
+
+    In the transaction that found it due, with the desktop locked. Needs `pool`. Raises `Clash` if the desktop is busy.
+    """
+    if desktop.is_moving:
+        raise Clash(f"{desktop} is being moved to another host. Wait until it is there.")
+    operation = operations.order(
+        kind=Operation.Kind.POWER,
+        hypervisor_id=desktop.hypervisor_id,
+        desktop=desktop,
+        parameters=operations.machine_parameters(desktop) | {"action": "reboot"},
+        requested_by=actor,
+        rank=desktop.pool.priority,
+    )
+    audit.record(actor=actor, action="desktop.power_reboot", subject=desktop)
+    words = f"{ACTIONS['reboot']}: {reason}"
+    operations.event("desktop.power", words, desktop=desktop, operation=operation).save(force_insert=True)
+    return operation
+
+
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 
@@ -89,13 +110,14 @@ class Ordered:
 
 
 def set_power_of_many(*, actor: User, wanted: QuerySet[Desktop], action: str, at_most: int | None = None) -> Ordered:
-    """Order a power action for all of these desktops that it can be ordered for. Administrators only.
+    """Order a power action for all of these desktops that it can be ordered for.
+
+    For the help desk, operators and administrators.
 
     The statements are as many for a thousand as for ten. Raises `Forbidden`, `Invalid`, and `Clash` if `wanted` has
     grown beyond the `at_most` that the person was shown; then nothing is ordered.
     """
-    if not is_administrator(actor):
-        raise Forbidden("Only administrators switch many desktops at once.")
+    require(actor, Right.SERVE)
     _refuse_unknown(action)
     with transaction.atomic():
         rows = locked(wanted)

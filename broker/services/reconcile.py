@@ -3,8 +3,10 @@
 Level-triggered and idempotent: it repairs whatever a crash left, because it only looks at what is there. One pool at a
 time, under the pool's row lock; it never calls a hypervisor.
 
+0. Take the steps of a template version that is pushed (`services/pushes`).
 1. Plan anew what was planned for a hypervisor that went away.
 2. Move desktops as planned.  3. Build.  4. Write the orders that are missing, and tell those who wait.
+5. Turn out whoever is on a desktop that is behind when a push's deadline is over.
 
 Each is a transaction of its own that looks anew. Inventories lock hosts before desktops and pumps the other way round,
 so whoever moves desktops that have machines must not hold a host.
@@ -38,11 +40,13 @@ from broker.models import (
     Operation,
     Pool,
     PoolMember,
+    Push,
     Request,
+    TemplateCopy,
 )
 from broker.models.operations import UNFINISHED
 from broker.selectors import networks, room
-from broker.services import audit, brokering, desktops, nudges, operations, reservations
+from broker.services import audit, brokering, desktops, nudges, operations, pushes, reservations
 
 log = structlog.get_logger()
 
@@ -61,7 +65,9 @@ def run(pool_id: UUID) -> None:
     """Reconcile one pool once. Returns at once if somebody else is at it."""
     nudges.taken(nudges.RECONCILE, pool_id)
     work = Work(pool_id, timezone.now())
-    if all(work.is_carried_out(step) for step in (work.strand, work.move, work.build, work.settle)):
+    if all(work.is_carried_out(step) for step in (work.push, work.strand, work.move, work.build, work.settle)):
+        if work.is_pushing:
+            pushes.turn_out(pool_id, work.now)
         brokering.serve_queue(pool_id=pool_id)
 
 
@@ -77,10 +83,19 @@ class Work:
     """The plan's builds are written."""
     counts: set[str] = field(default_factory=set)
     """States in which the pool has desktops."""
+    is_pushing: bool = False
+    """A push is open and due."""
+    pushed: Push | None = None
+    suspects: frozenset[UUID] = frozenset()
+    """Desktops that failed on the pushed version."""
+    kept: set[tuple[UUID, UUID]] = field(default_factory=set)
+    """(member, copy) that desktops may stay on although the member builds from another one."""
 
     def is_carried_out(self, step: Callable[[], None]) -> bool:
         """Take a step, if it is needed, under the pool's lock; False if somebody else is at it or the pool is gone."""
         if (step == self.strand and not self._away()) or (step == self.build and self.is_built):
+            return True
+        if step == self.push and not pushes.has_open(self.pool_id, self.now):
             return True
         with transaction.atomic():
             found = Pool.objects.select_for_update(skip_locked=True, no_key=True).filter(pk=self.pool_id).first()
@@ -95,16 +110,29 @@ class Work:
         rows = PoolMember.objects.filter(pool=self.pool_id)
         return list(rows.select_related("hypervisor", "copy", "copy__version"))
 
+    def push(self) -> None:
+        self.is_pushing = True
+        pushes.advance(self.pool, self.now)
+
     # -- plan --
 
     def _plan(self) -> tuple[list[Desktop], list[planning.Action]]:
         rows = self._desktops()
         self.counts = {d.state for d in rows}
+        self._ask_for_pushes()
         on_draining, lost = self._on_draining_hosts(rows), self._lost_hypervisors(rows)
         facts = [self._facts(d, d.pk in on_draining, d.hypervisor_id not in lost) for d in rows]
         targets = self._targets()
         members = [self._member_facts(m, targets) for m in self.members]
         return rows, planning.plan(self._pool_facts(targets), members, facts, self.now)
+
+    def _ask_for_pushes(self) -> None:
+        """What the plan has to know of template versions: which is being pushed, and what was pushed and given up."""
+        self.pushed = pushes.running(self.pool_id) if self.is_pushing else None
+        self.suspects = frozenset(pushes.suspects(self.pushed))
+        kept = {} if self.pushed else pushes.kept_versions(self.pool_id)
+        copies = TemplateCopy.objects.filter(version__in=set(kept.values())) if kept else ()
+        self.kept = {(m, copy.pk) for m, version in kept.items() for copy in copies if copy.version_id == version}
 
     def move(self) -> None:
         """What is planned for desktops that there are; builds too if nothing was to be moved."""
@@ -161,13 +189,17 @@ class Work:
     def _pool_facts(self, targets: Sequence[placement.Target]) -> planning.PoolFacts:
         pool = self.pool
         hour_ago = max(filter(None, [self.now - timedelta(hours=1), pool.resumed_at]))
+        target = pool.holding(self.now).target
         return planning.PoolFacts(
-            minimum=pool.minimum,
-            spare=pool.spare,
+            minimum=min(target.minimum, pool.maximum),
+            spare=target.spare,
+            spare_percent=target.spare_percent,
             maximum=pool.maximum,
             waiting=Request.objects.filter(pool=pool, state__in=Request.IN_QUEUE).count(),
             is_enabled=pool.is_enabled,
             is_cramped=self._is_cramped(targets),
+            is_pushing=self.pushed is not None,
+            push_failures=pushes.failures_in_a_row(self.pushed) if self.pushed else 0,
             prepare_timeout_s=pool.prepare_timeout_s,
             delete_budget_per_hour=pool.delete_budget_per_hour,
             deletes_last_hour=AuditEntry.objects.filter(
@@ -229,7 +261,10 @@ class Work:
             is_answering=desktop.is_answering,
             power=desktop.power,
             member_id=str(member.pk) if member else None,
-            copy_current=member is None or member.copy_id == desktop.copy_id,
+            copy_current=member is None
+            or member.copy_id == desktop.copy_id
+            or (member.pk, desktop.copy_id) in self.kept,
+            is_suspect=desktop.pk in self.suspects,
             in_maintenance=desktop.is_in_maintenance,
             attempts=desktop.attempts,
             has_machine=bool(desktop.machine_id),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,26 +12,35 @@ from zoneinfo import ZoneInfo
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from broker.hypervisors.abilities import can_land
-from broker.models import Hypervisor, Network, RecoveryPoint, ReplicationRun, ReplicationSource, Storage
+from broker.models import (
+    Hypervisor,
+    Network,
+    Publication,
+    RecoveryPoint,
+    ReplicationRun,
+    ReplicationSource,
+    Storage,
+)
 from broker.services import audit, nudges
 from broker.services.errors import Clash
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
-from broker.services.replication import RANK_ASKED, RANK_SELF, UNFINISHED, order_collection
+from broker.services.permissions import Right, require
+from broker.services.replication import RANK_ASKED, RANK_SELF, UNFINISHED
+from broker.services.replication_runs import order_collection
 from broker.services.rows import locked
 from disks.retention import Dated, Rule, kept
 
 MACHINE_NAME = 63
-READERS = (ReplicationRun.Kind.MATERIALISE, ReplicationRun.Kind.VERIFY)
+READERS = (ReplicationRun.Kind.MATERIALISE, ReplicationRun.Kind.VERIFY, ReplicationRun.Kind.STANDBY)
 
 
 def verify_point(*, actor: User, point_id: UUID) -> ReplicationRun:
     """Have all of it read back. Raises `Missing`, `Clash` if it is being deleted or verified."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         point = _usable(point_id)
         run = queue_verification(point, actor)
@@ -69,7 +78,7 @@ def materialise(
 
     Raises `Missing`, `Forbidden`, `Invalid`, and `Clash` if the point cannot be read.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         point = _usable(point_id)
         if point.state == RecoveryPoint.State.BROKEN:
@@ -95,12 +104,16 @@ def order_landing(
     name: str,
     storage: str,
     networks: Sequence[str],
+    is_template: bool = False,
 ) -> ReplicationRun:
-    """A run that makes a machine of a point: storage and networks by the platform's ids. Inside a transaction."""
+    """A run that makes a machine, or a template, of a point: storage and networks by the platform's ids. Inside a
+    transaction."""
+    wish: dict[str, Any] = {"name": name, "storage": storage, "networks": list(networks)}
+    if is_template:
+        wish["is_template"] = True
     run = ReplicationRun.objects.create(
         kind=ReplicationRun.Kind.MATERIALISE, point=point, vault_id=point.vault_id, hypervisor=hypervisor,
-        subject=name, wish={"name": name, "storage": storage, "networks": list(networks)}, requested_by=actor,
-        rank=RANK_ASKED,
+        subject=name, wish=wish, requested_by=actor, rank=RANK_ASKED,
     )  # fmt: skip
     nudges.nudge(nudges.MOVE, run.pk)
     nudges.announce("replication")
@@ -133,18 +146,38 @@ def networks_of(intake: Intake, hypervisor_id: UUID, wanted: Sequence[UUID | Non
     return [ids.get(one, "") if one is not None else "" for one in wanted]
 
 
+def same_named(hypervisor_id: UUID, nics: Sequence[Any]) -> list[str]:
+    """For the network cards of a point's configuration: the networks there that are called as theirs were, by the
+    platform's ids, empty where there is none."""
+    there = dict(Network.objects.filter(hypervisor=hypervisor_id).values_list("name", "platform_id"))
+    return [there.get(nic.get("network", ""), "") for nic in nics]
+
+
+def unconnected(nics: Sequence[Any], networks: Sequence[str]) -> list[str]:
+    """Which cards hang on none of the networks that were chosen for them, in sentences."""
+    return [
+        f"Its network card {number} was on {nic.get('network') or 'no network'} and is not connected there."
+        for number, nic in enumerate(nics, 1)
+        if number > len(networks) or not networks[number - 1]
+    ]
+
+
 def delete_point(*, actor: User, point_id: UUID) -> None:
     """A mover deletes it from its vault; its room is free after the next collection.
 
     Raises `Missing`, `Clash` while it is being read.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         point = _usable(point_id)
         if run := point.runs.filter(kind__in=READERS, state__in=UNFINISHED).first():
             raise Clash(f"It is being read ({run.get_kind_display().lower()}). Wait for its end or cancel it.")
+        if publication := _publishing(point.pk).select_related("version__template", "hypervisor").first():
+            raise Clash(
+                f"{publication.version} is being published to {publication.hypervisor} from it. Wait or cancel it."
+            )
         audit.record(actor=actor, action="point.delete", subject=point)
-        _condemn([point.pk])
+        condemn([point.pk])
         order_collection(point.vault, RANK_ASKED)
         nudges.announce("replication")
 
@@ -170,7 +203,9 @@ def condemn_by_retention(source: ReplicationSource, now: datetime) -> list[UUID]
     # A damaged point stands for nothing, and yet it goes no earlier than a good one: a run may heal it.
     keep = kept(dated, rule, now, zone) | kept([replace(one, is_good=True) for one in dated], rule, now, zone)
     keep.add(str(source.common_id))
-    return _condemn([pk for pk, _, _ in there if str(pk) not in keep])
+    # What a standby holds: what differs from it is written there the next time.
+    keep |= {str(pk) for pk in source.standbys.filter(is_leaving=False).values_list("point", flat=True)}
+    return condemn([pk for pk, _, _ in there if str(pk) not in keep])
 
 
 def look_again(source: ReplicationSource) -> None:
@@ -180,13 +215,19 @@ def look_again(source: ReplicationSource) -> None:
             queue_verification(point, None)
 
 
-def _condemn(ids: Sequence[UUID]) -> list[UUID]:
-    """Nobody may begin to read them from now on."""
+def condemn(ids: Iterable[UUID]) -> list[UUID]:
+    """Whoever works in their vaults next deletes them, and nobody may begin to read them from now on. Those that are
+    read are left out. Inside a transaction; which ones."""
     reading = ReplicationRun.objects.filter(point=OuterRef("pk"), kind__in=READERS, state__in=UNFINISHED)
-    rows = RecoveryPoint.objects.select_for_update().filter(pk__in=ids).order_by("pk")
-    found = [row.pk for row in rows.exclude(Exists(reading))]
+    rows = RecoveryPoint.objects.select_for_update().filter(pk__in=list(ids)).order_by("pk")
+    found = [row.pk for row in rows.exclude(Exists(reading)).exclude(Exists(_publishing(OuterRef("pk"))))]
     RecoveryPoint.objects.filter(pk__in=found).update(state=RecoveryPoint.State.DELETING)
     return found
+
+
+def _publishing(point: Any) -> QuerySet[Publication]:
+    """Publications that make templates of a point, also of those whose runs are still to be ordered."""
+    return Publication.objects.filter(copying__point=point, state=Publication.State.RUNNING)
 
 
 def condemned(vault_id: UUID, limit: int = 500) -> list[UUID]:
@@ -201,6 +242,15 @@ def deleted(ids: Sequence[UUID]) -> None:
         ReplicationSource.objects.filter(common__in=ids).update(common=None, bookmark=None)
         RecoveryPoint.objects.filter(pk__in=ids, state=RecoveryPoint.State.DELETING).delete()
         nudges.announce("replication")
+
+
+def tried(point: RecoveryPoint, fault: str) -> None:
+    """It was started: whether it lives, or why it does not. Inside a transaction."""
+    now = timezone.now()
+    if point.source_id is not None:
+        ReplicationSource.objects.filter(pk=point.source_id).update(tried_at=now, trial_fault=fault)
+    if not fault:
+        RecoveryPoint.objects.filter(pk=point.pk).update(verified_at=now)
 
 
 def read_back(point: RecoveryPoint, faults: Sequence[str]) -> None:

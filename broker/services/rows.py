@@ -16,10 +16,29 @@ Row = TypeVar("Row", bound=models.Model)
 
 def locked(rows: models.QuerySet[Row], pk: UUID | int, what: str) -> Row:
     """The row, locked until the transaction ends. Raises `Missing`. Call inside a transaction."""
-    row = rows.select_for_update(of=("self",)).filter(pk=pk).first()
+    row = _locked(rows, pk, skip_locked=False)
     if row is None:
         raise Missing(f"There is no such {what}.")
     return row
+
+
+def held(rows: models.QuerySet[Row], pk: UUID | int) -> Row | None:
+    """The row, locked until the transaction ends; None if it is not among them any more, or if somebody else holds it.
+    Call inside a transaction."""
+    return _locked(rows, pk, skip_locked=True)
+
+
+def _locked(rows: models.QuerySet[Row], pk: UUID | int, *, skip_locked: bool) -> Row | None:
+    """What the row points to is read by another statement, once it is locked.
+
+    Where a row was changed between a statement's snapshot and its lock, PostgreSQL goes on with the row as it is now
+    and with the joined rows as they were: a column that has just begun to point to something would come with nothing.
+    """
+    wanted = rows.filter(pk=pk)
+    if not rows.query.select_related:
+        return wanted.select_for_update(skip_locked=skip_locked, of=("self",)).first()
+    lock = wanted.select_related(None).select_for_update(skip_locked=skip_locked, of=("self",))
+    return rows.get(pk=pk) if lock.values_list("pk", flat=True).first() is not None else None
 
 
 def alter(row: models.Model, values: Mapping[str, Any]) -> dict[str, list[Any]]:

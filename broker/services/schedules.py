@@ -24,7 +24,7 @@ from broker.selectors.power import facts_of
 from broker.services import audit, nudges, operations, power
 from broker.services.errors import Clash
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import alter, locked, refusing_duplicates
 
 NAME_TAKEN = "This pool already has a schedule of that name."
@@ -59,7 +59,7 @@ def create_schedule(*, actor: User, pool_id: UUID, **fields: Unpack[ScheduleFiel
 
     Raises `Missing` for an unknown pool, `Forbidden`, `Invalid`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         schedule = PowerSchedule(pool=locked(Pool.objects.all(), pool_id, "pool"))
         intake = Intake()
@@ -80,7 +80,7 @@ def create_schedule(*, actor: User, pool_id: UUID, **fields: Unpack[ScheduleFiel
 
 def change_schedule(*, actor: User, schedule_id: UUID, **fields: Unpack[ScheduleFields]) -> PowerSchedule:
     """Change what is named; the rest stays. Raises `Missing`, `Forbidden`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         schedule = locked(PowerSchedule.objects.select_related("pool", "calendar"), schedule_id, "schedule")
         intake = Intake()
@@ -100,7 +100,7 @@ def enable_schedule(*, actor: User, schedule_id: UUID, on: bool) -> PowerSchedul
 
 
 def delete_schedule(*, actor: User, schedule_id: UUID) -> None:
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         schedule = locked(PowerSchedule.objects.all(), schedule_id, "schedule")
         audit.record(actor=actor, action="schedule.delete", subject=schedule)
@@ -176,7 +176,7 @@ def _plain(value: Any) -> Any:
 
 def create_calendar(*, actor: User, name: str, days: Mapping[date, str]) -> HolidayCalendar:
     """A named list of days, each with what it is (may be empty). Raises `Forbidden`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic(), refusing_duplicates("name", CALENDAR_TAKEN):
         intake = Intake()
         calendar = HolidayCalendar(name=intake.name("name", name))
@@ -191,7 +191,7 @@ def create_calendar(*, actor: User, name: str, days: Mapping[date, str]) -> Holi
 
 def change_calendar(*, actor: User, calendar_id: UUID, name: str, days: Mapping[date, str]) -> HolidayCalendar:
     """Name and days as given, all of them. Schedules that respect it run by the new days from now on."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic(), refusing_duplicates("name", CALENDAR_TAKEN):
         calendar = locked(HolidayCalendar.objects.all(), calendar_id, "calendar")
         intake = Intake()
@@ -212,7 +212,7 @@ def change_calendar(*, actor: User, calendar_id: UUID, name: str, days: Mapping[
 
 def delete_calendar(*, actor: User, calendar_id: UUID) -> None:
     """Raises `Clash` while a schedule respects it."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         calendar = locked(HolidayCalendar.objects.all(), calendar_id, "calendar")
         audit.record(actor=actor, action="calendar.delete", subject=calendar)

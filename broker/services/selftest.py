@@ -19,7 +19,7 @@ from broker.hypervisors import gate, sealing
 from broker.models import Hypervisor
 from broker.services import audit
 from broker.services.errors import Missing
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from connectors.base import (
     CloneMachine,
     Connector,
@@ -74,7 +74,7 @@ def run(*, actor: User, name: str, template: str = "") -> Iterator[Step]:
 
     `template` is a template's name or platform id; empty: only what reads. Raises `Missing`.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     hypervisor = Hypervisor.objects.filter(name=name).first()
     if hypervisor is None:
         raise Missing(f"There is no hypervisor named {name!r}.")

@@ -6,15 +6,16 @@ from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from broker.domain.lifecycle import LIVE
-from broker.models import Desktop, Machine, PoolMember, Template, TemplateCopy, TemplateVersion
+from broker.domain.pushes import OPEN
+from broker.models import Desktop, Machine, PoolMember, Publication, Push, Template, TemplateCopy, TemplateVersion
 from broker.selectors.hypervisors import desktop_of
 from broker.services import audit, history, nudges
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import alter, locked, refusing_duplicates
 
 NAME_TAKEN = "There is already a template of that name."
@@ -22,7 +23,7 @@ NAME_TAKEN = "There is already a template of that name."
 
 def create_template(*, actor: User, name: str, description: str = "", os: str = "") -> Template:
     """A template without versions. Raises `Forbidden`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     intake = Intake()
     values = _cleaned(intake, Template(), name, description, os)
     intake.refuse_faults("The template was not created.")
@@ -36,7 +37,7 @@ def create_template(*, actor: User, name: str, description: str = "", os: str = 
 
 def change_template(*, actor: User, template_id: UUID, name: str, description: str = "", os: str = "") -> Template:
     """Raises `Missing`, `Forbidden`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
         template = locked(Template.objects.all(), template_id, "template")
         intake = Intake()
@@ -50,7 +51,7 @@ def change_template(*, actor: User, template_id: UUID, name: str, description: s
 
 def add_version(*, actor: User, template_id: UUID, note: str = "") -> TemplateVersion:
     """The next version: numbers go up by one and are not used again while a higher one stands."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     intake = Intake()
     note = intake.text("note", note)
     intake.refuse_faults("The version was not added.")
@@ -68,7 +69,7 @@ def link_copy(*, actor: User, version_id: UUID, machine_id: UUID) -> TemplateCop
 
     Raises `Invalid` if the machine cannot serve as one or is already linked, `Missing` for an unknown version.
     """
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         version = locked(TemplateVersion.objects.select_related("template"), version_id, "version")
         machine = Machine.objects.select_related("hypervisor").filter(pk=machine_id).first()
@@ -87,7 +88,7 @@ def link_copy(*, actor: User, version_id: UUID, machine_id: UUID) -> TemplateCop
 
 def remove_copy(*, actor: User, copy_id: UUID) -> None:
     """Unlink a copy; the image stays on the hypervisor. Raises `Clash` while a pool or a desktop hangs from it."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         copy = locked(TemplateCopy.objects.select_related("version__template", "hypervisor"), copy_id, "copy")
         _remove_copy(actor, copy)
@@ -96,9 +97,11 @@ def remove_copy(*, actor: User, copy_id: UUID) -> None:
 
 def remove_version(*, actor: User, version_id: UUID) -> None:
     """Remove a version with its copies. Raises `Clash` while one of them is in use."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         version = locked(TemplateVersion.objects.select_related("template"), version_id, "version")
+        _refuse_while_published(Publication.objects.filter(version=version))
+        _refuse_while_pushed(Push.objects.filter(version=version))
         for copy in version.copies.select_related("version__template", "hypervisor"):
             _remove_copy(actor, copy)
         audit.record(actor=actor, action="template.remove_version", subject=version)
@@ -108,9 +111,11 @@ def remove_version(*, actor: User, version_id: UUID) -> None:
 
 def remove_template(*, actor: User, template_id: UUID) -> None:
     """Remove a template with its versions and copies. Raises `Clash` while one of the copies is in use."""
-    require_administrator(actor)
+    require(actor, Right.OPERATE)
     with transaction.atomic():
         template = locked(Template.objects.all(), template_id, "template")
+        _refuse_while_published(Publication.objects.filter(version__template=template))
+        _refuse_while_pushed(Push.objects.filter(version__template=template))
         for copy in TemplateCopy.objects.filter(version__template=template).select_related(
             "version__template", "hypervisor"
         ):
@@ -147,6 +152,14 @@ def _refuse_unfit(machine: Machine) -> None:
         raise Invalid("The copy was not linked.", {"machine": reason})
 
 
+def _refuse_while_published(publications: QuerySet[Publication]) -> None:
+    running = publications.filter(state=Publication.State.RUNNING).select_related("version__template", "hypervisor")
+    if publication := running.first():
+        raise Clash(
+            f"{publication.version} is being published to {publication.hypervisor}. Wait for its end or cancel it."
+        )
+
+
 def _remove_copy(actor: User, copy: TemplateCopy) -> None:
     if member := PoolMember.objects.filter(copy=copy).select_related("pool").first():
         raise Clash(f"{copy.name} serves the pool {member.pool}. Remove that member first.")
@@ -157,3 +170,9 @@ def _remove_copy(actor: User, copy: TemplateCopy) -> None:
         raise Clash(f"The last desktop of {copy.name} is just being cleared away. Try again in a moment.")
     audit.record(actor=actor, action="template.remove_copy", subject=copy)
     copy.delete()
+
+
+def _refuse_while_pushed(pushes: QuerySet[Push]) -> None:
+    row = pushes.filter(state__in=OPEN).select_related("pool", "version__template").first()
+    if row is not None:
+        raise Clash(f"{row.version} is being pushed to {row.pool}. Cancel that first.")

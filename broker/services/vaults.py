@@ -18,11 +18,11 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 
 from broker.hypervisors import sealing
-from broker.models import Vault
+from broker.models import Failover, Publication, Vault
 from broker.services import alive, audit, nudges, operations
 from broker.services.errors import Clash, Invalid
 from broker.services.intake import Intake
-from broker.services.permissions import require_administrator
+from broker.services.permissions import Right, require
 from broker.services.rows import alter, locked, refusing_duplicates
 from disks.errors import DiskError, NotAVault, NotFound, VaultRefused
 from disks.vault.folder import FolderStore
@@ -53,7 +53,7 @@ def create_vault(
     Talks to the place, for a few seconds at most if it answers. Raises `Forbidden`, and `Invalid` if the place cannot
     be used, in words.
     """
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     intake = Intake()
     vault = Vault(name=intake.name("name", name), kind=intake.choice("kind", kind, Vault.Kind))
     intake.free_name("name", vault.name, Vault.objects.all(), "vault")
@@ -78,7 +78,7 @@ def change_vault(
     *, actor: User, vault_id: UUID, name: str, location: Mapping[str, str], secret_key: str = "", key: str = ""
 ) -> Vault:
     """Another name or place of the same vault. An empty secret stays as it is. Raises `Missing`, `Invalid`."""
-    require_administrator(actor)
+    require(actor, Right.ADMINISTER)
     intake = Intake()
     vault = Vault.objects.filter(pk=vault_id).first()
     if vault is not None:
@@ -108,15 +108,23 @@ def change_vault(
 
 
 def remove_vault(*, actor: User, vault_id: UUID) -> None:
-    """Forget it and its points' rows; what lies there stays there. Raises `Clash` while a policy uses it."""
-    require_administrator(actor)
+    """Forget it and its points' rows; what lies there stays there, and what went through it is still told.
+
+    Raises `Clash` while a policy, a run, a failover or a publication uses it.
+    """
+    require(actor, Right.ADMINISTER)
     with transaction.atomic():
         vault = locked(Vault.objects.all(), vault_id, "vault")
-        if names := list(vault.policies.values_list("name", flat=True)[:5]):
+        if names := list(vault.policies.filter(is_own=False).values_list("name", flat=True)[:5]):
             raise Clash(f"{vault} is the vault of {', '.join(names)}. Give those another one or delete them first.")
         if vault.runs.filter(state__in=["queued", "running"]).exists():
             raise Clash(f"A run is at work in {vault}. Wait for its end or cancel it.")
+        for went in (Failover, Publication):
+            if row := went.objects.filter(vault=vault, state="running").first():
+                raise Clash(f"{row} goes through {vault}. Wait for its end or cancel it.")
+            went.objects.filter(vault=vault).update(vault_name=vault.name)
         audit.record(actor=actor, action="vault.remove", subject=vault)
+        vault.policies.filter(is_own=True).delete()
         vault.points.all().delete()
         try:
             vault.delete()

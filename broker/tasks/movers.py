@@ -14,9 +14,9 @@ from broker.tasks.database import with_database
 @shared_task(name=nudges.MOVE)
 @with_database
 def move(run_id: str) -> None:
-    """Any run: the best one that waits, whichever was hinted at."""
+    """Any run: the best one that waits, whichever was hinted at, and then the next."""
     nudges.taken(nudges.MOVE, run_id)
-    moving.work()
+    moving.work_on()
 
 
 @worker_shutting_down.connect

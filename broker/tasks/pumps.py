@@ -1,4 +1,4 @@
-"""Tasks about one hypervisor, one pool, one schedule or one failover."""
+"""Tasks about one hypervisor, pool, schedule, lease, failover or publication, and about sessions that are due."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from uuid import UUID
 
 from celery import shared_task
 
-from broker.services import failover_steps, inventory, nudges, pump, reconcile, schedules
+from broker.services import (
+    failover_steps,
+    inventory,
+    leases,
+    nudges,
+    publication_steps,
+    pump,
+    readiness,
+    reconcile,
+    schedules,
+    session_timers,
+)
 from broker.tasks.database import with_database
 
 
@@ -34,7 +45,33 @@ def advance_failover(failover_id: str) -> None:
     failover_steps.advance(UUID(failover_id))
 
 
+@shared_task(name=nudges.PUBLICATION)
+@with_database
+def advance_publication(publication_id: str) -> None:
+    publication_steps.advance(UUID(publication_id))
+
+
 @shared_task(name=nudges.SCHEDULE)
 @with_database
 def run_schedule(schedule_id: str) -> None:
     schedules.run(UUID(schedule_id))
+
+
+@shared_task(name=nudges.LEASE)
+@with_database
+def end_lease(assignment_id: str) -> None:
+    leases.run(UUID(assignment_id))
+
+
+@shared_task(name=nudges.READINESS)
+@with_database
+def ask_guests(which: str) -> None:
+    """Of all desktops that wait for it: does the guest's RDP server answer?"""
+    readiness.ask()
+
+
+@shared_task(name=nudges.SESSIONS)
+@with_database
+def look_at_sessions(which: str) -> None:
+    """All that are due; a hint names them as hints name what they are about."""
+    session_timers.look()

@@ -19,7 +19,9 @@ from django.utils.translation import ngettext
 from broker.domain.labels import (
     Label,
     Tone,
+    account_label,
     consistency_label,
+    desktop_label,
     failover_label,
     hypervisor_label,
     operation_label,
@@ -27,12 +29,14 @@ from broker.domain.labels import (
     request_label,
     run_label,
     schedule_label,
+    session_label,
     vault_label,
 )
-from broker.domain.labels import label as desktop_label
+from broker.domain.leases import in_words
+from broker.domain.permissions import role_of
 from broker.domain.schedules import Action, Reach, days_in_words, reach_in_words
 from broker.domain.sizes import size_in_words
-from broker.domain.spans import roughly
+from broker.domain.spans import roughly, span_in_words
 
 register = template.Library()
 
@@ -76,22 +80,24 @@ def plain_chip(text: object, tone: str = "off", icon_name: str = "") -> dict[str
     return {"text": text, "tone": tone, "icon_name": icon_name, "wrap": False}
 
 
-@register.filter
-def desktop_state(desktop: Any) -> Label:
-    """Of a desktop from `selectors.desktops.labelled`; without those columns, as if nobody used or changed it."""
-    return desktop_label(
-        desktop.state,
-        desktop.power,
-        getattr(desktop, "has_session", False),
-        desktop.is_answering,
-        desktop.is_in_maintenance,
-        "move" if desktop.is_moving else getattr(desktop, "operation_kind", None) or "",
-    )
+register.filter("desktop_state", desktop_label)
 
 
 @register.filter
 def hypervisor_state(hypervisor: Any) -> Label:
     return hypervisor_label(hypervisor.status, hypervisor.is_draining)
+
+
+@register.filter
+def account_state(person: Any) -> Label:
+    """Of an account with its role (`selectors.people.users`)."""
+    return account_label(role_of(person), is_active=person.is_active)
+
+
+@register.filter
+def reached_by(address: str, can: Any) -> bool:
+    """Whether who looks may go there: `url|reached_by:can`. Where nobody asks who may what, everybody may."""
+    return bool(can.reach(address)) if can else True
 
 
 @register.filter
@@ -102,6 +108,11 @@ def operation_state(operation: Any) -> Label:
 @register.filter
 def request_state(request: Any) -> Label:
     return request_label(request.state)
+
+
+@register.filter
+def session_state(session: Any) -> Label:
+    return session_label(session.state)
 
 
 @register.filter
@@ -173,6 +184,24 @@ def tone_icon(tone: str) -> str:
     return TONE_ICONS.get(Tone(tone), "info")
 
 
+@register.inclusion_tag("components/head.html", takes_context=True)
+def head(context: template.Context, name: str, title: object = "", *, is_number: bool = False) -> dict[str, object]:
+    """A column's head; a link that sorts where the context's `listing` can sort by it.
+
+    `title`: what it says in a table that stands outside its list, where there is no `listing`.
+    """
+    listing = context.get("listing")
+    if listing is None:
+        return {"title": title, "is_number": is_number}
+    column = {"title": listing.columns[name].title, "direction": listing.direction(name), "is_number": is_number}
+    if not column["direction"]:
+        return column
+    query = context["request"].GET.copy()
+    query.pop("page", None)
+    query["sort"] = listing.after(name)
+    return {**column, "address": f"?{query.urlencode()}"}
+
+
 @register.inclusion_tag("components/field.html")
 def field(bound: BoundField) -> dict[str, object]:
     """A form's field with label, help and error."""
@@ -190,6 +219,15 @@ def field(bound: BoundField) -> dict[str, object]:
         "control": bound.as_widget(attrs=attributes),
         "is_check": getattr(bound.field.widget, "input_type", "") == "checkbox",
     }
+
+
+@register.simple_tag(takes_context=True)
+def file_address(context: template.Context) -> str:
+    """Where the list as it is filtered and sorted now can be had as a file."""
+    query = context["request"].GET.copy()
+    query.pop("page", None)
+    query["format"] = "csv"
+    return f"?{query.urlencode()}"
 
 
 @register.simple_tag(takes_context=True)
@@ -223,6 +261,18 @@ def size(value: float | None) -> str:
 def span(seconds: float | None) -> str:
     """A length of time in words: 5400 -> "1 h 30 min"; None -> a dash."""
     return "–" if seconds is None else roughly(seconds)
+
+
+@register.filter
+def hours(number: int | None) -> str:
+    """24 -> "1 day"; None -> a dash."""
+    return "–" if number is None else in_words(number)
+
+
+@register.filter
+def minutes(number: int | None) -> str:
+    """90 -> "1 h 30 min"; None -> a dash."""
+    return "–" if number is None else span_in_words(number * 60)
 
 
 @register.filter

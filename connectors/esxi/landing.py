@@ -3,7 +3,8 @@
 land      1. what an unfinished attempt left is removed; a finished machine is found by uuid and stamp
           2. an import is begun: vSphere makes the machine, under a name of ours and without a stamp, and gives a lease
 open      a scratch image, which the commit sends
-finish    the lease is completed; then, in one step, the machine gets its name and its stamp
+finish    the lease is completed; then, in one step, the machine gets its name and its stamp; a template gets another
+          mark, and where there is a vCenter the snapshot that linked clones hang from and the rank of a template
 
 Until then the machine bears a mark of its landing, and listings leave it out. A lease that nobody holds any more ends
 by itself, and vSphere removes what it was of.
@@ -86,7 +87,7 @@ def clear(errand: Errand) -> None:
     while True:
         errand.begin("Looking for what an earlier attempt left")
         vm = errand.find(names.uuid_of(errand.order.key))
-        if vm is None or vm.stamp == errand.stamp:
+        if vm is None or _is_ours(errand, vm):
             return
         if vm.mark(mapping.LANDING) != _mark(errand):
             raise Conflict(
@@ -111,7 +112,12 @@ def _finished(errand: Errand) -> Vm | None:
     vm = errand.find(names.uuid_of(errand.order.key))
     if vm is None:
         return errand.find_stamped(errand.stamp)
-    return vm if vm.stamp == errand.stamp else None
+    return vm if _is_ours(errand, vm) else None
+
+
+def _is_ours(errand: Errand, vm: Vm) -> bool:
+    """Whether the landing of this key has finished it, as a machine or as a template."""
+    return vm.stamp == errand.stamp or vm.mark(mapping.TEMPLATE) == _mark(errand)
 
 
 # --- where it is to be -----------------------------------------------------------------------------------------------
@@ -221,10 +227,11 @@ class EsxiLanding:
         self._found, self._lease = found, lease
         self._sinks: dict[str, SentDisk] = {}
         self._is_completed = False
+        self._warnings: list[str] = []
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return self._found.warnings if self._found is not None else ()
+        return (*(self._found.warnings if self._found is not None else ()), *self._warnings)
 
     @property
     def is_done(self) -> bool:
@@ -251,16 +258,45 @@ class EsxiLanding:
             vm = _finished(errand)
             if vm is None:
                 raise NotFound(f"Machine {self._wish.name!r} was there and is gone. Bring it up again.")
-            return MachineRef(vm.uuid, errand.stamp)
+            return self._ranked(errand, vm)
         vm = errand.look(lease.entity)
         if vm is None:
             raise NotFound(
                 f"What was made of {self._wish.name!r} is gone: vSphere ended the import. Bring it up again."
             )
-        if vm.stamp != errand.stamp:
+        if not _is_ours(errand, vm):
             self._complete(errand, lease)
             self._name(errand, vm)
-        return MachineRef(vm.uuid, errand.stamp)
+        return self._ranked(errand, vm)
+
+    def _ranked(self, errand: Errand, vm: Vm) -> MachineRef:
+        """What was made; a template once it is one."""
+        if not self._wish.is_template:
+            return MachineRef(vm.uuid, errand.stamp)
+        if errand.service.is_vcenter:
+            self._make_template(errand, vm)
+        return MachineRef(vm.uuid)
+
+    def _make_template(self, errand: Errand, vm: Vm) -> None:
+        """vSphere takes no snapshot of a template, and no linked clone of one that has none: so that comes first."""
+        fresh = errand.look(vm.moid, ("snapshot",))
+        if fresh is None:
+            raise NotFound(f"What was made of {self._wish.name!r} is gone. Bring it up again.")
+        if fresh.is_template:
+            return
+        if not mapping.current_point(fresh.snapshot):
+            errand.carry_out("Taking the template's snapshot", lambda: errand.vm(vm).CreateSnapshot(**vcenter.BASE))
+        errand.begin("Marking the template")
+        try:
+            errand.vm(vm).MarkAsTemplate()
+        except VimFault as fault:
+            if not fault.is_a("NoPermission"):
+                raise
+            # It serves all the same, as one that is off and bears no stamp.
+            self._warnings.append(
+                f"vCenter does not know {self._wish.name!r} as a template: the account lacks the right to mark one. "
+                "Do not switch it on while machines hang from it."
+            )
 
     def _complete(self, errand: Errand, lease: Lease) -> None:
         if self._is_completed:
@@ -282,8 +318,9 @@ class EsxiLanding:
         self._is_completed = True
 
     def _name(self, errand: Errand, vm: Vm) -> None:
-        """Name and stamp, in one step."""
-        marks = mapping.options(mapping.stamp_options(errand.stamp) | {mapping.LANDING: ""})
+        """Name and stamp, or a template's mark, in one step."""
+        ours = {mapping.TEMPLATE: _mark(errand)} if self._wish.is_template else mapping.stamp_options(errand.stamp)
+        marks = mapping.options(ours | {mapping.LANDING: ""})
         spec = vim.vm.ConfigSpec(name=names.to_wire(self._wish.name), extraConfig=marks)
         while True:
             try:

@@ -32,6 +32,10 @@ RESTARTED, REVERTED = "deskyard.restarted", "deskyard.reverted"
 LANDING = "deskyard.landing"
 """What a machine bears instead of a stamp while it is being landed: installation and key."""
 
+TEMPLATE = "deskyard.template"
+"""What a template that was landed bears instead of a stamp: installation and key. Only what bears no stamp may be
+cloned where there are no templates, and no order deletes it."""
+
 WHOLE_CONFIG = "config.extraConfig"
 
 
@@ -42,7 +46,7 @@ def config_path(key: str) -> str:
 
 
 STAMP_PATHS = (config_path(INSTALLATION), config_path(KEY))
-OUR_PATHS = {config_path(key): key for key in (INSTALLATION, KEY, RESTARTED, REVERTED, LANDING)}
+OUR_PATHS = {config_path(key): key for key in (INSTALLATION, KEY, RESTARTED, REVERTED, LANDING, TEMPLATE)}
 
 MACHINE_PATHS = (
     "name",
@@ -385,7 +389,7 @@ def options(values: Mapping[str, str]) -> list[Any]:
 
 
 def stamp_options(stamp: Stamp) -> dict[str, str]:
-    return {INSTALLATION: stamp.installation, KEY: stamp.key, RESTARTED: "", REVERTED: ""}
+    return {INSTALLATION: stamp.installation, KEY: stamp.key, RESTARTED: "", REVERTED: "", TEMPLATE: ""}
 
 
 def seed_options(seed: GuestSeed | None, instance: str) -> dict[str, str]:

@@ -17,6 +17,13 @@ LINK = "createNewChildDiskBacking"
 """Legal only for a clone of a snapshot (API reference, VirtualMachineRelocateDiskMoveOptions)."""
 BASING_S = 60.0
 COPY = "moveAllDiskBackingsAndDisallowSharing"
+BASE = {
+    "name": names.BASE_SNAPSHOT,
+    "description": "Linked clones hang from this. Do not delete it while there are any.",
+    "memory": False,
+    "quiesce": False,
+}
+"""The snapshot of a template from which linked clones hang."""
 
 
 def build(work: Work[Any], plan: Plan) -> Waiting:
@@ -107,12 +114,6 @@ def point_of(work: Work[Any], template: Vm, plan: Plan) -> str:
 
 def _take_point(work: Work[Any], template: Vm) -> str:
     """One order of many takes it; the others wait until it is there."""
-    wanted = {
-        "name": names.BASE_SNAPSHOT,
-        "description": "Linked clones hang from this. Do not delete it while there are any.",
-        "memory": False,
-        "quiesce": False,
-    }
     with work.shared.lock:
         fresh = work.look(template.moid, ("snapshot",))
         if fresh is not None and (current := mapping.current_point(fresh.snapshot)):
@@ -121,7 +122,7 @@ def _take_point(work: Work[Any], template: Vm) -> str:
         if time.monotonic() < work.shared.basing.get(template.moid, -BASING_S) + BASING_S:
             work.step = "Waiting for the template's snapshot"
             raise Waiting
-        waiting = work.start("Taking the template's snapshot", lambda: work.vm(template).CreateSnapshot(**wanted))
+        waiting = work.start("Taking the template's snapshot", lambda: work.vm(template).CreateSnapshot(**BASE))
         work.shared.basing[template.moid] = time.monotonic()
         raise waiting
 

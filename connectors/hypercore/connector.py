@@ -41,6 +41,7 @@ from connectors.hypercore import (
     landing,
     machines,
     mapping,
+    mirrors,
     power,
     screens,
     snapshots,
@@ -51,7 +52,7 @@ from connectors.hypercore.faults import Refusal
 from connectors.hypercore.settings import HyperCoreSettings
 from connectors.hypercore.share import Share
 from connectors.hypercore.work import Started, Turn, View, Waiting, Work
-from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
+from connectors.replication import Bookmark, Landing, LandingWish, MirrorListing, Point, PointWish
 
 T = TypeVar("T")
 
@@ -97,6 +98,8 @@ class HyperCoreConnector:
     label: ClassVar[str] = "Scale Computing HyperCore (HC3)"
     takes: ClassVar[frozenset[type[Order]]] = frozenset(PROCEDURES)
     settings: ClassVar[type[Settings]] = HyperCoreSettings
+    runs_at_once: ClassVar[int] = 4
+    """One change at a time is taken: some runs read or write meanwhile, but of a dozen most are only refused."""
 
     def __init__(self, settings: HyperCoreSettings, surroundings: Surroundings) -> None:
         self._settings = settings
@@ -119,6 +122,10 @@ class HyperCoreConnector:
         """Always a complete listing: HyperCore tells no changes."""
         self._settings.require_complete()
         return self._look(lambda: inventory.read(self._wire, self._settings, deadline), "reading the inventory")
+
+    def mirrors(self, deadline: float) -> MirrorListing:
+        self._settings.require_complete()
+        return self._look(lambda: mirrors.read(self._wire, self._settings, deadline), "reading what is replicated")
 
     def _platform(self, deadline: float) -> Platform:
         cluster = mapping.read_cluster(self._wire.get("/Cluster", deadline, "reading the cluster"))

@@ -14,6 +14,7 @@ a definition must hold is written nowhere.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -156,9 +157,10 @@ class HyperCoreLanding:
         done = work.stamped(work.stamp)
         if not done:
             self._build(work)
-        for surplus in _in_the_making(work):  # of another attempt at the same time
-            machines.remove(work, surplus)
-        _drop_images(work)
+        with suppress(Refusal):  # the machine stands; whoever asked for it has the rest cleared
+            for surplus in _in_the_making(work):  # of another attempt at the same time
+                machines.remove(work, surplus)
+            _drop_images(work)
         return MachineRef(done[0].id, work.stamp)
 
     def _build(self, work: Work[Order]) -> None:
@@ -179,7 +181,7 @@ class HyperCoreLanding:
                 self._add_nic(work, vm, nic, place)
         there = {(disk.type, disk.slot): disk.id for disk in vm.disks}
         last: dict[str, Any] = {
-            "tags": Marks(stamp=work.stamp).text,
+            "tags": Marks(stamp=work.stamp, is_template=self._wish.is_template).text,
             "bootDevices": [there[disk.type, disk.slot] for disk in machine.disks],
         }
         if self._wish.host:

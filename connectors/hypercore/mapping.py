@@ -24,7 +24,8 @@ Record = Mapping[str, Any]
 
 INSTALLATION, KEY = "deskyard-i-", "deskyard-k-"
 TEMPLATE = "deskyard-template"
-"""Set by an administrator: this machine is a template, though it may be stamped by nobody and switched on at times."""
+"""This machine is a template, though it may be switched on at times: set by an administrator, or by a landing of ours,
+beside its stamp."""
 EXCHANGING, OLD_DISK, WAS_ON = "deskyard-x-", "deskyard-o-", "deskyard-p-on"
 EXCHANGED, RESTARTED = "deskyard-d-", "deskyard-b-"
 PASSING, OF_MACHINE, OF_LANDING = "deskyard-t-", "deskyard-tm-", "deskyard-tl-"
@@ -334,6 +335,7 @@ def template_of(vm: Vm, storage: str) -> Template:
         memory_mib=vm.memory // MIB,
         disk_mib=sum(disk.capacity for disk in vm.disks if disk.type in DATA_DISKS) // MIB,
         cannot=cannot_clone(vm),
+        stamp=vm.marks.stamp,
     )
 
 

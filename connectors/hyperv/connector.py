@@ -37,12 +37,12 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import ConnectorError, CredentialsRejected, Unreachable
-from connectors.hyperv import disks, faults, landing, mapping
+from connectors.hyperv import disks, faults, handing, landing, mapping, mirrors
 from connectors.hyperv.client import Account, Line, encoded, script
-from connectors.hyperv.mapping import Seen
+from connectors.hyperv.mapping import Seen, Told
 from connectors.hyperv.rounds import Desk, Rounds
 from connectors.hyperv.settings import HypervSettings
-from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
+from connectors.replication import Bookmark, Landing, LandingWish, MirrorListing, Point, PointWish
 
 PATIENCE_S = 1.0
 """How long `submit` and `poll` wait for scripts in all: quick orders are answered at once, long ones hold up nobody."""
@@ -108,28 +108,41 @@ class HypervConnector:
         inventory = merged(seen, silent, began_at, self._settings)
         return replace(inventory, cursor=Cursor(str(uuid4())) if inventory.complete else None)
 
+    def mirrors(self, deadline: float) -> MirrorListing:
+        """Of all hosts. One that does not answer makes the listing partial: its machines may be replicated as well."""
+        self._settings.require_complete()
+        told, silent = self._ask(deadline, "mirrors", {})
+        return MirrorListing(
+            tuple(mirror for _, answer in told for mirror in mirrors.read(answer)),
+            partial="; ".join(f"{address} could not be read: {error.message}" for address, error in silent.items()),
+        )
+
     def _look(self, deadline: float, *, with_machines: bool) -> tuple[list[Seen], dict[str, ConnectorError]]:
-        """Each host's own answer, by the deadline. Raises if none gave one, or the account was refused."""
-        # A line's own deadline is a little earlier: what it then says tells more than that it said nothing.
-        soon = deadline - min(0.5, max(0.0, deadline - time.monotonic()) / 10)
-        looks = [_Look(desk, soon, with_machines=with_machines) for desk in self._desks]
+        """As `_ask`, and who has which machine is remembered."""
+        parameters = {"budget_s": budget_s(_soon(deadline)), "with_machines": with_machines}
+        told, silent = self._ask(deadline, "inventory", parameters)
+        found = []
+        for desk, answer in told:
+            seen = mapping.read_host(answer)
+            desk.name = seen.host.name
+            for machine in seen.machines:
+                self._rounds.last_host[machine.id] = desk.address
+            found.append(seen)
+        return found, silent
+
+    def _ask(
+        self, deadline: float, name: str, parameters: Mapping[str, object]
+    ) -> tuple[list[tuple[Desk, Told]], dict[str, ConnectorError]]:
+        """Each host's own answer to a script, by the deadline. Raises if none gave one, or the account was refused."""
+        looks = [_Look(desk, name, parameters, _soon(deadline)) for desk in self._desks]
         for look in looks:
             look.ended.wait(max(0.0, deadline - time.monotonic()))
-        seen: list[Seen] = []
-        silent: dict[str, ConnectorError] = {}
-        for look in looks:
-            address = look.desk.address
-            if look.seen is not None:
-                look.desk.name = look.seen.host.name
-                seen.append(look.seen)
-                for machine in look.seen.machines:
-                    self._rounds.last_host[machine.id] = address
-            else:
-                silent[address] = look.error or look.desk.line.late()
+        told = [(look.desk, look.told) for look in looks if look.told is not None]
+        silent = {look.desk.address: look.error or look.desk.line.late() for look in looks if look.told is None}
         for error in silent.values():
-            if isinstance(error, CredentialsRejected) or not seen:
+            if isinstance(error, CredentialsRejected) or not told:
                 raise error
-        return seen, silent
+        return told, silent
 
     # --- orders ---
 
@@ -158,6 +171,23 @@ class HypervConnector:
     def clear(self, key: str, deadline: float) -> None:
         self._settings.require_complete()
         landing.clear(self.builder, key, deadline)
+
+    def hand_over(self, machine: MachineRef, deadline: float) -> None:
+        self._hand("hand_over", machine, deadline)
+
+    def take_over(self, machine: MachineRef, deadline: float) -> None:
+        self._hand("take_over", machine, deadline)
+
+    def reverse(self, machine: MachineRef, deadline: float) -> None:
+        self._hand("reverse", machine, deadline)
+
+    def take_back(self, machine: MachineRef, deadline: float) -> None:
+        self._hand("take_back", machine, deadline)
+
+    def _hand(self, op: str, machine: MachineRef, deadline: float) -> None:
+        self._settings.require_complete()
+        first = self._rounds.last_host.get(machine.id, "")
+        handing.carry_out(op, self._desks, self.surroundings.installation, machine, deadline, first=first)
 
     def close(self) -> None:
         for desk in self._desks:
@@ -200,23 +230,27 @@ def budget_s(deadline: float) -> float:
     return round(left - min(1.5, left / 4), 2)
 
 
-class _Look:
-    """One host's inventory script, in a thread that is left behind if the host hangs."""
+def _soon(deadline: float) -> float:
+    """A little earlier: what a line says at its own deadline tells more than that it said nothing."""
+    return deadline - min(0.5, max(0.0, deadline - time.monotonic()) / 10)
 
-    def __init__(self, desk: Desk, deadline: float, *, with_machines: bool) -> None:
+
+class _Look:
+    """One of our scripts on one host, in a thread that is left behind if the host hangs."""
+
+    def __init__(self, desk: Desk, name: str, parameters: Mapping[str, object], deadline: float) -> None:
         self.desk = desk
-        self.seen: Seen | None = None
+        self.told: Told | None = None
         self.error: ConnectorError | None = None
         self.ended = threading.Event()
-        parameters = {"budget_s": budget_s(deadline), "with_machines": with_machines}
         thread = threading.Thread(
-            target=self._work, args=(parameters, deadline), name=f"winrm {desk.address}", daemon=True
+            target=self._work, args=(name, parameters, deadline), name=f"winrm {desk.address}", daemon=True
         )
         thread.start()
 
-    def _work(self, parameters: Mapping[str, object], deadline: float) -> None:
+    def _work(self, name: str, parameters: Mapping[str, object], deadline: float) -> None:
         try:
-            self.seen = mapping.read_host(self.desk.line.run("inventory", parameters, deadline))
+            self.told = self.desk.line.run(name, parameters, deadline)
         except ConnectorError as error:
             self.error = error
         finally:

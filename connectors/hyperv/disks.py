@@ -32,6 +32,7 @@ from connectors.errors import Busy, ConnectorError, NotFound, Unreachable, Unsup
 from connectors.hyperv import dock, faults, mapping
 from connectors.hyperv.asking import Questions
 from connectors.hyperv.dock import Dock
+from connectors.hyperv.hardware import OWN_NIC
 from connectors.hyperv.nodes import TASK_COMMAND, Nodes, errand, owner_of
 from connectors.hyperv.rounds import Desk
 from connectors.hyperv.settings import HypervSettings
@@ -285,7 +286,7 @@ def _configuration(told: Told) -> Configuration:
 def _nic(told: Told) -> Nic:
     mac = str(told["mac"]).lower()
     pairs = ":".join(mac[at : at + 2] for at in range(0, len(mac), 2)) if mac.strip("0") else ""
-    return Nic("synthetic", pairs, mapping.network_id(str(told["switch"]), int(told["vlan"])))
+    return Nic(OWN_NIC, pairs, mapping.network_id(str(told["switch"]), int(told["vlan"])))
 
 
 def _key(bookmark: Bookmark | None) -> str:

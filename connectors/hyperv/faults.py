@@ -115,6 +115,13 @@ OUR_OWN: Mapping[str, tuple[Kind, str]] = {
         Conflict,
         "a disk of the machine in the making is not there any more: another attempt has begun. Bring it up again",
     ),
+    "Deskyard.NotReplicated": (Unsupported, "Hyper-V does not replicate the machine. Set its replication up there"),
+    "Deskyard.NotReplicating": (
+        Conflict,
+        "its replication does not go on just now: it is paused, has failed or is at its first copy. See to it there",
+    ),
+    "Deskyard.IsReplica": (Conflict, "the machine there is a replica, and its original stands elsewhere"),
+    "Deskyard.IsNoReplica": (Conflict, "the machine there is no replica: it has been failed over already"),
     "Deskyard.UnknownOrder": (Unsupported, "Hyper-V knows no such order"),
 }
 """What our scripts say -> our error, and the words."""

@@ -13,6 +13,8 @@ from disks.vault.points import Configuration, Nic
 IDE = (("IDE", 0, 0), ("IDE", 0, 1), ("IDE", 1, 1))
 """Of generation 1, which starts from IDE alone; New-VM puts a DVD drive at 1, 0."""
 SCSI_PLACES = 64
+OWN_NIC = "synthetic"
+"""Hyper-V's own card, and the only one that is given here; what a recovery point calls it."""
 _MAC = re.compile(r"[0-9A-F][02468ACE][0-9A-F]{10}")
 """Of one adapter, not of a group."""
 
@@ -98,7 +100,13 @@ def _adapters(
     found, warnings, used = [], [], {mac.upper() for mac in taken}
     for number in range(max(len(nics), len(networks))):
         switch, vlan = networks[number] if number < len(networks) else ("", 0)
-        was = nics[number].mac if number < len(nics) else ""
+        was, model = (nics[number].mac, nics[number].model) if number < len(nics) else ("", OWN_NIC)
+        if model != OWN_NIC:
+            warnings.append(
+                f"Network adapter {number + 1} is a new one for the system, Hyper-V's own: it was "
+                f"{model or 'of no known kind'}. What was set for it inside, such as a fixed address, is to be set "
+                "anew."
+            )
         mac = re.sub(r"[^0-9A-F]", "", was.upper())
         if was and (mac in used or not _MAC.fullmatch(mac)):
             warnings.append(

@@ -6,7 +6,7 @@ land      1. every host is looked at; a finished machine is found by its stamp
 open      a VHDX in our working folder, written by QEMU
 commit    an errand of the host's own (a scheduled task) fetches it over HTTPS, from our dock, into the machine's
           folder, and compares its SHA-256; ours goes
-finish    New-VM, with our stamp, last: a machine that stands has whole disks
+finish    New-VM, with our stamp, last: a machine that stands has whole disks; a template says so in its notes
 """
 
 from __future__ import annotations
@@ -189,7 +189,10 @@ class HypervLanding:
         stamp = Stamp(self._builder.installation, str(self._nodes.plain["key"]))
         if self._build is None:
             return MachineRef(self._made, stamp)
-        told = self._nodes.ask(self._desk, "finish", deadline, name=self._wish.name, **hardware.told(self._build))
+        told = self._nodes.ask(
+            self._desk, "finish", deadline, name=self._wish.name, template=self._wish.is_template,
+            **hardware.told(self._build),
+        )  # fmt: skip
         return MachineRef(str(told["id"]), stamp)
 
     def close(self) -> None:

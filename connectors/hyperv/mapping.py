@@ -100,7 +100,7 @@ class Mark:
 
     stamp: Stamp | None = None
     stage: str = ""
-    """making, made, machine (ours), template (an administrator wrote that)."""
+    """making, made, machine (ours), template (an administrator wrote that, or a landing of ours)."""
 
 
 def read_mark(notes: str) -> Mark:
@@ -150,7 +150,7 @@ def read_host(told: Told) -> Seen:
         mark, state = read_mark(str(one["notes"])), str(one["state"])
         is_template = mark.stage == "template"
         if is_template or (mark.stamp is None and state == "Off"):
-            templates.append(_template(one, storages))
+            templates.append(_template(one, storages, mark.stamp))
         if not is_template:
             machines.append(_machine(one, host.id, mark))
     return Seen(
@@ -190,7 +190,7 @@ def storage_of(path: str, storages: Iterable[Storage]) -> str:
     return max(fitting, key=len, default="")
 
 
-def _template(told: Told, storages: Iterable[Storage]) -> Template:
+def _template(told: Told, storages: Iterable[Storage], stamp: Stamp | None) -> Template:
     disks = [str(path) for path in told["disks"]]
     storage = storage_of(disks[0], storages) if disks else ""
     return Template(
@@ -201,6 +201,7 @@ def _template(told: Told, storages: Iterable[Storage]) -> Template:
         memory_mib=int(told["memory_mib"]),
         disk_mib=sum(int(size) for size in told["disk_mib"]),
         cannot=_cannot_clone(str(told["state"]), disks, storage, has_checkpoints=bool(told["checkpoints"])),
+        stamp=stamp,
     )
 
 

@@ -227,6 +227,9 @@ class Going:
             self._failed(faults.of_answer(answer["fault"], mapping.doing(self.order), desk.name or desk.address))
         elif answer["state"] == "absent":
             self._is_absent(desk, answer)
+        elif self.is_looking and answer["state"] == "running":
+            # An earlier attempt has its turn there, so this look was none: it is repeated.
+            self._goes_on_looking()
         elif self.is_looking:
             self._found(desk, answer)
         elif answer["state"] == "running":
@@ -299,6 +302,10 @@ class Going:
             poll_after_s = max(0.2, min(poll_after_s, cut_at - time.time()))
         percent = answer.get("percent")
         self._running(step, poll_after_s, int(percent) if percent is not None else None)
+
+    def _goes_on_looking(self) -> None:
+        self.asking.clear()
+        self._running(*STEPS["another"])
 
     def _done(self, desk: Desk, answer: Answer) -> None:
         if isinstance(self.order, OpenScreen) and not mapping.guest_addresses(answer["addresses"]):

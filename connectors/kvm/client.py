@@ -159,6 +159,11 @@ class Endpoint:
     def name(self) -> str:
         return self._settings.endpoint
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the host is, as far as the settings say, this machine."""
+        return self._settings.transport == "local"
+
     def line(self, deadline: float) -> Line:
         """A live line. Raises Unreachable, CertificateRejected, CredentialsRejected or Unsupported by the deadline."""
         with self._lock:

@@ -40,13 +40,28 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import ConnectorError, Unreachable, Unsupported
-from connectors.kvm import copies, disks, faults, landing, machines, mapping, power, probe, screens, shares, snapshots
+from connectors.kvm import (
+    copies,
+    disks,
+    faults,
+    landing,
+    machines,
+    mapping,
+    power,
+    presence,
+    probe,
+    refreshing,
+    screens,
+    shares,
+    snapshots,
+)
 from connectors.kvm.client import Endpoint, Line
 from connectors.kvm.inventory import Agents, Changes, Reading, listen, refresh_pools
 from connectors.kvm.jobs import Crew, Job
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.work import OutOfTime, Usage, Work
-from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
+from connectors.presence import GuestUsers
+from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish, Refreshing, RefreshWish
 
 T = TypeVar("T")
 
@@ -110,6 +125,12 @@ class KvmConnector:
             return self._read(line, connection, since, deadline)
 
         return self._by(deadline, "reading the inventory", read)
+
+    def guest_users(self, machines: Sequence[str], deadline: float) -> Iterator[GuestUsers]:
+        def read(line: Line, connection: Any) -> list[GuestUsers]:
+            return list(presence.ask(connection, machines, deadline, self._agents))
+
+        yield from self._by(deadline, "asking guests who is logged on", read)
 
     def _platform(self, connection: Any) -> Platform:
         warnings = platform_warnings(connection, self._settings)
@@ -279,6 +300,18 @@ class KvmConnector:
 
     def clear(self, key: str, deadline: float) -> None:
         self._working(key, deadline, "clearing a landing", landing.clear)
+
+    def mark(self, machine: MachineRef, deadline: float) -> Bookmark:
+        def call(work: Work[Order]) -> Bookmark:
+            return refreshing.mark(work, machine)
+
+        return self._working(str(uuid4()), deadline, "looking at the disks", call)
+
+    def refresh(self, wish: RefreshWish, deadline: float) -> Refreshing:
+        def call(work: Work[Order]) -> Refreshing:
+            return refreshing.refresh(work, wish, self._working, self._endpoint)
+
+        return self._working(wish.key, deadline, "looking at the disks", call)
 
     def _working(self, key: str, deadline: float, doing: str, call: Callable[[Work[Order]], T]) -> T:
         """Like an order's steps, but at once: the call's result by the deadline."""

@@ -30,12 +30,13 @@ from lxml import etree
 
 from connectors.base import MachineRef, Order
 from connectors.errors import Busy, ConnectorError, NotFound, Unsupported
-from connectors.kvm import held, mapping, names
+from connectors.kvm import held, mapping, names, standing
 from connectors.kvm.client import Endpoint
 from connectors.kvm.settings import KvmSettings
 from connectors.kvm.snapshots import checkpoints
+from connectors.kvm.standing import StandingPoint
 from connectors.kvm.volumes import clones_of, delete_volume
-from connectors.kvm.work import Domain, Work, find_ours
+from connectors.kvm.work import Domain, Work, find_meant
 from connectors.replication import Bookmark, Consistency, PointWish
 from disks.base import Source
 from disks.vault.points import Configuration, Drive, Nic
@@ -79,15 +80,21 @@ class KvmPoint:
 # --- taking ----------------------------------------------------------------------------------------------------------
 
 
-def take(work: Work[Order], endpoint: Endpoint, wish: PointWish) -> KvmPoint:
+def take(work: Work[Order], endpoint: Endpoint, wish: PointWish) -> KvmPoint | StandingPoint:
     """Raises `NotFound`, `Conflict`, `Unsupported`, `Busy`, libvirtError. On failure a machine that was off is so
     again, unless the line is dead: then `release` sees to it."""
     _nbd()
-    domain, seen = work.ours(wish.machine)
+    found = find_meant(work.connection, wish.machine)
+    if found is None:
+        raise NotFound(f"Machine {wish.machine.id} is not on {work.settings.endpoint} any more.")
+    domain, seen = found
     _require_no_snapshots(domain, seen)
     chosen = _chosen(seen, wish.disks)
     if not domain.isActive():
-        _require_may_be_held(work, domain, seen)
+        _require_not_suspended(domain, seen)
+        if clones_of(work, seen):
+            configuration = _configuration(domain, domain.XMLDesc(0), seen, chosen)
+            return standing.point_of(seen.name, seen.uuid, configuration, chosen, endpoint, work.surroundings.workdir)
         held.hold(domain)
     try:
         return _begin(domain, seen, chosen, work.settings, endpoint, wish)
@@ -175,17 +182,12 @@ def _require_no_snapshots(domain: Domain, seen: mapping.Domain) -> None:
         )
 
 
-def _require_may_be_held(work: Work[Order], domain: Domain, seen: mapping.Domain) -> None:
-    """Raises `Unsupported` for a machine that is off and of which QEMU may not open the disks for writing."""
+def _require_not_suspended(domain: Domain, seen: mapping.Domain) -> None:
+    """Raises `Unsupported`."""
     if domain.hasManagedSaveImage():
         raise Unsupported(
             f"Machine {seen.name!r} is suspended: what its disks lack lies in its saved memory. Resume it or switch it "
             "off."
-        )
-    if hanging := clones_of(work, seen):
-        raise Unsupported(
-            f"Machine {seen.name!r} is off and serves as a template: {hanging}, and KVM opens no disk for a point that "
-            "others hang from. Replicate a full copy of it."
         )
 
 
@@ -284,7 +286,7 @@ def _configuration(domain: Domain, live: str, seen: mapping.Domain, chosen: Sequ
 
 def release(connection: Any, machine: MachineRef, keep: Sequence[Bookmark]) -> None:
     """Nothing of ours stays on the machine but the checkpoints to keep. A machine that is gone is success."""
-    found = find_ours(connection, machine)
+    found = find_meant(connection, machine)
     if found is not None:
         release_all(found[0], _checkpoints_of(keep), is_last=True)
         held.let_go(found[0])

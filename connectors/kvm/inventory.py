@@ -327,7 +327,7 @@ class Reading:
                     storage, disk_mib = storage or place[0], disk_mib + place[1]
         return Template(
             id=seen.uuid, name=seen.name, storage=storage, vcpus=seen.vcpus, memory_mib=seen.memory_mib,
-            disk_mib=disk_mib, cannot=cannot,
+            disk_mib=disk_mib, cannot=cannot, stamp=seen.stamp,
         )  # fmt: skip
 
     def _place(self, path: str) -> tuple[str, int] | None:

@@ -2,52 +2,37 @@
 
     land      1. what an unfinished attempt left is removed; a finished machine is found by uuid and stamp
               2. the whole machine is decided: chipset, firmware, buses, cards (`hardware`)
-    open      a volume for each disk, filled by a stream in the connection itself, so over every transport
-    finish    the definition, with our stamp, last: a machine that stands has whole disks
+    open      a volume for each disk, filled over every transport
+    finish    the definition, with our stamp, last: a machine that stands has whole disks; a template is marked as one
 
 A disk is written as the qcow2 image that it will be (`disks.qcow2`), in one go. The other way, a raw volume that the
 host then converts, is slower, takes the room twice, and is not safe: libvirt looks at what is in a raw volume when it
 refreshes its pool, which it does after every upload. A guest that writes a qcow2 header with a backing file on its disk
 would have the host read any file of its own into it (tried on libvirt 9.0).
 
-A stream on a dead line ends by keepalive, 20 s after the last word (`client`): each disk has a connection of its own.
+How the image gets there stands in `images`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from uuid import uuid4
 
 import libvirt
 
 from connectors.base import MachineRef, Order
-from connectors.errors import (
-    CapacityExhausted,
-    CertificateRejected,
-    Conflict,
-    ConnectorError,
-    CredentialsRejected,
-    NotFound,
-    Unsupported,
-)
-from connectors.kvm import faults, hardware, machines, mapping, names, screens, volumes
+from connectors.errors import Conflict, NotFound, Unsupported
+from connectors.kvm import hardware, machines, mapping, names, screens, volumes
 from connectors.kvm.client import Endpoint
+from connectors.kvm.images import VolumeSink
 from connectors.kvm.work import Domain, Work
 from connectors.replication import LandingWish
-from disks.errors import DiskError, OutOfSpace, SinkLost, SinkRefused
-from disks.qcow2 import CLUSTER, Qcow2
 
 T = TypeVar("T")
 
 FILES = ("dir", "fs", "netfs")
 """Storage pools whose volumes are files, as an image must be."""
-OPEN_S = 30.0
-"""How long a connection for a disk may take."""
-LARGEST = 512 << 10
-"""Bytes sent at once: twice as fast as 64 KiB or 1 MiB (libvirt 9.0, on one machine)."""
 
 
 class Working(Protocol):
@@ -207,6 +192,7 @@ class KvmLanding:
             virt_type=work.settings.acceleration,
             screen_password=screens.new_password(),
             screen_listen=work.settings.screen_listen,
+            role=mapping.Role.TEMPLATE if self._wish.is_template else mapping.Role.MACHINE,
         )
         work.begin("Defining the machine")
         work.usage.forget()
@@ -227,109 +213,3 @@ class KvmLanding:
         """Sinks hold connections of their own: those that were not ended are abandoned."""
         for sink in self._sinks.values():
             sink.abandon()
-
-
-class VolumeSink:
-    """A new qcow2 volume, filled by an upload from front to back.
-
-    `abandon` removes the volume; where the line is dead it cannot, and `clear` does.
-    """
-
-    def __init__(self, endpoint: Endpoint, pool: str, name: str, size: int) -> None:
-        """Raises `SinkLost`, `SinkRefused`, `OutOfSpace`."""
-        self.name = name
-        self.is_whole = False
-        self._endpoint = endpoint
-        self._image = Qcow2(size)
-        self._line = ExitStack()
-        self._volume: volumes.Volume = None
-        self._stream: Any = None
-        try:
-            self._open(pool)
-        except (libvirt.libvirtError, ConnectorError) as error:
-            self.abandon()
-            raise self._problem(error) from error
-
-    def _open(self, pool: str) -> None:
-        line = self._endpoint.line(time.monotonic() + OPEN_S)
-        connection = self._line.enter_context(line.using())
-        # libvirt has QEMU make an empty image, of which the header stays until ours takes its place: so libvirt never
-        # sees anything but a qcow2 volume there.
-        storage = connection.storagePoolLookupByUUIDString(pool)
-        self._volume = storage.createXML(mapping.copy_xml(self.name, self._image.size))
-        self._stream = connection.newStream()
-        self._volume.upload(self._stream, CLUSTER, 0)
-
-    def write(self, offset: int, data: bytes) -> None:
-        for piece in self._image.write(offset, data):
-            self._send(piece)
-
-    def zero(self, offset: int, length: int) -> None:
-        """Nothing to do: offsets rise, and a new image is zeros where nothing was written."""
-
-    def commit(self) -> None:
-        for piece in self._image.finish():
-            self._send(piece)
-        try:
-            self._open_stream().finish()
-            self._stream = self._volume.connect().newStream()
-            self._volume.upload(self._stream, 0, CLUSTER)
-            self._send(self._image.header())
-            self._stream.finish()
-            self._stream = None
-            self._settle()
-        except libvirt.libvirtError as error:
-            raise self._problem(error) from error
-        self.is_whole = True
-        self._line.close()
-
-    def _settle(self) -> None:
-        """libvirt has no word for a flush. But of a qcow2 volume that is to be given a size, even the one it has, QEMU
-        writes the header and waits until all of the file has reached the disk (qemu-img resize: fdatasync); and it
-        fails for what is no image.
-
-        libvirt refuses that for a file that takes more room than its disk's size, which it does when hardly a cluster
-        is zeros: what is in such a file is as safe as the host's own writing back makes it.
-        """
-        size, taken = (int(value) for value in self._volume.info()[1:])
-        if size != self._image.size:
-            raise SinkLost(f"Volume {self.name} is not the image that was sent. It has to be written anew.")
-        if taken <= size:
-            self._volume.resize(size)
-
-    def _open_stream(self) -> Any:
-        if self._stream is None:
-            raise ValueError("this copy has ended")
-        return self._stream
-
-    def _send(self, data: bytes) -> None:
-        stream = self._open_stream()
-        rest = data
-        try:
-            while rest:
-                rest = rest[stream.send(rest[:LARGEST] if len(rest) > LARGEST else rest) :]
-        except libvirt.libvirtError as error:
-            raise self._problem(error) from error
-
-    def abandon(self) -> None:
-        if self.is_whole:
-            return
-        stream, self._stream = self._stream, None
-        volume, self._volume = self._volume, None
-        with suppress(libvirt.libvirtError):
-            if stream is not None:
-                stream.abort()
-        with suppress(libvirt.libvirtError):
-            if volume is not None:
-                volumes.delete_volume(volume)
-        del stream, volume
-        self._line.close()
-
-    def _problem(self, error: libvirt.libvirtError | ConnectorError) -> DiskError:
-        where = f"volume {self.name} on {self._endpoint.name}"
-        kind = faults.kind_of(error) if isinstance(error, libvirt.libvirtError) else type(error)
-        if issubclass(kind, CapacityExhausted):
-            return OutOfSpace(f"No room for {where}. Make room in its storage pool or choose another one.")
-        if issubclass(kind, CredentialsRejected | CertificateRejected | Unsupported):
-            return SinkRefused(f"Cannot write {where}: {faults.ADVICE[kind]}")
-        return SinkLost(f"Cannot write {where}: it is not reached any more, or not there. It is begun anew.")

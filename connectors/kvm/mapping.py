@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address
+from typing import Any
 
 from lxml import etree
 
@@ -39,7 +40,7 @@ class Role(StrEnum):
     MACHINE = "machine"
     TEMPLATE = "template"
     PROBE = "probe"
-    """The tiny guest of `ProbeAcceleration`; never listed."""
+    """The tiny guest of `ProbeAcceleration`, and QEMU where it only writes on a disk; never listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,7 @@ class Blueprint:
     memory_mib: int | None = None
     seed_path: str = ""
     screen_listen: str = ""
+    role: Role = Role.MACHINE
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -228,6 +230,21 @@ def _read_graphics(graphics: Element) -> Graphics:
     for element in graphics.iterfind("listen"):
         listen = element.get("address", listen)
     return Graphics(kind=graphics.get("type", ""), port=int(graphics.get("port", "-1")), listen=listen)
+
+
+def user_names(info: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Who is logged on, each once; None if the guest did not tell, which is not the same as nobody.
+
+    `virDomainGetGuestInfo`: `user.count`, `user.N.name`, and `user.N.domain` for Windows.
+    """
+    count = info.get("user.count")
+    if not isinstance(count, int):
+        return None
+    names = []
+    for number in range(count):
+        name, domain = str(info.get(f"user.{number}.name", "")), str(info.get(f"user.{number}.domain", ""))
+        names.append(f"{domain}\\{name}" if domain else name)
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _agent_channel(root: Element) -> str:
@@ -330,7 +347,7 @@ def clone_xml(template_xml: str, plan: Blueprint) -> str:
             entry.text = plan.uuid
     if (generation := root.find("genid")) is not None:
         generation.text = None
-    _set_mark(root, {"installation": plan.stamp.installation, "key": plan.stamp.key, "role": Role.MACHINE.value})
+    _set_mark(root, {"installation": plan.stamp.installation, "key": plan.stamp.key, "role": plan.role.value})
     _set_size(root, plan.vcpus, plan.memory_mib)
     _set_virt_type(root, plan.virt_type)
     _forget_uefi_variables(root)
@@ -602,6 +619,31 @@ def overlay_xml(name: str, capacity_bytes: int, base_path: str, base_format: str
 def copy_xml(name: str, capacity_bytes: int) -> str:
     """A qcow2 volume that stands alone, to be filled from another one."""
     return _written(_volume(name, capacity_bytes))
+
+
+def writer_xml(*, name: str, uuid: str, stamp: Stamp, virt_type: str, images: Mapping[str, str]) -> str:
+    """A domain that never runs a guest: QEMU alone, to write on images (target -> path) as it can."""
+    root = etree.Element("domain", type=virt_type)
+    _set_text(root, "name", name)
+    _set_text(root, "uuid", uuid)
+    etree.SubElement(root, "memory", unit="MiB").text = "16"
+    etree.SubElement(root, "vcpu").text = "1"
+    etree.SubElement(etree.SubElement(root, "os"), "type", arch="x86_64").text = "hvm"
+    _set_mark(root, _mark_attributes(stamp, Role.PROBE))
+    devices = etree.SubElement(root, "devices")
+    for target, path in images.items():
+        disk = etree.SubElement(devices, "disk", type="file", device="disk")
+        etree.SubElement(disk, "driver", name="qemu", type="qcow2")
+        etree.SubElement(disk, "source", file=path)
+        etree.SubElement(disk, "target", dev=target, bus="virtio")
+    return _written(root)
+
+
+def volume_state(xml: str) -> str:
+    """What changes whenever a volume's file is written: when that was last, and how large it is."""
+    volume = parse(xml)
+    written = volume.findtext("target/timestamps/mtime") or ""
+    return "/".join((written, volume.findtext("allocation") or "", volume.findtext("capacity") or ""))
 
 
 def raw_volume_xml(name: str, size_bytes: int) -> str:

@@ -11,7 +11,7 @@ import libvirt
 
 from connectors.base import Outcome, Power, PowerAction, PowerSet, SetPower
 from connectors.errors import Conflict, PlatformFault
-from connectors.kvm import held, mapping, volumes
+from connectors.kvm import faults, held, mapping, volumes
 from connectors.kvm.client import is_alive
 from connectors.kvm.work import Domain, OutOfTime, Work, number
 
@@ -116,9 +116,13 @@ def switch_on(work: Work[Any], domain: Domain) -> None:
         return
     try:
         domain.create()
-    except libvirt.libvirtError:
-        if not domain.isActive():  # else another attempt was quicker
+    except libvirt.libvirtError as error:
+        if domain.isActive():  # another attempt was quicker
+            return
+        if faults.kind_of(error) is not Conflict:
             raise
+        # A daemon that came back held it for running until it found that its QEMU had died with the daemon before.
+        domain.create()
 
 
 def cut_power(work: Work[Any], domain: Domain) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import libvirt
@@ -19,7 +20,7 @@ Volume = Any
 def require_no_clones(work: Work[Any], seen: mapping.Domain) -> None:
     """Raises `Conflict` if linked clones hang from an unstamped machine's disks: it serves as a template.
 
-    Machines that we stamped are never cloned, so only others are looked at.
+    Machines that we stamped are never cloned unless they were landed as templates, so only others are looked at.
     """
     if hanging := clones_of(work, seen):
         raise Conflict(
@@ -29,8 +30,8 @@ def require_no_clones(work: Work[Any], seen: mapping.Domain) -> None:
 
 
 def clones_of(work: Work[Any], seen: mapping.Domain) -> str:
-    """Which linked clones hang from an unstamped machine, in words; "" if none do."""
-    if seen.stamp is not None:
+    """Which linked clones hang from an unstamped machine or a template, in words; "" if none do."""
+    if seen.stamp is not None and seen.role is not mapping.Role.TEMPLATE:
         return ""
     known = users(work)
     for disk in seen.disks:
@@ -173,7 +174,12 @@ def remove(work: Work[Any], machine: str, keep: frozenset[str] = frozenset()) ->
 
 def _require_unused(work: Work[Any], machine: str, path: str) -> None:
     """Data of whoever else uses the volume would be lost with it."""
-    if others := users(work).get(path, set()) - {machine}:
+    own = {
+        user
+        for user in users(work).get(path, set())
+        if PurePosixPath(user).name.startswith(names.volume_prefix(machine))
+    }
+    if others := users(work).get(path, set()) - {machine} - own:
         raise Unsupported(
             f"Disk {path} is still used by {', '.join(sorted(others))}. It was left alone; remove those first."
         )

@@ -121,6 +121,14 @@ def find(connection: Any, uuid: str) -> Domain | None:
 
 def find_ours(connection: Any, ref: MachineRef) -> tuple[Domain, mapping.Domain] | None:
     """The machine and its definition once its stamp has been compared; None if it is gone. Raises `Conflict`."""
+    found = find_meant(connection, ref)
+    if found is not None and found[1].role is mapping.Role.TEMPLATE:
+        raise Conflict(f"Machine {found[1].name!r} is marked as a template. Nothing was done to it.")
+    return found
+
+
+def find_meant(connection: Any, ref: MachineRef) -> tuple[Domain, mapping.Domain] | None:
+    """As `find_ours`, but it may be a template: for what changes nothing of it."""
     domain = find(connection, ref.id)
     if domain is None:
         return None
@@ -130,8 +138,6 @@ def find_ours(connection: Any, ref: MachineRef) -> tuple[Domain, mapping.Domain]
             f"Machine {seen.name!r} bears {_words(seen.stamp)}, not {_words(ref.stamp)}. Nothing was done to it: "
             "somebody else may own it. See the drift page."
         )
-    if seen.role is mapping.Role.TEMPLATE:
-        raise Conflict(f"Machine {seen.name!r} is marked as a template. Nothing was done to it.")
     return domain, seen
 
 

@@ -33,7 +33,8 @@ from connectors.nutanix.settings import NutanixSettings
 Json = Mapping[str, Any]
 
 OURS: Mapping[str, tuple[int, int]] = {
-    "vmm": (4, 3), "prism": (4, 4), "clustermgmt": (4, 3), "networking": (4, 4), "dataprotection": (4, 4)
+    "vmm": (4, 3), "prism": (4, 4), "clustermgmt": (4, 3), "networking": (4, 4), "dataprotection": (4, 4),
+    "datapolicies": (4, 3),
 }  # fmt: skip
 """The newest version of each namespace that we know; SDKs carry versions of their own a namespace, and so does a PC."""
 OLDEST = (4, 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
@@ -34,7 +35,7 @@ from connectors.base import (
     TakeSnapshot,
 )
 from connectors.errors import Busy, ConnectorError, NotFound, Unreachable, Unsupported
-from connectors.nutanix import disks, landing, machines, power, screens, snapshots
+from connectors.nutanix import disks, landing, machines, mirrors, power, screens, snapshots
 from connectors.nutanix.client import Client, NoTurn, OutOfTime
 from connectors.nutanix.errands import Errand, Trail, Working
 from connectors.nutanix.inventory import Reading, Shown
@@ -42,7 +43,7 @@ from connectors.nutanix.objects import ObjectStore
 from connectors.nutanix.settings import NutanixSettings
 from connectors.nutanix.tasks import Tasks
 from connectors.nutanix.work import VMS, StillGoing, Work
-from connectors.replication import Bookmark, Landing, LandingWish, Point, PointWish
+from connectors.replication import Bookmark, Landing, LandingWish, MirrorListing, Point, PointWish
 
 PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
     CloneMachine: machines.clone,
@@ -162,6 +163,17 @@ class NutanixConnector:
         self._shown = shown
         self._readings += 1
         return replace(inventory, cursor=self._cursor())
+
+    def mirrors(self, deadline: float) -> MirrorListing:
+        """Pages of recovery points are as many as there are hundreds of them."""
+        self._settings.require_complete()
+        self._client.patience_s = max(0.0, deadline - time.monotonic())
+        # It stops a little before whoever waits for it does, as a reading does.
+        stop_at = deadline - min(1.0, max(0.0, deadline - time.monotonic()) / 5)
+        try:
+            return mirrors.read(Reading(self._client, self._settings, stop_at), datetime.now(UTC))
+        except OutOfTime as late:
+            raise self._late("reading what is replicated", late) from None
 
     def _cursor(self) -> Cursor:
         return Cursor(f"{self._name}/{self._readings}")

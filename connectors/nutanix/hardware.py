@@ -236,16 +236,18 @@ def usable_mac(mac: str) -> str:
 
 def vm_body(
     machine: Machine, *, name: str, stamp: Stamp, cluster: str, container: str, images: Mapping[str, str],
-    version: tuple[int, int],
+    version: tuple[int, int], template_category: str | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """A machine that is off, whose disks are copies of images. `images`: disk's name -> image.
+    """A machine that is off, whose disks are copies of images. `images`: disk's name -> image. `template_category`: id
+    of what marks templates, empty where nothing does; None: it is no template.
 
     One socket: desktop editions of Windows use two at most.
     """
     return {
         "$objectType": "vmm.v4.ahv.config.Vm",
         "name": name,
-        "description": mapping.stamped("", stamp),
+        "description": mapping.stamped("", stamp) if template_category is None else mapping.template_mark(stamp),
+        **({"categories": [{"extId": template_category}]} if template_category else {}),
         "numSockets": 1,
         "numCoresPerSocket": machine.vcpus,
         "memorySizeBytes": machine.memory_mib * MIB,

@@ -50,13 +50,13 @@ class Reading:
     def complete(self) -> tuple[Inventory, Shown]:
         began_at = datetime.now(UTC)
         clusters = self.clusters()
-        chosen = self._chosen(clusters)
+        chosen = self.chosen(clusters)
         hosts = self._hosts(chosen)
         storages = self._storages(chosen)
         networks = self._networks(chosen)
         shown = self._machines(chosen)
         if not shown.machines and not shown.templates and not self.faults:
-            self._doubt_emptiness(clusters)
+            self.doubt_emptiness(clusters)
         inventory = Inventory(
             began_at=began_at, complete=not self.faults, hosts=hosts, storages=storages, networks=networks,
             machines=tuple(shown.machines.values()), templates=tuple(shown.templates.values()),
@@ -65,9 +65,9 @@ class Reading:
         return inventory, shown
 
     def clusters(self) -> list[Cluster]:
-        return [mapping.read_cluster(item) for item in self._list("clustermgmt", "config/clusters", "clusters")]
+        return [mapping.read_cluster(item) for item in self.listed("clustermgmt", "config/clusters", "clusters")]
 
-    def _chosen(self, clusters: list[Cluster]) -> frozenset[str] | None:
+    def chosen(self, clusters: list[Cluster]) -> frozenset[str] | None:
         """Ids of the clusters to look at; None: all. Raises `NotFound` if the one in the settings is not there."""
         real = [cluster for cluster in clusters if not cluster.is_prism_central]
         if not self.settings.cluster:
@@ -79,7 +79,7 @@ class Reading:
 
     def _hosts(self, chosen: frozenset[str] | None) -> tuple[Host, ...]:
         """Hosts of Prism Central's own pseudo-cluster are none (asking for them is refused)."""
-        found = self._list("clustermgmt", "config/hosts", "hosts")
+        found = self.listed("clustermgmt", "config/hosts", "hosts")
         return tuple(
             mapping.read_host(item)
             for item in found
@@ -88,7 +88,7 @@ class Reading:
 
     def _storages(self, chosen: frozenset[str] | None) -> tuple[Storage, ...]:
         found = []
-        for item in self._list("clustermgmt", "config/storage-containers", "storage containers"):
+        for item in self.listed("clustermgmt", "config/storage-containers", "storage containers"):
             if chosen is not None and str(item.get("clusterExtId") or "") not in {"", *chosen}:
                 continue
             if item.get("isInternal") is True:
@@ -121,13 +121,13 @@ class Reading:
     def _networks(self, chosen: frozenset[str] | None) -> tuple[Network, ...]:
         """Subnets of the chosen clusters, and those that belong to none (overlays)."""
         found = []
-        for item in self._list("networking", "config/subnets", "networks"):
+        for item in self.listed("networking", "config/subnets", "networks"):
             places = mapping.clusters_of_subnet(item)
             if chosen is None or not places or chosen & set(places):
                 found.append(mapping.read_network(item))
         return tuple(found)
 
-    def _doubt_emptiness(self, clusters: list[Cluster]) -> None:
+    def doubt_emptiness(self, clusters: list[Cluster]) -> None:
         """Prism hides what an account may not see without a word."""
         if sum(cluster.machines for cluster in clusters if not cluster.is_prism_central) or not clusters:
             self.faults.append(
@@ -140,7 +140,7 @@ class Reading:
     def _machines(self, chosen: frozenset[str] | None) -> Shown:
         mark = self._template_category()
         shown = Shown()
-        for item in self._list("vmm", VMS, "machines"):
+        for item in self.listed("vmm", VMS, "machines"):
             vm = mapping.read_vm(item)
             if (
                 not vm.id
@@ -168,7 +168,7 @@ class Reading:
             return None
         key, value = wanted
         query = {"$filter": f"key eq {literal(key)} and value eq {literal(value)}"}
-        found = self._list("prism", "config/categories", "categories", query)
+        found = self.listed("prism", "config/categories", "categories", query)
         ids = [str(item.get("extId")) for item in found if (item.get("key"), item.get("value")) == wanted]
         if not ids:
             self.faults.append(f"there is no category {key}:{value}, so no golden image is known")
@@ -179,7 +179,7 @@ class Reading:
     def changed(self, before: Shown) -> tuple[Inventory, Shown] | None:
         """What differs from the last reading. None if so much is missing that a complete one has to tell."""
         began_at = datetime.now(UTC)
-        chosen = self._chosen(self.clusters()) if self.settings.cluster else None
+        chosen = self.chosen(self.clusters()) if self.settings.cluster else None
         now = self._machines(chosen)
         missing = (before.machines.keys() | before.templates.keys()) - (now.machines.keys() | now.templates.keys())
         is_empty = not now.machines and not now.templates
@@ -213,7 +213,7 @@ class Reading:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def _list(self, namespace: str, path: str, what: str, query: dict[str, str] | None = None) -> list[Json]:
+    def listed(self, namespace: str, path: str, what: str, query: dict[str, str] | None = None) -> list[Json]:
         """All of a kind; what may not be read makes the reading partial."""
         try:
             listing: Listing = self._patiently(

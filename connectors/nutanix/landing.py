@@ -4,7 +4,8 @@
               2. the whole machine is decided: firmware, buses, cards (`hardware`)
     open      an upload to Prism Central's object store, part by part, as the qcow2 image that the disk will be
     commit    the upload becomes an object, the object an image, and goes
-    finish    one request makes the machine, with our stamp, of all its images; those go
+    finish    one request makes the machine, with our stamp, of all its images; those go. A template bears another mark,
+              and the category by which templates are known
 
 The image is qcow2 even where that saves nothing. Prism tells formats by a file's first bytes: of a flat disk those are
 the guest's, who could write a header of any format there.
@@ -26,7 +27,7 @@ from connectors.errors import (
     Unsupported,
 )
 from connectors.nutanix import errands, hardware, mapping, names
-from connectors.nutanix.client import Json, OutOfTime
+from connectors.nutanix.client import Json, OutOfTime, literal
 from connectors.nutanix.errands import IMAGES, MACHINES, Errand, Trail, Working
 from connectors.nutanix.objects import ObjectStore
 from connectors.nutanix.uploads import UploadSink
@@ -68,7 +69,8 @@ def land(
 def _finished(errand: Errand, machines: Iterable[Json]) -> str:
     """The machine that a landing of this key has made, whatever it is called by now; empty if there is none."""
     for vm in map(mapping.read_vm, machines):
-        if vm.stamp == errand.stamp:
+        # A clone that is just being made has its template's description.
+        if vm.stamp == errand.stamp or (vm.stamp is None and mapping.template_stamp(vm.description) == errand.stamp):
             return vm.id
     return ""
 
@@ -199,8 +201,9 @@ class NutanixLanding:
         try:
             if not self._done:
                 self._done = self._make(errand)
-            clear(errand, self._trail, self._tell)
-            return MachineRef(self._done, errand.stamp)
+            with suppress(ConnectorError):  # the machine stands; whoever asked for it has the rest cleared
+                clear(errand, self._trail, self._tell)
+            return MachineRef(self._done, None if self._wish.is_template else errand.stamp)
         except OutOfTime:
             raise Busy(f"Machine {self._wish.name!r} is not made in time. It is tried again.") from None
         finally:
@@ -220,7 +223,7 @@ class NutanixLanding:
         version = errand.client.version("vmm", errand.deadline)
         body = hardware.vm_body(
             machine, name=self._wish.name, stamp=errand.stamp, cluster=place.cluster, container=place.container,
-            images=images, version=version,
+            images=images, version=version, template_category=self._category(errand),
         )  # fmt: skip
         # The images are this attempt's, and so is the request id: asked again it brings back the same machine.
         task = errands.start(errand, self._trail, MACHINES, body, "machine " + " ".join(sorted(images.values())))
@@ -230,6 +233,23 @@ class NutanixLanding:
             self._undo(errand, task)
             raise
 
+    def _category(self, errand: Errand) -> str | None:
+        """Id of what marks templates here; empty if nothing need, None for what is none. Raises `Unsupported`."""
+        if not self._wish.is_template:
+            return None
+        if (wanted := errand.settings.template_mark) is None:
+            return ""
+        errand.begin("Looking at the categories")
+        query = {"$filter": f"key eq {literal(wanted[0])} and value eq {literal(wanted[1])}"}
+        listing = errand.client.list("prism", "config/categories", errand.deadline, query=query, doing=errand.doing)
+        for item in listing.items:
+            if (item.get("key"), item.get("value")) == wanted:
+                return str(item.get("extId") or "")
+        raise Unsupported(
+            f"There is no category {wanted[0]}:{wanted[1]} on {errand.settings.endpoint}, by which to know "
+            "templates. Make it, or name another one in the settings of the hypervisor."
+        )
+
     def _undo(self, errand: Errand, task: str) -> None:
         """A task that fails may leave its machine: it goes if it is ours."""
         with suppress(ConnectorError, OutOfTime):
@@ -238,7 +258,7 @@ class NutanixLanding:
                 return
             made = found.made(MACHINES.rel)
             seen = errand.read(made) if made else None
-            if seen is not None and seen.vm.stamp == errand.stamp:
+            if seen is not None and errand.stamp in (seen.vm.stamp, mapping.template_stamp(seen.vm.description)):
                 errands.await_gone(errand, errands.delete(errand, MACHINES, made))
 
     def close(self) -> None:

@@ -34,6 +34,8 @@ _REQUESTS = UUID("8f0c7a52-3a37-5d0e-9d0b-2f3c1f5b6a10")
 # --- identity --------------------------------------------------------------------------------------------------------
 
 _STAMP = re.compile(r"\[deskyard (\S+) (\S+)\]")
+_TEMPLATE = re.compile(r"\[deskyard template (\S+) (\S+)\]")
+"""What a template that was landed bears instead of a stamp: only what bears none is cloned, and no order deletes it."""
 _FRESH = re.compile(r"dsky\.(.+)\.([0-9a-fA-F-]{36})")
 
 
@@ -69,10 +71,21 @@ def is_fresh(name: str) -> bool:
 
 
 def stamped(description: str, stamp: Stamp) -> str:
-    """The description with this stamp, in place of any other."""
-    text = _STAMP.sub("", description).strip()
+    """The description with this stamp, in place of any other, and of the mark that a clone has from its template."""
+    text = _TEMPLATE.sub("", _STAMP.sub("", description)).strip()
     mark = f"[deskyard {quote(stamp.installation, safe='')} {quote(stamp.key, safe='')}]"
     return f"{text}\n{mark}" if text else mark
+
+
+def template_mark(stamp: Stamp) -> str:
+    """What stands in the description of a template that the landing of this key made."""
+    return f"[deskyard template {quote(stamp.installation, safe='')} {quote(stamp.key, safe='')}]"
+
+
+def template_stamp(description: str) -> Stamp | None:
+    """Which landing made this template; None for what none made."""
+    found = _TEMPLATE.search(description)
+    return Stamp(unquote(found[1]), unquote(found[2])) if found else None
 
 
 def require_usable(name: str, what: str = "machine") -> None:

@@ -1,33 +1,50 @@
 #!/bin/bash
-# Builds a Debian server as a golden image: systemd, cloud-init, QEMU guest agent, sshd. `build-golden.sh server OUT.qcow2`
+# Builds a Debian machine as a golden image: `build-golden.sh VARIANT OUT.qcow2`. Variants:
+#   server   systemd, cloud-init, QEMU guest agent, sshd; 2 GiB virtual, 713 MiB of data, 220 MiB compressed
+#   rdp      the same with a desktop (openbox, tint2, xterm) that xrdp shows on port 3389; 3 GiB virtual
 #
-# For `make test-long` and for trying Deskyard with a real operating system; the tiny guest (build-tiny.sh) serves everything
-# else. Leaves OUT.qcow2 (compressed, compat 1.1, 2 GiB virtual, about 140 MiB) and OUT.versions, what it was built from; does
-# nothing while that is current. The last line on standard output is the image's absolute path. Takes 1.5-5 minutes.
+# For tests with a real operating system (tests/journeys/test_round_trip.py, `make test-long`) and for trying Deskyard with
+# one; the tiny guest (build-tiny.sh) serves everything else. Leaves OUT.qcow2 (compressed, compat 1.1) and OUT.versions, what
+# it was built from; does nothing while that is current. The last line on standard output is the image's absolute path. Takes
+# 70 s on a quiet machine, up to 5 minutes on a busy one.
 #
-# Needs root (a chroot), but no loop or nbd device: file systems are filled as files. BIOS boot by syslinux. User vdi, password
-# vdi, sudo. Disks and network by virtio; the cloud kernel has no IDE or SATA, so a NoCloud seed comes as a virtio disk.
+# Needs root (a chroot), but no loop or nbd device: file systems are filled as files. BIOS boot by syslinux from the disk's own
+# boot partition. User vdi, password vdi, sudo. The kernel is the full one, and its initial RAM disk knows the disks and cards
+# of every maker: the same disk boots wherever it is carried to. Packages come from where this machine has its own.
 set -euo pipefail
-[ $# = 2 ] && [ "$1" = server ] || { echo "usage: $0 server OUT.qcow2" >&2; exit 2; }
+usage() { echo "usage: $0 server|rdp OUT.qcow2" >&2; exit 2; }
+[ $# = 2 ] || usage
+PACKAGES=(linux-image-amd64 initramfs-tools systemd-sysv dbus udev kmod iproute2 qemu-guest-agent cloud-init python3 netplan.io
+  openssh-server sudo procps zstd)
+case $1 in
+  server) DISK_MIB=2048 ;;
+  rdp) DISK_MIB=3072
+    PACKAGES+=(xrdp xorgxrdp xserver-xorg-core openbox tint2 xterm dbus-x11 x11-xserver-utils fonts-dejavu-core libpam-systemd) ;;
+  *) usage ;;
+esac
+VARIANT=$1
+BOOT_MIB=128
 [ "$(id -u)" = 0 ] || { echo "build-golden: needs root, for a chroot" >&2; exit 4; }
 SELF=$(realpath "$0"); mkdir -p "$(dirname "$2")"; OUT=$(realpath -m "$2"); VERSIONS=${OUT%.qcow2}.versions
 PATH=$PATH:/usr/sbin:/sbin
 SUITE=$(. /etc/os-release; [ "$ID" = debian ] && echo "$VERSION_CODENAME" || echo bookworm)
-DISK_MIB=2048; BOOT_MIB=128
-
-PACKAGES=(linux-image-cloud-amd64 initramfs-tools systemd-sysv dbus udev kmod iproute2 qemu-guest-agent cloud-init python3
-  netplan.io openssh-server sudo procps zstd)
 
 current_versions() {
   apt-cache policy "${PACKAGES[@]}" | awk '/^[^ ]/{sub(":$", ""); name=$1} /^  Candidate: [^(]/{print name, $2}'
   echo "build-golden.sh $(sha256sum < "$SELF" | cut -c1-16)"
 }
 
+# One-line sources: of Debian's archives that this machine takes packages from, those of the suite. Empty where it has none.
+own_sources() {
+  apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' |
+    grep -E " $SUITE(-[a-z-]+)? " | sort -u || true
+}
+
 exec 9>"$OUT.lock"; flock 9
 if [ -s "$OUT" ] && [ "$(current_versions)" = "$(cat "$VERSIONS" 2>/dev/null)" ]; then echo "$OUT"; exit 0; fi
 
 for program in mmdebstrap sfdisk mkfs.vfat mcopy syslinux mke2fs qemu-img zstd; do
-  command -v "$program" >/dev/null || { echo "build-golden: $program is missing; install deploy/packages-test-long.txt" >&2; exit 3; }
+  command -v "$program" >/dev/null || { echo "build-golden: $program is missing; install deploy/packages-test.txt" >&2; exit 3; }
 done
 [ -e /usr/lib/syslinux/mbr/mbr.bin ] || { echo "build-golden: package syslinux-common is missing" >&2; exit 3; }
 
@@ -46,7 +63,8 @@ printf 'MODULES=list\nCOMPRESS=zstd\n' > "$1/etc/initramfs-tools/conf.d/deskyard
 X
 cat > "$W/system" <<'X'
 set -e
-printf '%s\n' virtio_pci virtio_blk virtio_scsi virtio_net virtio_console ahci ata_piix sd_mod ext4 >> "$1/etc/initramfs-tools/modules"
+printf '%s\n' virtio_pci virtio_blk virtio_scsi virtio_net virtio_console ahci ata_piix sd_mod ext4 \
+  vmw_pvscsi mptspi nvme vmxnet3 e1000 e1000e hv_vmbus hv_storvsc hv_netvsc >> "$1/etc/initramfs-tools/modules"
 chroot "$1" update-initramfs -u
 echo golden > "$1/etc/hostname"
 echo 'LABEL=root / ext4 defaults,noatime 0 1' > "$1/etc/fstab"
@@ -60,12 +78,32 @@ chroot "$1" systemctl enable systemd-networkd
 : > "$1/etc/machine-id"
 rm -f "$1"/etc/ssh/ssh_host_*
 X
+# What is there only where the variant has it.
+cat > "$W/desktop" <<'X'
+set -e
+chroot "$1" adduser --quiet xrdp ssl-cert
+chroot "$1" systemctl enable xrdp xrdp-sesman
+# Each clone makes its own certificate: guests are told apart by it.
+rm -f "$1"/etc/ssl/certs/ssl-cert-snakeoil.pem "$1"/etc/ssl/private/ssl-cert-snakeoil.key
+mkdir -p "$1/etc/systemd/system/xrdp.service.d"
+printf '[Service]\nExecStartPre=+/bin/sh -c "[ -e /etc/ssl/private/ssl-cert-snakeoil.key ] || make-ssl-cert generate-default-snakeoil"\n' \
+  > "$1/etc/systemd/system/xrdp.service.d/certificate.conf"
+# Viewers in browsers draw the window of the log askew, and nobody needs it.
+sed -i 's/^#hidelogwindow=true/hidelogwindow=true/' "$1/etc/xrdp/xrdp.ini"
+printf 'xsetroot -solid "#204a87"\ntint2 &\nxterm -geometry 100x30+60+60 &\nexec openbox\n' > "$1/home/vdi/.xsession"
+chroot "$1" chown vdi:vdi /home/vdi/.xsession
+printf 'allowed_users=anybody\n' > "$1/etc/X11/Xwrapper.config"
+X
+[ "$VARIANT" = rdp ] || echo : > "$W/desktop"
+# Without sources mmdebstrap takes Debian's usual ones.
+own_sources > "$W/sources.list"
+sources=(); [ ! -s "$W/sources.list" ] || sources=("$W/sources.list")
 packages=$(IFS=,; echo "${PACKAGES[*]}")
 mmdebstrap --mode=root --variant=minbase --include="$packages" \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' --aptopt='APT::Install-Recommends "false"' \
-  --essential-hook="sh $W/early \"\$1\"" --customize-hook="sh $W/system \"\$1\"" \
-  "$SUITE" "$W/tree" 2>"$W/mmdebstrap.log" >&2 || { tail -20 "$W/mmdebstrap.log" >&2; exit 5; }
+  --essential-hook="sh $W/early \"\$1\"" --customize-hook="sh $W/system \"\$1\"" --customize-hook="sh $W/desktop \"\$1\"" \
+  "$SUITE" "$W/tree" "${sources[@]}" 2>"$W/mmdebstrap.log" >&2 || { tail -20 "$W/mmdebstrap.log" >&2; exit 5; }
 
 # --- disk: a bootable FAT partition for syslinux, the rest ext4 -----------------------------------------------------------------
 truncate -s "${DISK_MIB}M" "$W/disk.raw"

@@ -10,6 +10,9 @@ from disks.errors import Damaged, NotFound
 from disks.vault.objects import CHUNKS, LEAVES, Mark, Objects
 from disks.vault.points import RecoveryPoint
 
+LOOK_EVERY = 64
+"""Moves after which a collection looks whether its owner still takes it for alive."""
+
 
 @dataclass(frozen=True, slots=True)
 class Collected:
@@ -57,7 +60,10 @@ class Collection:
         mark = Mark(self.id, None)
         # Before the first move: whoever misses a chunk looks through the trash of all marks.
         self._write(mark)
-        for place in sorted(self._garbage):
+        for number, place in enumerate(sorted(self._garbage), 1):
+            if not number % LOOK_EVERY and not self._is_open(self.id):
+                # Somebody took it for dead, and may have taken its mark over: what it has moved so far is noted anew.
+                break
             try:
                 self._store.move(place, mark.trash(place))
             except NotFound:

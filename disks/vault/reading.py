@@ -42,6 +42,33 @@ class VaultSource:
         if end > at:
             yield Extent(at, end - at, is_zero)
 
+    def changed(self, since: DiskTree) -> Iterator[Extent]:
+        """What differs from that disk, in runs of data and zeros: only leaves that differ are read.
+
+        What lies beyond the end of a smaller one counts as different.
+        """
+        chunk, run = self._objects.chunk_size, Extent(0, 0)
+        for number, leaf in enumerate(self._tree.leaves):
+            before = since.leaves[number] if number < len(since.leaves) else ""
+            if leaf == before and (number + 1) * LEAF_CHUNKS * chunk <= since.size:
+                continue
+            names = self._names(before)
+            for place, name in enumerate(self._names(leaf)):
+                start = (number * LEAF_CHUNKS + place) * chunk
+                if start >= self.size:
+                    break
+                end = min(start + chunk, self.size)
+                if name == names[place] and end <= since.size:
+                    continue
+                if run.end == start and run.is_zero is not bool(name) and run.length:
+                    run = Extent(run.offset, end - run.offset, run.is_zero)
+                    continue
+                if run.length:
+                    yield run
+                run = Extent(start, end - start, not name)
+        if run.length:
+            yield run
+
     def read(self, offset: int, length: int) -> bytes:
         parts = []
         while length:
@@ -83,3 +110,14 @@ class VaultSource:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+class ChangedSource(VaultSource):
+    """A disk of a point, of which only what differs from an earlier one's is to be copied."""
+
+    def __init__(self, objects: Objects, tree: DiskTree, since: DiskTree) -> None:
+        super().__init__(objects, tree)
+        self._since = since
+
+    def extents(self) -> Iterator[Extent]:
+        return self.changed(self._since)

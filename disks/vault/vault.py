@@ -16,7 +16,7 @@ from disks.vault import verifying
 from disks.vault.collecting import Collected, Collection
 from disks.vault.objects import Objects
 from disks.vault.points import RecoveryPoint
-from disks.vault.reading import VaultSource
+from disks.vault.reading import ChangedSource, VaultSource
 from disks.vault.sealing import Seal
 from disks.vault.store import Store
 from disks.vault.verifying import Verdict
@@ -137,6 +137,10 @@ class Vault:
     def open_disk(self, point: RecoveryPoint, disk: str) -> VaultSource:
         """For restoring. A point that is being restored must not be deleted meanwhile. Raises `NotFound`."""
         return VaultSource(self._objects, point.disk(disk))
+
+    def open_changes(self, point: RecoveryPoint, disk: str, since: RecoveryPoint) -> ChangedSource:
+        """For what holds the disk as it was at `since`. As `open_disk`."""
+        return ChangedSource(self._objects, point.disk(disk), since.disk(disk))
 
     def verify(
         self,

@@ -87,10 +87,10 @@ class Leases:
 
     @property
     def host(self) -> HostDoor:
-        """The host of a vCenter; stands from the first lease on."""
+        """The host of a vCenter; stands from the first lease on, and goes and comes back with the endpoint."""
         if self._host is None:
             self._host = HostDoor(self._server.world, HOST_ADDRESS, leases=self)
-            self._host.start()
+        self._host.come_back()
         return self._host
 
     # --- a lease's life ---

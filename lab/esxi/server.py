@@ -50,6 +50,7 @@ PRIVILEGES = {
     "RemoveSnapshot_Task": "VirtualMachine.State.RemoveSnapshot",
     "ImportVApp": "VApp.Import", "ExportSnapshot": "VApp.Export", "ExportVm": "VApp.Export",
     "QueryChangedDiskAreas": "VirtualMachine.Provisioning.DiskRandomRead",
+    "MarkAsTemplate": "VirtualMachine.Provisioning.MarkAsTemplate",
 }  # fmt: skip
 ONLY_VCENTER = {"CloneVM_Task", "MarkAsTemplate", "InstantClone_Task"}
 
@@ -375,6 +376,14 @@ class EsxiServer(LabServer):
         self.world.reboot_guest(self._here(this).id, needs_agent=True)
 
     # --- making machines ----------------------------------------------------------------------------------------------
+
+    def _do_MarkAsTemplate(self, session: Session, this: Any) -> None:
+        machine = self._here(this)
+        if machine.is_template:
+            raise vmodl.fault.NotSupported()
+        self.require_off(machine)
+        machine.is_template = True
+        self.world.touch(machine)
 
     def _do_CloneVM_Task(self, session: Session, this: Any, folder: Any, name: str, spec: Any) -> Any:
         source, name = self._here(this), unescaped(name)

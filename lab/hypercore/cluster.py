@@ -83,6 +83,10 @@ class Cluster:
         """Whether a clone's task shows as the source's latest; whether it does on an appliance is not known."""
         self.shows_early = False
         """Whether a clone is listed before its task has ended; not known either."""
+        self.has_replication = True
+        """Whether the API knows replication at all."""
+        self.cut_from: set[str] = set()
+        """Names of other clusters to which the connection is down."""
         self.keeps_snapshots = False
         """Whether a deleted machine's snapshots stay behind; not known either."""
         self.tier_percent = 40

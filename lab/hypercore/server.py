@@ -14,16 +14,15 @@ from typing import Any, BinaryIO, cast
 
 from lab.errors import WorldError
 from lab.http import Dropped, LabServer, Request, Response, free_port
-from lab.hypercore import exports, records, uploads
+from lab.hypercore import exports, mirrors, records, uploads
 from lab.hypercore.cluster import Cluster
 from lab.hypercore.devices import extra_of
 from lab.hypercore.refused import Refused
 
 HTML = {"Content-Type": "text/html"}
 EMPTY = frozenset(
-    {"VirDomainSnapshotSchedule", "VirDomainReplication", "RemoteClusterConnection",
-     "VirDomainTemplate", "Update", "Registration", "AlertEmailTarget", "AlertSyslogTarget", "DNSConfig", "TimeSource",
-     "TimeZone", "OIDCConfig"}
+    {"VirDomainSnapshotSchedule", "VirDomainTemplate", "Update", "Registration", "AlertEmailTarget",
+     "AlertSyslogTarget", "DNSConfig", "TimeSource", "TimeZone", "OIDCConfig"}
 )  # fmt: skip
 """Kinds of which this cluster has none."""
 
@@ -161,7 +160,11 @@ class HyperCoreNode(LabServer):
                 for place in range(len(machine.nics))
             ]
         if kind == "VirDomainSnapshot":
-            return [records.snapshot(cluster, point) for point in cluster.points.values()]
+            return [records.snapshot(cluster, point) for point in cluster.points.values()] + mirrors.snapshots(cluster)
+        if kind == "VirDomainReplication":
+            return mirrors.replications(cluster) if cluster.has_replication else None
+        if kind == "RemoteClusterConnection":
+            return mirrors.connections(cluster)
         if kind == "TaskTag":
             tags = [request.query["taskTag"]] if "taskTag" in request.query else list(cluster.tags)
             return [records.task(cluster, world.tasks[cluster.tags[tag]]) for tag in tags if tag in cluster.tags]

@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 from lab.errors import Forbidden, InUse, NoSuch, WorldError
+from lab.hyperv import mirrors
 from lab.hyperv.errands import Errands
 from lab.hyperv.words import COMMANDS, Thrown, fault_of
 from lab.nouns import Machine, Nic, Power, Task, TaskState
@@ -56,8 +57,8 @@ class Estate:
     locked_until: dict[str, float] = field(default_factory=dict)
     homes: set[str] = field(default_factory=set)
     """Folders of machines in the making, empty ones too."""
-    turns: set[str] = field(default_factory=set)
-    """Keys of orders that a script works on now: the hosts' mutexes."""
+    turns: set[tuple[str, str]] = field(default_factory=set)
+    """Host and key of each order that a script works on now: a mutex is its host's alone."""
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def path_of(self, machine: Machine, disk: str) -> str:
@@ -108,6 +109,8 @@ class HypervHost:
     """Without rights Get-VM lists nothing and says nothing; else it fails."""
     tells_changes: bool = True
     """Whether reference points hold what changes are counted from; on some releases they come empty."""
+    partners: dict[str, HypervHost] = field(default_factory=dict)
+    """Other hosts by their names, with which it keeps replicas."""
     errands: Errands = field(init=False)
     jobs: dict[tuple[str, str], tuple[str, str, str, Task]] = field(default_factory=dict)
     """Machine and installation's tag -> what the service was asked for it last: what, key, name, task."""
@@ -220,10 +223,11 @@ class HypervHost:
         key = str(order["key"])
         if float(parameters["budget_s"]) <= 0:
             return {"key": key, "state": "waiting"}
+        turn = (self.id, key)
         with self.estate.guard:
-            if key in self.estate.turns:
+            if turn in self.estate.turns:
                 return {"key": key, "state": "running", "step": "another"}
-            self.estate.turns.add(key)
+            self.estate.turns.add(turn)
         try:
             with self.world:
                 return {"key": key, "state": "done"} | self._carry_out(parameters, order)
@@ -236,7 +240,7 @@ class HypervHost:
             return {"key": key, "state": "failed", "fault": fault_of(error)}
         finally:
             with self.estate.guard:
-                self.estate.turns.discard(key)
+                self.estate.turns.discard(turn)
 
     def _carry_out(self, parameters: Told, order: Told) -> Told:
         acts: Mapping[str, Callable[[Told, Told], Told]] = {
@@ -523,6 +527,7 @@ class HypervHost:
 
     def _start(self, machine: Machine) -> None:
         self._require_allowed("Start-VM")
+        mirrors.require_startable(machine)
         if machine.power is Power.PAUSED:
             self.world.resume(machine.id)
         elif machine.power is not Power.ON:

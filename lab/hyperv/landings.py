@@ -44,7 +44,7 @@ def _path(parameters: Told, number: object) -> str:
 
 def _finished(host: HypervHost, parameters: Told) -> Machine | None:
     machine = host.find_made(str(parameters["installation"]), str(parameters["key"]))
-    return machine if machine is not None and mark_of(machine).get("stage") in ("made", "machine") else None
+    return machine if machine is not None and mark_of(machine).get("stage") in ("made", "machine", "template") else None
 
 
 def _look(host: HypervHost, parameters: Told) -> Told:
@@ -147,7 +147,8 @@ def _make(host: HypervHost, parameters: Told) -> Machine:
     for path in paths:
         estate.files.pop(path)
     estate.homes.discard(_home(parameters))
-    write_mark(machine, {"installation": parameters["installation"], "key": parameters["key"]}, stage="made")
+    stage = "template" if parameters.get("template") else "made"
+    write_mark(machine, {"installation": parameters["installation"], "key": parameters["key"]}, stage=stage)
     world.touch(machine)
     return machine
 

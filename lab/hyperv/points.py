@@ -71,7 +71,8 @@ def _take(host: HypervHost, parameters: Told) -> Told:
     with world:
         wanted = _wanted(host, machine, parameters)
         _clean(host, machine, parameters, but=key)
-        if parameters["stamp"] is None and machine.power is Power.OFF:
+        is_template = mark_of(machine).get("stage") == "template"
+        if (parameters["stamp"] is None or is_template) and machine.power is Power.OFF:
             files = {slot: host.estate.path_of(machine, machine.disks[at]) for at, slot in wanted}
             return _described(host, machine, wanted, files, "off", "stands", {})
         point = _find(machine, parameters, key)

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from lab.http import LabServer, Request, Response
-from lab.hyperv import accounts, landings, points, sealing, wsman
+from lab.hyperv import accounts, landings, mirrors, points, replicas, sealing, wsman
 from lab.hyperv.accounts import Account
 from lab.hyperv.host import HypervHost
 from lab.hyperv.shells import LONGEST_LINE, LONGEST_LINE_WITHOUT_CMD, Command, Shell
@@ -308,6 +308,10 @@ class WinRmServer(LabServer):
             return points.act(self.host, parameters, is_admin=account.is_admin)
         if command.script == "landing 1":
             return landings.act(self.host, parameters, is_admin=account.is_admin)
+        if command.script == "failover 1":
+            return replicas.act(self.host, parameters, is_admin=account.is_admin)
+        if command.script == "mirrors 1":
+            return mirrors.act(self.host, is_admin=account.is_admin)
         raise Thrown(f"Lab.UnknownScript {command.script}")
 
     def _tell(self, command: Command, answer: Mapping[str, Any]) -> None:

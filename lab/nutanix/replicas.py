@@ -56,7 +56,8 @@ class Replicas:
         match method, rest:
             case "GET", []:
                 self._server.require(call, "View_Recovery_Point")
-                return self._server.page(call, (self.recovery.view(one) for one in self.recovery.points.values()))
+                taken = [self.recovery.view(one) for one in self.recovery.points.values()]
+                return self._server.page(call, [*taken, *self._server.policies.points()])
             case "POST", []:
                 self._server.require(call, "Create_Recovery_Point")
                 return self._take_recovery_point(call)

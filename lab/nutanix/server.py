@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from lab.errors import InUse, NoSuch, OutOfMemory, WrongState
 from lab.http import LabServer, Request, Response
 from lab.nouns import Machine, Power, Task
-from lab.nutanix import filters, objects, views
+from lab.nutanix import filters, objects, policies, views
 from lab.nutanix.calls import ETAG, ID, SECONDS, USUAL_S, Call, Refusal, json_answer, task_answer
 from lab.nutanix.replicas import Replicas
 from lab.nutanix.views import Json
@@ -41,6 +41,7 @@ RATES: Mapping[str, int] = {
 """Calls a second, as the headers of pc.2024.3.1.1 told; for tasks nobody has recorded them."""
 
 LISTS: Mapping[str, str] = {
+    "datapolicies/config/protection-policies": "datapolicies.v4.config.ListProtectionPoliciesApiResponse",
     "vmm/ahv/config/vms": "vmm.v4.ahv.config.ListVmsApiResponse",
     "vmm/ahv/config/vm-recovery-points": "vmm.v4.ahv.config.ListVmRecoveryPointsApiResponse",
     "vmm/content/images": "vmm.v4.content.ListImagesApiResponse",
@@ -112,7 +113,8 @@ class PrismServer(LabServer):
         super().__init__(world, address, port, tls=tls, certificate_folder=certificates)
         self.account = account or Account()
         self.versions: dict[str, tuple[int, int]] = {
-            "vmm": (4, 2), "prism": (4, 2), "clustermgmt": (4, 2), "networking": (4, 2), "dataprotection": (4, 2)
+            "vmm": (4, 2), "prism": (4, 2), "clustermgmt": (4, 2), "networking": (4, 2), "dataprotection": (4, 2),
+            "datapolicies": (4, 2),
         }  # fmt: skip
         """What each namespace speaks. Below v4.2 it does not tell which."""
         self.rates: dict[str, int] = dict(RATES)
@@ -127,6 +129,7 @@ class PrismServer(LabServer):
         self.categories: dict[str, tuple[str, str]] = {}
         self.orphans: dict[str, Orphan] = {}
         self.replicas = Replicas(self)
+        self.policies = policies.Policies(world)
         self.objects = objects.ObjectStore()
         self._sessions: dict[str, float] = {}
         self._tokens: set[str] = set()
@@ -266,6 +269,9 @@ class PrismServer(LabServer):
                 return self.page(call, ())
             case method, "dataprotection", ["config", "recovery-points", *rest]:
                 return self.replicas.recovery_points(call, method, rest)
+            case "GET", "datapolicies", ["config", "protection-policies"]:
+                self.require(call, "View_Protection_Policy")
+                return self.page(call, self.policies.views())
             case "GET", "prism", ["config", "tasks", id]:
                 return json_answer({"data": views.task(self.world, self._task(id))})
             case "GET", "prism", ["config", "tasks"]:
@@ -275,7 +281,7 @@ class PrismServer(LabServer):
                 return self._categories(call, method, rest)
             case "GET", "clustermgmt", ["config", "clusters"]:
                 self.require(call, "View_Cluster")
-                return self.page(call, views.clusters(self.world))
+                return self.page(call, [*views.clusters(self.world), *self.policies.clusters()])
             case "GET", "clustermgmt", ["config", "clusters", id, "hosts"]:
                 return self._hosts_of(call, id)
             case "GET", "clustermgmt", ["config", "hosts"]:
@@ -371,7 +377,7 @@ class PrismServer(LabServer):
             if self.faults.take(machine.name, "partial_inventory"):
                 hidden += 1
                 continue
-            shown.append(views.vm(self.world, machine, call.version))
+            shown.append(views.vm(self.world, machine, call.version) | self.policies.of(machine))
         return self.page(call, shown, hidden=hidden)
 
     def machine(self, id: str) -> Machine:

@@ -23,7 +23,9 @@ BENCHES = {
     "estate": "makers",
     "hyperv_starts": "hyperv_starts",
     "copy": "copying",
+    "landing": "landing",
     "incremental": "incremental",
+    "policies": "policies",
 }
 """Name -> module."""
 

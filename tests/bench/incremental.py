@@ -110,5 +110,3 @@ def increment(vault: Vault, base: RecoveryPoint) -> None:
         disk.commit()
     made = writing.commit(origin=ORIGIN, configuration=SHAPE, read_at=datetime.now(UTC))
     vault.delete_point(made.id)
-
-

@@ -9,7 +9,7 @@ from tests.bench import estate
 from tests.bench.ground import Ground
 from tests.bench.pages import browser, measure
 
-SIZES, SMALL_SIZES = (1_000, 100_000), (600, 1_800)
+SIZES, SMALL_SIZES = (1_000, 5_000, 100_000), (600, 1_800)
 CONSOLE = (
     "", "desktops/", "desktops/?state=failed", "desktops/?page=5", "desktops/?text=desktop-77", "pools/",
     "hypervisors/", "templates/", "operations/", "requests/", "people/", "drift/", "audit/",

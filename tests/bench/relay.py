@@ -73,6 +73,7 @@ def _tickets(viewers: Sequence[tuple[User, Any, Any]], port: int) -> list[str]:
     for user, desktop, token in viewers:
         opening = screens.connect(user=user, desktop_id=desktop.pk, protocol="vnc", token=token)
         opened = ScreenOpened(protocol="vnc", host="127.0.0.1", port=port, password="x")
+        assert opening.operation
         screens.store_target(opening.operation, opened)
         offers.append(", ".join(opening.subprotocols))
     return offers

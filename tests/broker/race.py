@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 django.setup()
 
 from django.contrib.auth.models import Group, User  # noqa: E402 - after setup
-from django.db import connection  # noqa: E402
+from django.db import connection, transaction  # noqa: E402
 from django.db.models import F  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
@@ -40,20 +41,42 @@ from broker.models import (  # noqa: E402
     Assignment,
     AuditEntry,
     Desktop,
+    DesktopSession,
     Entitlement,
     Event,
     Hypervisor,
+    Notice,
     Operation,
     Pool,
     PoolMember,
     PowerSchedule,
+    Publication,
+    RecoveryPoint,
+    ReplicationRun,
     Request,
     Template,
     TemplateCopy,
     TemplateVersion,
+    Vault,
 )
-from broker.services import brokering, entitlements, inventory, pools, pump, reconcile, schedules  # noqa: E402
+from broker.services import (  # noqa: E402
+    brokering,
+    entitlements,
+    inventory,
+    leases,
+    pools,
+    publication_steps,
+    publications,
+    pump,
+    reconcile,
+    schedules,
+    screens,
+    session_timers,
+    sessions,
+)
 from broker.services.errors import Clash, Missing  # noqa: E402
+from broker.services.rows import locked  # noqa: E402
+from connectors.presence import GuestUsers  # noqa: E402
 from tests.broker.plant import Plant  # noqa: E402
 from tests.doubles.instant.world import World  # noqa: E402
 
@@ -229,6 +252,95 @@ def release(people: int, desktops: int) -> dict[str, Any]:
     }
 
 
+def lease(people: int, desktops: int) -> dict[str, Any]:
+    """Everybody's lease is over and told of. Two clocks see each; half of the people renew in two tabs at the same
+    moment, the others release."""
+    ground = Ground(people, desktops)
+    for user in ground.people:
+        ground.ask(user)
+    before = ground.now - timedelta(hours=1)
+    ground.pool.assignments.update(
+        since=before - timedelta(hours=2), lease_until=before, told_at=before, end_told_at=before, next_lease_at=before
+    )
+    Pool.objects.filter(pk=ground.pool.pk).update(lease_h=2, renewals=1, notice_h=1)
+    held = list(Assignment.objects.filter(pool=ground.pool, until=None).select_related("user").order_by("user"))
+    renewing = held[::2]
+    calls: list[Callable[[], object]] = []
+    for assignment in held:
+        act: Callable[[], object] = partial(
+            brokering.release_desktop, actor=assignment.user, desktop_id=assignment.desktop_id
+        )
+        if assignment in renewing:
+            act = partial(leases.renew, actor=assignment.user, desktop_id=assignment.desktop_id, seen_until=before)
+        ends = partial(leases.run, assignment.pk)
+        calls += [ends, act, ends, act]
+    results = at_once(calls)
+    ended = Assignment.objects.filter(pool=ground.pool, until__isnull=False)
+    told = Notice.objects.filter(pool=ground.pool, kind="desktop_reclaimed")
+    both = ended.filter(renewals__gt=0)
+    return ground.standing() | {
+        "errors": errors(result for result in results if not isinstance(result, Clash | Missing)),
+        "renewed": sum(isinstance(result, tuple) and result[1] for result in results),
+        "renewals": sum(Assignment.objects.filter(pool=ground.pool).values_list("renewals", flat=True)),
+        "renewed_and_ended": both.count(),
+        "kept": Assignment.objects.filter(pk__in=[row.pk for row in renewing], until=None, renewals=1).count(),
+        "ended": ended.count(),
+        "reclaimed": told.count(),
+        "reclaimed_once": told.values("desktop").distinct().count(),
+        "released": sum(isinstance(result, Operation) for result in results),
+        "recycles": Operation.objects.filter(desktop__pool=ground.pool, kind=Operation.Kind.RECYCLE).count(),
+    }
+
+
+def session(people: int, desktops: int) -> dict[str, Any]:
+    """Everybody left an hour ago and was told that the desktop goes. Two clocks see each, a guest says that nobody is
+    there, a relay that its stream ended; a third of the people come back at the same moment, a third release."""
+    ground = Ground(people, desktops)
+    Pool.objects.filter(pk=ground.pool.pk).update(disconnected_min=30)
+    held = []
+    for user in ground.people:
+        ground.ask(user)
+        desktop = Desktop.objects.get(assignments__user=user, assignments__until=None)
+        admission = screens.Admission(uuid4(), desktop.pk, desktop.epoch, user.pk, "vnc")
+        stream = screens.start_session(admission=admission, address=None)
+        screens.end_session(heartbeat=screens.Heartbeat(stream, 0, 0), reason="The browser left.")
+        held.append((user, desktop, admission))
+    hour = timedelta(hours=1)
+    left = ground.now - hour
+    rows = DesktopSession.objects.filter(desktop__pool=ground.pool)
+    rows.update(
+        closed_at=left, input_at=left, began_at=left, next_at=ground.now, warned_at=left, had_user=True, empties=1,
+        warned_for=left + timedelta(minutes=30),
+    )  # fmt: skip
+    by_desktop = dict(rows.values_list("desktop", "pk"))
+    back = {user.pk for user, _, _ in held[::3]}
+    calls: list[Callable[[], object]] = []
+    for number, (user, desktop, admission) in enumerate(held):
+        ends = partial(session_timers.run, by_desktop[desktop.pk])
+        asked = {desktop.machine_id: by_desktop[desktop.pk]}
+        says = partial(sessions.told, asked, [GuestUsers(desktop.machine_id, timezone.now(), ())], timezone.now())
+        calls += [ends, says, ends]
+        if user.pk in back:
+            calls.append(partial(screens.start_session, admission=admission, address=None))
+        elif number % 3 == 1:
+            calls.append(partial(brokering.release_desktop, actor=user, desktop_id=desktop.pk))
+    calls += [session_timers.look, screens.end_lost] * 4
+    results = at_once(calls)
+    kept = Assignment.objects.filter(pool=ground.pool, until=None)
+    going_on = DesktopSession.objects.filter(desktop__pool=ground.pool, ended_at=None)
+    return ground.standing() | {
+        "errors": errors(result for result in results if not isinstance(result, Clash | Missing)),
+        "kept_by_those_back": kept.filter(user__in=back).count(),
+        "going_on": going_on.count(),
+        "connected": going_on.filter(state="connected", desktop__in=kept.values("desktop")).count(),
+        "recycles": Operation.objects.filter(desktop__pool=ground.pool, kind=Operation.Kind.RECYCLE).count(),
+        "audited_once": AuditEntry.objects.filter(
+            action__in=["desktop.reclaim", "desktop.release"],
+            object_id__in=[str(pk) for pk in by_desktop],
+        ).count(),
+    }
+
+
 def use(people: int, desktops: int) -> dict[str, Any]:
     """People take, use and give back desktops for a while; three workers' worth of threads build and recycle them.
 
@@ -363,6 +475,8 @@ def schedule(people: int, desktops: int) -> dict[str, Any]:
     asking = [lambda user=user: ground.ask(user) for user in ground.people]
     # Both at once from the first thread on.
     results = at_once([call for pair in zip_longest(clocks, asking) for call in pair if call])
+    # Whoever asks while a schedule has all desktops locked waits for whoever comes by next.
+    brokering.serve_queue(pool_id=ground.pool.pk)
     unfinished = Operation.objects.filter(desktop__pool=ground.pool, state="queued").exclude(cause="")
     return ground.standing() | {
         "errors": errors(results),
@@ -381,14 +495,96 @@ def resize(shared: list[Pool], desktops: int, is_over: threading.Event) -> None:
             return
 
 
+def publish(people: int, desktops: int) -> dict[str, Any]:
+    """So many publications stand before their landing; several workers take each up at once, and every second one is
+    cancelled meanwhile."""
+    ground = Ground(1, desktops)
+    dana = User.objects.create_user(uuid4().hex[:10], is_staff=True)
+    vault = Vault.objects.create(name=uuid4().hex, kind="folder", status="up")
+    point = RecoveryPoint.objects.create(
+        vault=vault, machine_name="image", hypervisor_name="here", taken_at=ground.now, committed_at=ground.now,
+        consistency="off", size_bytes=1, new_bytes=1, configuration={"nics": []},
+    )  # fmt: skip
+    copying = ReplicationRun.objects.create(kind="replicate", vault=vault, subject="image", state="done", point=point)
+    rows = Publication.objects.bulk_create(
+        Publication(
+            version=ground.copy.version, group=uuid4(), step="landing", step_since=ground.now, source=ground.copy,
+            vault=vault, hypervisor=ground.hypervisor, storage=f"storage-{number}", name=f"image-{number}",
+            copying=copying,
+        )
+        for number in range(people)
+    )  # fmt: skip
+    cancelled = rows[::2]
+    taking_up: list[Callable[[], object]] = [
+        lambda row=row: publication_steps.advance(row.pk)  # type: ignore[misc]
+        for row in rows
+        for _ in range(5)
+    ]
+    cancelling: list[Callable[[], object]] = [
+        lambda row=row: publications.cancel(actor=dana, publication_id=row.pk)  # type: ignore[misc]
+        for row in cancelled
+    ]
+    results = at_once(call for pair in zip_longest(taking_up, cancelling) for call in pair if call is not None)
+    for row in rows:
+        publication_steps.advance(row.pk)
+    landings = ReplicationRun.objects.filter(kind="materialise")
+    now = {row.pk: row for row in Publication.objects.select_related("landing")}
+    ended = [now[row.pk] for row in cancelled]
+    return {
+        "errors": errors(results),
+        "landings": landings.count(),
+        "owned": Publication.objects.exclude(landing=None).count(),
+        "going_on": sum(
+            one.landing is not None and not one.landing.is_to_end and one.state == "running"
+            for one in now.values()
+            if one not in ended
+        ),
+        "ended_before": sum(one.state == "cancelled" and one.landing is None for one in ended),
+        "told_to_end": sum(
+            one.state == "running" and one.landing is not None and one.landing.is_to_end for one in ended
+        ),
+        "audited": AuditEntry.objects.filter(action="publication.cancel").count(),
+    }
+
+
+def lock(people: int, desktops: int) -> dict[str, Any]:
+    """Somebody waits for a row, to which meanwhile a column is given that it comes with."""
+    ground = Ground(1, desktops)
+    run = ReplicationRun.objects.create(kind="materialise", hypervisor=ground.hypervisor, subject="image")
+    row = Publication.objects.create(
+        version=ground.copy.version, group=uuid4(), step="landing", step_since=ground.now, source=ground.copy,
+        hypervisor=ground.hypervisor, storage="storage", name="image",
+    )  # fmt: skip
+    is_held = threading.Event()
+
+    def give() -> None:
+        with transaction.atomic():
+            Publication.objects.filter(pk=row.pk).update(landing=run)
+            is_held.set()
+            time.sleep(1.0)
+
+    def wait() -> bool:
+        is_held.wait(30)
+        with transaction.atomic():
+            found = locked(Publication.objects.select_related("landing"), row.pk, "publication")
+            return found.landing == run
+
+    results = at_once([give, wait])
+    return {"errors": errors(results), "came_with_it": results[1]}
+
+
 RACES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "claim": claim,
+    "lock": lock,
     "tabs": tabs,
     "queue": queue,
     "release": release,
     "use": use,
     "share": share,
     "schedule": schedule,
+    "publish": publish,
+    "lease": lease,
+    "session": session,
 }
 
 

@@ -139,6 +139,37 @@ def test_a_schedule_that_many_clocks_run_runs_once_and_takes_nobodys_desktop(sur
     assert told["agree"]
 
 
+def test_a_publication_that_many_workers_take_up_lands_once_also_while_it_is_cancelled(
+    surroundings: dict[str, str],
+) -> None:
+    told = race(surroundings, "publish", people=40, desktops=0)
+    assert told["landings"] == told["owned"]
+    assert told["going_on"] == 20
+    assert told["ended_before"] + told["told_to_end"] == told["audited"] == 20
+
+
+def test_a_row_that_was_waited_for_comes_with_what_it_points_to_by_now(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "lock", people=1, desktops=0)
+    assert told["came_with_it"] is True
+
+
+def test_of_an_expiry_a_renewal_and_a_release_that_meet_one_wins(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "lease", people=60, desktops=60)
+    assert told["renewed"] == told["renewals"] == told["kept"] == told["assignments"]
+    assert told["renewed_and_ended"] == 0
+    assert told["kept"] + told["ended"] == 60
+    assert told["ended"] == told["recycles"] == told["reclaimed"] + told["released"]
+    assert told["reclaimed"] == told["reclaimed_once"]
+    assert told["states"] == {"assigned": told["kept"], "recycling": told["ended"]}
+
+
+def test_of_a_timer_a_return_and_a_release_that_meet_one_wins(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "session", people=60, desktops=60)
+    assert told["going_on"] == told["connected"] == told["kept_by_those_back"] == told["assignments"] <= 20
+    assert told["recycles"] == told["audited_once"] == 60 - told["assignments"]
+    assert told["states"].get("recycling") == told["recycles"]
+
+
 def test_pools_that_build_on_the_same_hosts_do_not_stand_in_each_others_way(surroundings: dict[str, str]) -> None:
     """Sixteen pools, sixteen hosts, nine seconds: a deadlock would be told as an error."""
     told = race(surroundings, "share", people=16, desktops=24)

@@ -5,28 +5,33 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from threading import Lock
 from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connections
 from django.utils import timezone
 
-from broker.models import Hypervisor, Machine, RecoveryPoint, ReplicationPolicy, ReplicationRun, ReplicationSource
-from broker.services import movers, moving, nudges, recovery, replication, vaults
-from broker.services.replication import ChoiceWish
+from broker.models import (
+    Hypervisor,
+    Machine,
+    RecoveryPoint,
+    ReplicationPolicy,
+    ReplicationRun,
+    ReplicationSource,
+    Vault,
+)
+from broker.services import inventory, movers, moving, pump, recovery, replication_policies, replication_runs, vaults
+from broker.services.replication_policies import ChoiceWish
 from disks.vault.folder import FolderStore
 from tests.crash.conftest import Estate
-from tests.crash.lives import FAILED, was_killed
+from tests.crash.lives import was_killed
+from tests.crash.mover_lives import die_at, life
 from tests.doubles.instant import disks
 from tests.support.effort import IS_LONG
 
@@ -35,43 +40,6 @@ MOMENTS = (
     "taken", "point.taken", "point.read", "put", "put", "put", "committed", "entered", "point.released", "deleted",
 )  # fmt: skip
 """Where a mover dies: in the connector, at the n-th object put into the vault, before and after rows are written."""
-
-
-def life(doom: Callable[[], None] | None = None) -> int:
-    """Fork a mover that takes all that waits, and return its pid."""
-    connections.close_all()
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        nudges._deliver = lambda hints: None
-        nudges.taken = lambda task, argument: None
-        if doom is not None:
-            doom()
-        while moving.work():
-            pass
-    except BaseException:  # noqa: BLE001 - whatever it is, the forked child must never return into pytest
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(FAILED)
-    os._exit(0)
-
-
-def die_at(place: object, name: str, *, after: bool, turn: int = 1) -> None:
-    """Of this process, when it passes there for the n-th time."""
-    original, turns, guard = getattr(place, name), iter(range(1, 10_000)), Lock()
-
-    def pass_by(*given: object, **named: object) -> object:
-        with guard:
-            is_mine = next(turns) == turn
-        if is_mine and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = original(*given, **named)
-        if is_mine and after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(place, name, pass_by)
 
 
 @dataclass
@@ -93,7 +61,7 @@ class Cellar:
             )  # fmt: skip
 
     def run(self) -> None:
-        replication.run_now(actor=self.dana, policy_id=self.policy.pk)
+        replication_runs.run_now(actor=self.dana, policy_id=self.policy.pk)
 
     def time_passes(self) -> None:
         """The leases of the dead and all pauses are over."""
@@ -115,7 +83,7 @@ class Cellar:
         listed = list(RecoveryPoint.objects.filter(state="usable").order_by("taken_at"))
         assert listed
         self.held[listed[-1].pk] = now
-        vault_row = self.policy.vault
+        vault_row = Vault.objects.get(policies=self.policy)
         with vaults.opened(vault_row) as vault:
             there = {UUID(one) for one in vault.point_ids()}
             assert {point.pk for point in listed} <= there
@@ -146,7 +114,7 @@ def cellar(estate: Estate, folder: Path) -> Cellar:
         hypervisor=hypervisor, platform_id=machine, name="alpha", power="on", seen_at=timezone.now()
     )
     vault = vaults.create_vault(actor=dana, name="Cellar", kind="folder", location={"path": str(place)})
-    policy = replication.create_policy(
+    policy = replication_policies.create_policy(
         actor=dana, name="Nightly", vault_id=vault.pk, interval_s=3600, rpo_s=7200, keep_last=3, keep_daily=0,
         choices=[ChoiceWish(kind="machine", machine_id=row.pk)],
     )  # fmt: skip
@@ -214,7 +182,7 @@ def test_a_collection_beside_a_dying_mover_frees_what_it_left_and_nothing_else(c
     cellar.end()
     cellar.check()
     stored = {file.name for file in (cellar.folder / "chunks").rglob("*") if file.is_file()}
-    with vaults.opened(cellar.policy.vault) as opened:
+    with vaults.opened(Vault.objects.get(policies=cellar.policy)) as opened:
         needed = set()
         for point in opened.points():
             for leaf in point.disks[0].leaves:
@@ -244,6 +212,69 @@ def test_a_mover_killed_while_it_brings_a_point_up_makes_one_machine(boundary: s
     assert [machine.id for machine in made] == [run.platform_id]
     assert disks.read(cellar.estate.world, run.platform_id) == disks.read(cellar.estate.world, cellar.machine)
     assert disks.landings(cellar.estate.world) == []
+
+
+@pytest.mark.parametrize("boundary", ["landing.written 1", "landing.made"])
+def test_a_mover_killed_while_it_makes_a_template_makes_one(boundary: str, cellar: Cellar) -> None:
+    cellar.write(random.Random(2))
+    cellar.run()
+    cellar.end()
+    run = recovery.order_landing(
+        RecoveryPoint.objects.get(), Hypervisor.objects.get(), cellar.dana, name="published", storage="storage-1",
+        networks=[], is_template=True,
+    )  # fmt: skip
+    for _ in range(2):
+        cellar.estate.world.faults.set("crash_at", boundary)
+        assert was_killed(life()) or boundary == "landing.made"
+        cellar.time_passes()
+    cellar.estate.world.faults.clear()
+    cellar.end()
+    run.refresh_from_db()
+    made = cellar.estate.world.rows("SELECT id FROM template WHERE name = 'published'")
+    assert made == [(run.platform_id,)]
+    assert disks.read(cellar.estate.world, run.platform_id) == disks.read(cellar.estate.world, cellar.machine)
+    assert disks.landings(cellar.estate.world) == []
+
+
+def test_a_landing_that_is_cancelled_after_its_mover_died_at_the_end_leaves_no_machine(cellar: Cellar) -> None:
+    """The machine stands, and no row says so: the next listing shows whose it is, and that nobody waits for it."""
+    cellar.write(random.Random(4))
+    cellar.run()
+    cellar.end()
+    hypervisor, world = Hypervisor.objects.get(), cellar.estate.world
+    run = recovery.order_landing(
+        RecoveryPoint.objects.get(), hypervisor, cellar.dana, name="again", storage="storage-1", networks=[]
+    )
+    world.faults.set("crash_at", "landing.made")
+    assert was_killed(life())
+    world.faults.clear()
+    replication_runs.cancel_run(actor=cellar.dana, run_id=run.pk)
+    cellar.time_passes()
+    assert not was_killed(life())
+    run.refresh_from_db()
+    assert (run.state, run.platform_id) == ("cancelled", "")
+    assert [machine.key for machine in world.machines() if machine.name == "again"] == [str(run.pk)]
+    inventory.take(hypervisor.pk)
+    pump.run(hypervisor.pk)
+    assert [machine.name for machine in world.machines()] == ["alpha"]
+
+
+def test_a_template_that_stands_when_its_landing_is_cancelled_is_told_all_the_same(cellar: Cellar) -> None:
+    """No order of ours deletes a template: whoever cancelled it learns that it is there."""
+    cellar.write(random.Random(5))
+    cellar.run()
+    cellar.end()
+    run = recovery.order_landing(
+        RecoveryPoint.objects.get(), Hypervisor.objects.get(), cellar.dana, name="published", storage="storage-1",
+        networks=[], is_template=True,
+    )  # fmt: skip
+    cellar.estate.world.faults.set("crash_at", "landing.made")
+    assert was_killed(life())
+    cellar.estate.world.faults.clear()
+    replication_runs.cancel_run(actor=cellar.dana, run_id=run.pk)
+    cellar.end()
+    run.refresh_from_db()
+    assert cellar.estate.world.rows("SELECT id FROM template WHERE name = 'published'") == [(run.platform_id,)]
 
 
 def test_a_frozen_mover_that_thaws_after_another_did_its_run_changes_nothing(cellar: Cellar) -> None:

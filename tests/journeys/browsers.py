@@ -80,6 +80,10 @@ class Person:
         self.complaints: list[str] = []
         self.streams: list[str] = []
         """Addresses of the WebSockets that pages opened, one for each time a screen was opened."""
+        self.clicks = 0
+        """How often they clicked so far, or pressed a key that does the same."""
+        self.context.expose_binding("deskyardClicked", self._count)
+        self.context.add_init_script("addEventListener('click', (event) => event.isTrusted && deskyardClicked(), true)")
         self.page = self.new_tab()
 
     def new_tab(self) -> Page:
@@ -90,6 +94,9 @@ class Person:
         # "Leave this page?" is answered with yes.
         page.on("dialog", lambda dialog: dialog.accept())
         return page
+
+    def _count(self, _source: object) -> None:
+        self.clicks += 1
 
     def _hear(self, page: Page, message: ConsoleMessage) -> None:
         if message.type == "error" and not NO_COMPLAINTS.match(message.text):

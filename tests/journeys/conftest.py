@@ -22,12 +22,20 @@ ADMINISTRATOR = "dana"
 
 
 @pytest.fixture(scope="module")
-def installation(hosts: list[KvmHost], postgres_url: str, tiny_image: Path) -> Iterator[Stack]:
+def surroundings() -> dict[str, str]:
+    """What a journey's installation finds in its environment beside what all of them do."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def installation(
+    hosts: list[KvmHost], postgres_url: str, tiny_image: Path, surroundings: dict[str, str]
+) -> Iterator[Stack]:
     """Web, worker and beat on an empty database of their own; its only account is Dana's, an administrator.
 
     It has ended before the hosts are wiped.
     """
-    extra = {"DESKYARD_PROBE_IMAGE": str(tiny_image), "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+    extra = {"DESKYARD_PROBE_IMAGE": str(tiny_image), "DJANGO_SUPERUSER_PASSWORD": PASSWORD, **surroundings}
     with (
         scratch_directory("journey") as folder,
         private_redis() as server,

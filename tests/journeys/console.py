@@ -37,7 +37,7 @@ def open_hypervisor_form(dana: Person) -> None:
 def connect(dana: Person) -> None:
     """Send the form; the page that follows shows by itself how it goes."""
     dana.button("Connect").click()
-    expect(dana.page.get_by_role("heading", name="Hosts")).to_be_visible()
+    expect(dana.page.get_by_role("heading", name="Hosts", exact=True)).to_be_visible()
     dana.mark()
 
 

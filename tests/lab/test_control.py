@@ -108,3 +108,13 @@ def test_it_is_not_for_web_pages(control: httpx.Client, platform: Platform) -> N
     form = control.post("/worlds/north/endpoint", content=b'{"is_up": false}', headers={"Content-Type": "text/plain"})
     assert form.status_code == 415
     assert is_answering(platform)
+
+
+def test_a_machine_can_be_replicated_by_its_platform_well_or_not(control: httpx.Client, platform: Platform) -> None:
+    path, (machine,) = "/worlds/north/mirrors/golden", platform.world.machines.values()
+    assert control.post(path, json={"course": "broken"}).status_code == 404
+    assert control.post(path, json={"to": "elsewhere", "every_s": 60}).status_code == 200
+    assert (machine.marks["mirror"]["to"], machine.marks["mirror"]["course"]) == ("elsewhere", "well")
+    assert control.post(path, json={"course": "broken"}).status_code == 200
+    assert machine.marks["mirror"]["course"] == "broken"
+    assert control.post(path, json={"course": "sideways"}).status_code == 422

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +111,15 @@ def test_an_endpoint_that_is_cut_off_refuses_and_comes_back_at_its_address(
     with pytest.raises(httpx.TransportError):
         client.get("/")
     server.come_back()
+    assert client.get("/").status_code == 200
+
+
+def test_an_endpoint_that_comes_back_waits_for_whoever_has_its_port(server: Counter, client: httpx.Client) -> None:
+    server.cut_off()
+    with socket.socket() as taken:
+        taken.bind((server.address, server.port))
+        threading.Timer(0.3, taken.close).start()
+        server.come_back()
     assert client.get("/").status_code == 200
 
 

@@ -33,6 +33,7 @@ from tests.support.process import die_with_us
 from tests.support.scratch import scratch_directory, scratch_root
 
 START_LIMIT_S = 60
+RECONNECT_LIMIT_S = 5
 SLOTS = 200
 """How many hosts may exist at once on the machine, over all test runs: the third number of their addresses."""
 
@@ -133,18 +134,43 @@ class KvmHost:
 
     def start_libvirtd(self) -> None:
         """Answers when this returns; running guests are found again. A running daemon is left alone."""
-        if self._libvirtd_pid() is None:
-            self._inside("libvirtd", "-l", "-d", "-p", "/run/libvirt/libvirtd.pid")
         deadline = time.monotonic() + START_LIMIT_S
+        while unborn := self._start_and_look(deadline):
+            # libvirt 9.0, killed while it starts a guest, may take that guest for running ever after, under a job that
+            # nobody ends: whatever is asked of it waits. Only a host that starts anew has forgotten it.
+            self.kill_libvirtd()
+            for name in unborn:
+                for ending in ("xml", "pid"):
+                    (self.folder / "run" / "qemu" / f"{name}.{ending}").unlink(missing_ok=True)
+
+    def _start_and_look(self, deadline: float) -> set[str]:
+        """Start the daemon if need be. The guests that it still calls running after RECONNECT_LIMIT_S, though they have
+        no process."""
+        conn, until = self._answering(deadline), time.monotonic() + RECONNECT_LIMIT_S
+        try:
+            while (unborn := self._running_without_process(conn)) and time.monotonic() < until:
+                time.sleep(0.1)
+            return unborn
+        finally:
+            conn.close()
+
+    def _answering(self, deadline: float) -> libvirt.virConnect:
         while True:
+            if self._libvirtd_pid() is None:  # also when it died while it started: a service manager does the same
+                self._inside("libvirtd", "-l", "-d", "-p", "/run/libvirt/libvirtd.pid")
             try:
-                self.connect().close()
+                return self.connect()
             except libvirt.libvirtError as error:
                 if time.monotonic() > deadline:
                     raise MissingPrerequisite(f"libvirtd of {self.name} does not answer: {error}") from error
                 time.sleep(0.1)
-            else:
-                return
+
+    def _running_without_process(self, conn: libvirt.virConnect) -> set[str]:
+        running = {domain.name() for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)}
+        if not running:
+            return set()
+        commands = [_command(pid) for pid in self.guest_pids()]
+        return {name for name in running if not any(f"\0guest={name}," in command for command in commands)}
 
     def kill_libvirtd(self) -> None:
         """Ends the daemon as a crash would; guests go on running. Its address refuses connections afterwards."""
@@ -221,6 +247,35 @@ class KvmHost:
     def run(self, *command: str) -> str:
         """What the command prints when run inside the host. Raises subprocess.CalledProcessError."""
         return _run(*self._enter(), *command)
+
+    @contextmanager
+    def passing_on(self, port: int, guest: str, guest_port: int) -> Iterator[None]:
+        """Connections to this port of the host's address go to a guest, whose network nobody outside reaches."""
+        socat = str(require_program("socat", "socat"))
+        way = (f"TCP-LISTEN:{port},bind={self.address},fork,reuseaddr", f"TCP:{guest}:{guest_port}")
+        passing = self._start("socat", [*self._enter(), socat, *way])
+        try:
+            yield
+        finally:
+            passing.terminate()
+            passing.wait(10)
+
+    @contextmanager
+    def common_pool(self) -> Iterator[Path]:
+        """The folder of a storage pool "here", whose files have the same paths inside and outside. Ends with them."""
+        folder = self.folder / "here"
+        folder.mkdir()
+        conn = self.connect()
+        try:
+            target = f"<target><path>{folder}</path></target>"
+            pool = conn.storagePoolDefineXML(f"<pool type='dir'><name>here</name>{target}</pool>")
+            pool.create()
+            yield folder
+            pool.destroy()
+            pool.undefine()
+        finally:
+            conn.close()
+            shutil.rmtree(folder)
 
     def guest_pids(self) -> set[int]:
         """Process ids (as seen from outside) of the host's running guests."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -30,6 +31,21 @@ def require_program(name: str, package: str, *also_in: Path) -> Path:
     if found is None:
         raise MissingPrerequisite(f"Program {name} is missing (Debian package {package})")
     return Path(found)
+
+
+def prepare(what: str, *command: str | Path) -> None:
+    """Run a script that builds or starts what the tests need. Raises MissingPrerequisite with its last words."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise MissingPrerequisite(f"Cannot prepare {what}: {done.stderr.strip()[-1000:]}")
+
+
+def tiny_guest() -> Path:
+    """Folder with the tiny guest's vmlinuz, initrd.gz, golden.qcow2; built once for all checkouts, about 10 s."""
+    require_program("qemu-img", "qemu-utils")
+    folder = Path(os.environ.get("DESKYARD_CACHE", "/var/cache/deskyard")) / "tiny"
+    prepare("the tiny guest", REPOSITORY / "deploy" / "images" / "build-tiny.sh", folder)
+    return folder
 
 
 def free_port() -> int:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -101,10 +101,19 @@ def _pong(port: int) -> bool:
         client.close()
 
 
-def send_tasks_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have Celery queue there from now on; it would otherwise keep the connections to where it queued before."""
+@contextmanager
+def tasks_queued_at(url: str) -> Iterator[None]:
+    """Celery queues there while the block lasts; it would otherwise keep the connections to where it queued before."""
     from celery import current_app
 
-    monkeypatch.setattr(current_app.conf, "broker_url", url)
-    monkeypatch.setattr(current_app, "_pool", None)
-    monkeypatch.setattr(current_app.amqp, "_producer_pool", None)
+    places: list[tuple[Any, str, object]] = [
+        (current_app.conf, "broker_url", url), (current_app, "_pool", None), (current_app.amqp, "_producer_pool", None)
+    ]  # fmt: skip
+    before = [(holder, name, getattr(holder, name)) for holder, name, _ in places]
+    for holder, name, value in places:
+        setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        for holder, name, value in before:
+            setattr(holder, name, value)

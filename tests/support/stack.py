@@ -25,7 +25,7 @@ from django.db import connections
 
 from tests.support.prerequisites import REPOSITORY, free_port
 from tests.support.process import die_with_us
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisServer, tasks_queued_at
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ COMMANDS = {
     ),
     "mover": (
         "-m", "{worker}", "--app", "broker.config", "worker", "--queues", "movers", "--pool", "threads",
-        "--concurrency", "8", "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat",
+        "--concurrency", "16", "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat",
     ),
     "beat": (
         "-m", "celery", "--app", "broker.config", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile=",
@@ -160,19 +160,20 @@ class Stack:
         from broker.services import nudges
 
         cached: list[Any] = [gate.installation_id, pulse.connection, nudges.waiting_connection]
-        before = {name: getattr(settings, name) for name in ("REDIS_URL", "VAULT_KEYS", "CELERY_BROKER_URL")}
+        before = {name: getattr(settings, name) for name in ("REDIS_URL", "VAULT_KEYS")}
         old = connections.settings["default"]
         connections["default"].close()
         connections.settings["default"] = connections.configure_settings(
             {"default": dj_database_url.parse(self.database_url)}
         )["default"]
         del connections["default"]
-        settings.REDIS_URL = settings.CELERY_BROKER_URL = self.redis.url
+        settings.REDIS_URL = self.redis.url
         settings.VAULT_KEYS = self.vault_keys
         for function in cached:
             function.cache_clear()
         try:
-            yield
+            with tasks_queued_at(self.redis.url):
+                yield
         finally:
             connections["default"].close()
             connections.settings["default"] = old

@@ -19,8 +19,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from broker.domain.lifecycle import LIVE, State
 from broker.management import demo, simulated
 from broker.models import Assignment, Desktop, Entitlement, Hypervisor, Installation, Pool, Template
+from broker.selectors.people import with_right
 from broker.services import brokering, desktops, entitlements, hypervisors, inventory, pools, pump, reconcile, templates
 from broker.services.errors import Clash, Refusal
+from broker.services.permissions import Right
 
 LIMIT_S = 300
 """How long the hypervisors may take to delete the machines."""
@@ -42,7 +44,7 @@ class Command(BaseCommand):
         # Without `make run` there is no Redis to nudge through, and none is needed: we do the work ourselves.
         logging.getLogger("broker.services.nudges").setLevel(logging.ERROR)
         call_command("migrate", verbosity=0)
-        actor = User.objects.filter(is_staff=True, is_active=True).order_by("pk").first()
+        actor = with_right(Right.ADMINISTER).first()
         if actor is None:
             self.stdout.write("This installation has made nothing yet.")
             return

@@ -45,6 +45,9 @@ class Command(BaseCommand):
         settings.STATIC_ROOT.mkdir(exist_ok=True)
         with only_one(settings.DATA_DIR / "run" / "lock"):
             require_free_port(settings.HOST, settings.PORT)
+            for name in ("RDP_PORT", "VNC_PORT"):
+                if port := getattr(settings, name):
+                    require_free_port(settings.DOORS_HOST, port, f"DESKYARD_DOORS_HOST or DESKYARD_{name}")
             with Running(environment(with_demo=not no_demo)) as running:
                 call_command("migrate", verbosity=0)
                 if not no_demo:
@@ -115,6 +118,7 @@ def environment(*, with_demo: bool) -> dict[str, str]:
         "DESKYARD_LAB": "true" if with_demo and settings.WITH_LAB else "false",
         "DESKYARD_PORT": str(settings.PORT),
         "DESKYARD_PYTHON": sys.executable,
+        "DESKYARD_DOORS": "true" if settings.RDP_PORT or settings.VNC_PORT else "false",
         "DESKYARD_VALKEY": str(get_binary_path()),
         "DESKYARD_VALKEY_SOCKET": str(settings.VALKEY_SOCKET),
         "PYTHONUNBUFFERED": "1",
@@ -158,7 +162,7 @@ def only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def require_free_port(host: str, port: int) -> None:
+def require_free_port(host: str, port: int, settings_named: str = "DESKYARD_HOST or DESKYARD_PORT") -> None:
     """Raises CommandError if nobody can listen there now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -167,7 +171,7 @@ def require_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             why = error.strerror or str(error)
-            raise CommandError(f"Cannot listen on {host}:{port}: {why}. Set DESKYARD_HOST or DESKYARD_PORT.") from None
+            raise CommandError(f"Cannot listen on {host}:{port}: {why}. Set {settings_named}.") from None
 
 
 def answers(url: str, process: subprocess.Popen[bytes]) -> bool:

@@ -3,6 +3,7 @@
 # Parameters: installation, owner (the installation's tag), folder, budget_s, task_command, op (look, begin, pull, errand,
 # finish, clear), key, storage, and what the op needs. Answers: host, state (done, running, failed, ended), fault, result.
 param($p)
+# deskyard-part: rights
 # deskyard-part: machines
 # deskyard-part: errands
 
@@ -119,7 +120,9 @@ function Invoke-Finish {
         Set-Shape $vm
         Rename-VM -VM $vm -NewName ([string]$p.name)
         $vm = Get-VM -Id $vm.Id
-        Write-Mark $vm (New-Mark $stamp 'made' '' '')
+        $stage = 'made'
+        if ($p.template) { $stage = 'template' }
+        Write-Mark $vm (New-Mark $stamp $stage '' '')
     }
     Stop-Errands
     Add-ToCluster $vm

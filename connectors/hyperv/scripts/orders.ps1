@@ -4,6 +4,7 @@
 # Answers: key, state (done, running, absent, waiting, failed), step, percent, fault and what the order has as result.
 param($p)
 $watch = [Diagnostics.Stopwatch]::StartNew()
+# deskyard-part: rights
 # deskyard-part: machines
 
 # --- folders: one for each machine that was made here, named by the order's key ---

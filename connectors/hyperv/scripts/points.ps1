@@ -8,6 +8,7 @@
 # reference point belongs to which of our keys stands in a line of the machine's Notes, which moves with the machine.
 param($p)
 $watch = [Diagnostics.Stopwatch]::StartNew()
+# deskyard-part: rights
 # deskyard-part: machines
 # deskyard-part: errands
 # deskyard-part: changes
@@ -292,9 +293,13 @@ function Get-Nics($vm) {
     }
 }
 
-# A machine that is off and not ours may be somebody's golden image. A checkpoint of it would be merged into the disk
-# that clones hang from, on this node or another, and break them all: it is read as it stands.
-function Test-ReadAsItStands($vm) { ($null -eq $p.stamp) -and ((Get-State $vm) -eq 'Off') }
+# A template, or a machine that is off and not ours, may be somebody's golden image. A checkpoint of it would be merged
+# into the disk that clones hang from, on this node or another, and break them all: it is read as it stands.
+function Test-ReadAsItStands($vm) {
+    $mark = Read-Mark $vm.Notes
+    $isTemplate = ($null -ne $mark) -and ([string]$mark.stage -eq 'template')
+    (($null -eq $p.stamp) -or $isTemplate) -and ((Get-State $vm) -eq 'Off')
+}
 
 function Get-Described($vm, $drives, $files, $consistency, $whole, $limits) {
     $secure = 'Off'

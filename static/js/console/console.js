@@ -4,9 +4,15 @@ import { startChoosing } from "./choosing.js";
 import { startFilters } from "./filters.js";
 import { startConditions } from "./conditions.js";
 import { startZones } from "./zones.js";
+import { startTabs } from "./tabs.js";
+import { startTasks } from "./tasks.js";
+import { startKeys } from "./keys.js";
 
 startKeeping();
 startChoosing();
 startFilters();
 startConditions();
 startZones();
+startTabs();
+startTasks();
+startKeys();

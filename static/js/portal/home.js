@@ -29,3 +29,27 @@ function catchUp() {
 }
 mine.addEventListener("toggle", catchUp, true);
 document.body.addEventListener("htmx:afterRequest", (event) => event.detail.elt !== mine && catchUp());
+
+// A search field once there are many tiles: it shows those whose name or description holds what was typed.
+const MANY = 8;
+const search = document.getElementById("search");
+const typed = document.getElementById("search-text");
+const none = document.getElementById("search-none");
+
+function narrow() {
+  const tiles = [...mine.querySelectorAll("[data-name]")];
+  search.hidden = tiles.length <= MANY && !typed.value;
+  const wanted = typed.value.trim().toLocaleLowerCase();
+  let shownTiles = 0;
+  for (const tile of tiles) {
+    const fits = tile.dataset.name.toLocaleLowerCase().includes(wanted);
+    tile.closest("li").hidden = !fits;
+    shownTiles += fits;
+  }
+  for (const section of mine.querySelectorAll("section")) section.hidden = !section.querySelector("li:not([hidden])");
+  none.textContent = shownTiles ? "" : none.dataset.none;
+}
+typed.addEventListener("input", narrow);
+search.addEventListener("submit", (event) => event.preventDefault());
+document.body.addEventListener("htmx:afterSwap", (event) => event.detail.target === mine && narrow());
+narrow();

@@ -1,22 +1,26 @@
 // The page that shows a desktop's screen: asks for a one-time ticket, opens the stream, says in words what goes on.
-import RFB from "../../vendor/novnc-1.7.0/core/rfb.js";
 import { toast } from "../toasts.js";
+import { askAccount } from "./account.js";
 import { askState, askTicket } from "./opening.js";
-import { typeText } from "./typing.js";
+import { listen } from "./told.js";
+import { openVnc } from "./vnc-screen.js";
 
 const byId = (id) => document.getElementById(`viewer-${id}`);
 const page = document.querySelector(".viewer");
 const say = document.getElementById("viewer-sentences").dataset;
 
 /** Close codes of the relay (broker/relay/closing.py). */
-const ENDED = 4000, NOT_ALLOWED = 4401, UNREACHABLE = 4404, NOT_READY = 4408, FAILED = 4409, IDLE = 4410;
+const ENDED = 4000, NOT_ALLOWED = 4401, REFUSED = 4403, UNREACHABLE = 4404, NOT_READY = 4408, FAILED = 4409, IDLE = 4410;
 
 const POLL_MS = 1500;
 const RETRY_MS = [500, 1500, 3000, 5000, 8000, 8000];
 /** A stream that stood this long was a good one: count failures from anew. */
 const GOOD_MS = 10000;
 
-let rfb = null;
+let screen = null;
+/** Who signs in to the guest, as typed; lives in this page alone and dies with it. */
+let account = null;
+let wasWrong = false;
 let attempt = 0;
 let failures = 0;
 let openedAt = 0;
@@ -30,6 +34,8 @@ const isOpen = () => page.dataset.phase === "open";
 function show(phase, words, detail = "", { step, reference, button } = {}) {
   page.dataset.phase = phase;
   byId("note").hidden = phase === "open";
+  byId("account").hidden = phase !== "asking";
+  byId("card").hidden = phase === "asking";
   byId("words").textContent = words;
   byId("detail").textContent = detail;
   byId("spinner").hidden = phase !== "waiting";
@@ -39,7 +45,7 @@ function show(phase, words, detail = "", { step, reference, button } = {}) {
   byId("reference").textContent = reference ? `${say.reference} ${reference}` : "";
   byId("retry").hidden = phase !== "stopped" || !button;
   if (button) byId("retry").textContent = button;
-  for (const id of ["cad", "type"]) byId(id).disabled = phase !== "open";
+  for (const id of ["cad", "type", "scale", "picture"]) byId(id).disabled = phase !== "open";
   if (phase === "stopped" && button) byId("retry").focus();
 }
 
@@ -124,44 +130,60 @@ async function again(words, detail) {
 
 // --- the stream -------------------------------------------------------------------------------------------------------
 
-function stream({ url, subprotocols }, isCurrent) {
+async function stream(answer, isCurrent) {
+  const on = { opened: () => isCurrent() && opened(), ended: (how) => isCurrent() && ended(how) };
+  if (answer.protocol !== "rdp") {
+    waiting(say.connecting, "Connecting");
+    screen = openVnc(byId("screen"), answer, on);
+    return;
+  }
+  if (answer.guest.account === "ask" && !account) {
+    show("asking", "");
+    account = await askAccount(wasWrong);
+    wasWrong = false;
+    // By now the ticket may have expired, and it was for one use anyway.
+    return isCurrent() && open();
+  }
   waiting(say.connecting, "Connecting");
-  const socket = new WebSocket(url, subprotocols);
-  let closing = { code: 1006, reason: "" };
-  socket.addEventListener("close", ({ code, reason }) => (closing = { code, reason }));
-  const made = new RFB(byId("screen"), socket, { shared: true });
-  rfb = made;
-  made.scaleViewport = true;
-  made.showDotCursor = true;
-  made.background = "transparent";
-  made.addEventListener("connect", () => {
-    if (!isCurrent()) return;
-    openedAt = Date.now();
-    show("open", "");
-    made.focus();
-    hint();
-  });
-  made.addEventListener("disconnect", () => {
-    if (rfb === made) rfb = null;
-    // The socket's own event, which bears the reason, may come a moment later.
-    setTimeout(() => isCurrent() && ended(closing));
-  });
-  made.addEventListener("clipboard", ({ detail }) => navigator.clipboard?.writeText(detail.text).catch(() => {}));
+  const { openRdp } = await import("./rdp-screen.js");
+  if (!isCurrent()) return;
+  const given = answer.guest.account === "ask" ? account : { user: answer.guest.user, password: "" };
+  screen = openRdp(byId("screen"), answer, given, on);
+}
+
+function opened() {
+  openedAt = Date.now();
+  show("open", "");
+  screen.fit(!isWhole());
+  screen.focus();
+  hint();
 }
 
 function close() {
-  rfb?.disconnect();
-  rfb = null;
+  screen?.close();
+  screen = null;
   byId("screen").replaceChildren();
 }
 
-async function ended({ code, reason }) {
+async function ended({ code, reason, isWrongAccount, isGuest }) {
+  screen = null;
   if (openedAt && Date.now() - openedAt > GOOD_MS) failures = 0;
   openedAt = 0;
+  if (isWrongAccount) {
+    account = null;
+    wasWrong = true;
+    return open();
+  }
+  if (code === REFUSED) return stop(say.failed, reason, { button: "" });
   if (code === NOT_ALLOWED) return stop(say.notAllowed, reason, { button: "" });
   if (code === IDLE) return stop(say.idle, reason, { button: say.again });
   if (code === FAILED || code === UNREACHABLE || code === NOT_READY) return again(say.failed, reason);
   if (code !== ENDED) return again(say.gone, say.goneDetail);
+  if (isGuest) {
+    // Most often its user signed out there, and does not want to be signed in again.
+    account = null;
+    return stop(say.ended, reason, { button: say.again });
+  }
   // Switched off on purpose? Then it must not be started again behind the person's back.
   const mine = attempt;
   show("waiting", say.ended, reason, { step: "Connecting" });
@@ -175,8 +197,8 @@ async function ended({ code, reason }) {
 // --- the toolbar ------------------------------------------------------------------------------------------------------
 
 byId("cad").addEventListener("click", () => {
-  rfb?.sendCtrlAltDel();
-  rfb?.focus();
+  screen?.ctrlAltDel();
+  screen?.focus();
 });
 
 byId("again").addEventListener("click", () => {
@@ -196,7 +218,33 @@ byId("full").addEventListener("click", async () => {
   await document.documentElement.requestFullscreen?.();
   // Where the browser allows it, Escape and Alt-Tab belong to the desktop while it fills the screen.
   await navigator.keyboard?.lock?.().catch(() => {});
-  rfb?.focus();
+  screen?.focus();
+});
+
+/** Whether a point of the desktop is a point here; else the picture fits the window. The browser remembers it. */
+const isWhole = () => byId("scale").getAttribute("aria-pressed") === "true";
+byId("scale").setAttribute("aria-pressed", localStorage.getItem("viewer-whole") === "yes");
+byId("scale").addEventListener("click", () => {
+  const whole = !isWhole();
+  byId("scale").setAttribute("aria-pressed", whole);
+  localStorage.setItem("viewer-whole", whole ? "yes" : "no");
+  screen?.fit(!whole);
+  screen?.focus();
+});
+
+byId("picture").addEventListener("click", () => {
+  const canvas = byId("screen").querySelector("canvas");
+  canvas?.toBlob((blob) => {
+    if (!blob) return toast(say.noPicture, "attention");
+    const link = document.createElement("a");
+    const now = new Date(Date.now() - new Date().getTimezoneOffset() * 60000);
+    link.download = `${page.dataset.name} ${now.toISOString().slice(0, 19).replace("T", " ").replaceAll(":", "-")}.png`;
+    link.href = URL.createObjectURL(blob);
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    toast(say.picture, "good");
+  });
+  screen?.focus();
 });
 
 const typing = byId("typing");
@@ -206,14 +254,14 @@ byId("type").addEventListener("click", () => {
   text.focus();
 });
 document.getElementById("typing-cancel").addEventListener("click", () => typing.close());
-typing.addEventListener("close", () => rfb?.focus());
+typing.addEventListener("close", () => screen?.focus());
 typing.querySelector("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const enter = document.getElementById("typing-enter").checked ? "\n" : "";
   const whole = text.value + enter;
   typing.close();
   text.value = "";
-  const done = rfb && (await typeText(rfb, whole, isOpen));
+  const done = screen && (await screen.type(whole, isOpen));
   toast(done ? say.typed : say.typingLost, done ? "good" : "attention");
 });
 
@@ -241,3 +289,4 @@ window.addEventListener("pagehide", close);
 window.addEventListener("pageshow", (event) => event.persisted && open());
 
 open();
+listen(page);

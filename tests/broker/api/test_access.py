@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth.models import Group
 from django.test import Client
 from django.utils import timezone
 
-from broker.models import ApiToken, LogicalNetwork, Operation
-from broker.services import brokering, operations
+from broker.domain.permissions import NAMES, RIGHTS, Right, Role, least
+from broker.models import ApiToken, Hypervisor, LogicalNetwork, Operation
+from broker.services import brokering, operations, owners, people
 from tests.broker.api.conftest import Callers
 from tests.broker.portal.cast import Estate
 
@@ -91,6 +94,7 @@ def test_bob_sees_the_pool_but_not_alices_things(house: Estate, calling: Callers
     ("verb", "body"),
     [
         ("connect", {"protocol": "vnc"}),
+        ("client-file", None),
         ("power", {"action": "reset"}),
         ("release", None),
     ],
@@ -146,16 +150,34 @@ CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/hypervisors/{id}/recheck", None),
     ("POST", "/hypervisors/{id}/drain", {"on": True}),
     ("POST", "/hypervisors/{id}/confirm-absence", None),
+    ("GET", "/hypervisors", None),
+    ("GET", "/hypervisors/{id}", None),
     ("GET", "/hypervisors/{id}/hosts", None),
     ("POST", "/hypervisors/{id}/hosts/{id}/drain", {"on": True}),
     ("GET", "/hypervisors/{id}/networks", None),
     ("GET", "/hypervisors/{id}/machines", None),
+    ("GET", "/networks", None),
+    ("GET", "/networks/{id}", None),
+    ("PUT", "/hypervisors/{id}/machines/{id}/tags/{id}", None),
+    ("DELETE", "/hypervisors/{id}/machines/{id}/tags/{id}", None),
     ("POST", "/networks", {"name": "x"}),
     ("PATCH", "/networks/{id}", {"name": "x"}),
     ("DELETE", "/networks/{id}", None),
+    ("GET", "/templates", None),
+    ("GET", "/templates/{id}", None),
     ("POST", "/templates", {"name": "x"}),
     ("PATCH", "/templates/{id}", {"name": "x"}),
     ("DELETE", "/templates/{id}", None),
+    ("GET", "/templates/{id}/lacks", None),
+    ("POST", "/templates/{id}/publish", {"vault_id": "{id}"}),
+    ("GET", "/publications", None),
+    ("GET", "/publications/{id}", None),
+    ("POST", "/publications/{id}/cancel", None),
+    ("GET", "/pools/{id}/pushes", None),
+    ("POST", "/pools/{id}/pushes", {"version_id": "{id}"}),
+    ("GET", "/pushes/{id}", None),
+    ("POST", "/pushes/{id}/cancel", None),
+    ("POST", "/pushes/{id}/roll-back", {}),
     ("POST", "/versions", {"template": "{id}"}),
     ("DELETE", "/versions/{id}", None),
     ("POST", "/copies", {"version": "{id}", "machine": "{id}"}),
@@ -168,6 +190,11 @@ CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/pools/{id}/members", {"copy_id": "{id}"}),
     ("PATCH", "/pools/{id}/members/{id}", {"weight": 1}),
     ("DELETE", "/pools/{id}/members/{id}", None),
+    ("GET", "/pools/{id}/owners", None),
+    ("POST", "/pools/{id}/owners", {"user": "charlie"}),
+    ("DELETE", "/pools/{id}/owners/{id}", None),
+    ("GET", "/entitlements", None),
+    ("GET", "/entitlements/{id}", None),
     ("POST", "/entitlements", {"pool": "{id}", "user": "charlie"}),
     ("DELETE", "/entitlements/{id}", None),
     ("POST", "/desktops/power", {"filter": {"state": "ready"}, "action": "on"}),
@@ -175,7 +202,9 @@ CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/desktops/{id}/forget", None),
     ("POST", "/desktops/{id}/recycle", None),
     ("POST", "/desktops/{id}/maintenance", {"on": True}),
+    ("POST", "/desktops/{id}/forget-certificate", None),
     ("POST", "/operations/{id}/retry", None),
+    ("POST", "/sessions/{id}/notice", {"words": "x"}),
     ("GET", "/hypervisors/{id}/storages", None),
     ("GET", "/replication/vaults", None),
     ("POST", "/replication/vaults", {"name": "x", "kind": "folder", "location": {}}),
@@ -189,6 +218,7 @@ CHANGES: list[tuple[str, str, object]] = [
     ("PATCH", "/replication/policies/{id}", {"name": "x"}),
     ("DELETE", "/replication/policies/{id}", None),
     ("POST", "/replication/policies/{id}/run", None),
+    ("POST", "/replication/policies/{id}/standbys/{id}/anew", None),
     ("POST", "/replication/policies/{id}/choices", {"kind": "machine", "machine_id": "{id}"}),
     ("DELETE", "/replication/policies/{id}/choices/{id}", None),
     ("GET", "/replication/policies/{id}/sources", None),
@@ -218,7 +248,9 @@ CHANGES: list[tuple[str, str, object]] = [
         "/replication/failovers/emergency",
         {"desktop_id": "{id}", "hypervisor_id": "{id}", "storage_id": "{id}"},
     ),
+    ("POST", "/replication/failovers/planned", {"desktop_id": "{id}"}),
     ("POST", "/replication/failovers/{id}/cancel", None),
+    ("POST", "/replication/failovers/groups/{id}/cancel", None),
     (
         "POST",
         "/replication/failovers/pools/{id}/dry-run",
@@ -243,6 +275,95 @@ def test_only_administrators_run_the_estate(
     assert calling(house.dana)(method, path.replace("{id}", id), filled(body, id)).status not in (401, 403)
 
 
+EVERYBODYS = {
+    ("GET", "/desktops"), ("GET", "/desktops/{id}"), ("POST", "/desktops/{id}/connect"),
+    ("POST", "/desktops/{id}/client-file"),
+    ("POST", "/desktops/{id}/power"), ("POST", "/desktops/{id}/release"), ("POST", "/desktops/{id}/renew"),
+    ("GET", "/notices"), ("GET", "/notices/{id}"), ("POST", "/notices/read"), ("POST", "/notices/{id}/read"),
+    ("GET", "/notices/preferences"), ("PATCH", "/notices/preferences"),
+    ("GET", "/operations"), ("GET", "/operations/{id}"), ("POST", "/operations/{id}/cancel"),
+    ("GET", "/pools"), ("GET", "/pools/{id}"),
+    ("GET", "/requests"), ("POST", "/requests"), ("GET", "/requests/{id}"), ("POST", "/requests/{id}/cancel"),
+    ("GET", "/sessions"), ("GET", "/sessions/{id}"), ("POST", "/sessions/{id}/disconnect"),
+    ("POST", "/sessions/{id}/log-off"),
+    ("POST", "/requests/decide"), ("POST", "/requests/{id}/approve"), ("POST", "/requests/{id}/decline"),
+}  # fmt: skip
+"""Who has no role is answered with what is theirs, and told of nothing else."""
+HELPING = {
+    "/desktops/power", "/desktops/{id}/recycle", "/desktops/{id}/maintenance", "/desktops/{id}/forget-certificate",
+    "/operations/{id}/retry", "/sessions/{id}/notice",
+}  # fmt: skip
+REVIEWED = ("/networks", "/templates", "/replication", "/publications")
+SECRETS = {
+    "/replication/vaults", "/replication/vaults/key", "/replication/vaults/{id}", "/hypervisors", "/hypervisors/{id}",
+}  # fmt: skip
+
+
+def right_for(method: str, path: str) -> Right:
+    if method == "GET":
+        return Right.REVIEW if path.startswith(REVIEWED) else Right.SEE
+    if path in HELPING:
+        return Right.SERVE
+    return Right.ADMINISTER if path in SECRETS else Right.OPERATE
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_each_role_reaches_what_it_has_the_right_for_and_is_told_who_may_the_rest(
+    house: Estate, calling: Callers, role: Role
+) -> None:
+    call, id, wrong = calling(people.set_role(actor=house.dana, user_id=house.charlie.pk, role=role)), str(uuid4()), []
+    for method, path, body in CHANGES:
+        right = right_for(method, path)
+        answer = call(method, path.replace("{id}", id), filled(body, id))
+        if right in RIGHTS[role]:
+            wrong += [(method, path, answer.status)] if answer.status in (401, 403) else []
+        elif answer.status != 403 or f"takes the role {NAMES[least(right)].lower()}" not in answer.body["detail"]:
+            wrong.append((method, path, answer.status))
+    assert not wrong
+
+
+def test_no_address_of_the_api_is_left_out_of_these_tests(house: Estate) -> None:
+    """What is everybody's own answers with what is theirs; all the rest stands in the table of changes."""
+    described = Client().get("/api/v1/openapi.json").json()
+    there = {
+        (method.upper(), re.sub(r"\{\w+\}", "{id}", path.removeprefix("/api/v1")))
+        for path, methods in described["paths"].items()
+        for method in methods
+    }
+    tested = {(method, re.sub(r"\{\w+\}", "{id}", path)) for method, path, _ in CHANGES}
+    assert there - tested == EVERYBODYS
+    assert not tested - there
+
+
+def test_an_owner_sees_what_befalls_their_pools_and_no_other(house: Estate, calling: Callers) -> None:
+    """Charlie owns the pool through a group, has no role and may have no desktop of it."""
+    group = Group.objects.create(name="Owners")
+    house.charlie.groups.add(group)
+    owners.appoint(actor=house.dana, pool_id=house.pool.pk, group_id=group.pk)
+    other = house.open_pool("Lab")
+    foreign = house.give(house.alice, other)
+    charlie, pool, desktop = calling(house.charlie), str(house.pool.pk), str(house.desktop.pk)
+    assert charlie.get("/pools").body["total"] == charlie.get("/desktops").body["total"] == 0
+    assert [item["id"] for item in charlie.get("/pools?owned=true").body["items"]] == [pool]
+    assert [item["id"] for item in charlie.get("/desktops?owned=true").body["items"]] == [desktop]
+    assert charlie.get(f"/desktops/{desktop}").body["user"] == "alice"
+    assert "hypervisor" not in charlie.get(f"/desktops/{desktop}").body
+    assert charlie.get(f"/pools/{pool}").status == 200
+    assert charlie.get(f"/pools/{other.pk}").status == charlie.get(f"/desktops/{foreign.pk}").status == 404
+    assert charlie.post(f"/desktops/{desktop}/power", {"action": "off"}).status == 404
+    assert charlie.post(f"/desktops/{desktop}/connect", {"protocol": "vnc"}).status == 404
+    assert calling(house.bob).get("/desktops?owned=true").body["total"] == 0
+
+
+def test_the_help_desk_is_not_shown_how_a_hypervisor_is_reached(house: Estate, calling: Callers) -> None:
+    Hypervisor.objects.update(settings={"address": "kvm-01.example.net", "user": "deskyard"})
+    path = f"/hypervisors/{house.hypervisor.pk}"
+    for role, told in ((Role.HELP_DESK, False), (Role.AUDITOR, True)):
+        call = calling(people.set_role(actor=house.dana, user_id=house.charlie.pk, role=role))
+        assert bool(call.get(path).body["settings"]) is told
+        assert bool(call.get("/hypervisors").body["items"][0]["settings"]) is told
+
+
 def test_a_token_without_the_scope_admin_makes_an_administrator_a_user(house: Estate, calling: Callers) -> None:
     call = calling(house.dana, ["portal"])
     assert call.get("/hypervisors").status == 403
@@ -256,6 +377,7 @@ def test_a_token_without_the_scope_portal_uses_no_desktops(house: Estate, callin
     assert call.get("/hypervisors").status == 200
     assert call.post("/requests", {"pool": str(house.pool.pk)}).status == 403
     assert call.post(f"/desktops/{house.desktop.pk}/connect", {"protocol": "vnc"}).status == 403
+    assert call.post(f"/desktops/{house.desktop.pk}/client-file", None).status == 403
 
 
 def test_a_token_loses_what_its_user_loses(house: Estate, calling: Callers) -> None:

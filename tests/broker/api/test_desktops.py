@@ -8,7 +8,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from broker.models import Desktop, Hypervisor, Operation, Ticket
-from broker.services import operations
+from broker.services import operations, people, pools
 from tests.broker.api.conftest import Callers
 from tests.broker.portal.cast import Estate
 
@@ -125,3 +125,26 @@ def test_the_administrator_reclaims_retires_and_sets_aside(house: Estate, callin
     retired = dana.post(f"/desktops/{spare.pk}/retire")
     assert (retired.status, retired.body["state"]) == (202, "retiring")
     assert dana.post(f"/desktops/{spare.pk}/recycle").status == 409
+
+
+def test_a_file_for_a_remote_desktop_program_is_given_to_its_user_alone(
+    house: Estate, calling: Callers, settings: Settings
+) -> None:
+    settings.RDP_ADDRESS = "desk.example:3390"
+    pools.change_pool(actor=house.dana, pool_id=house.pool.pk, protocol="rdp", native_clients=True)
+    token, plain = people.make_token(actor=house.alice, user=house.alice, name="script")
+    answer = Client().post(
+        f"/api/v1/desktops/{house.desktop.pk}/client-file", headers={"Authorization": f"Bearer {plain}"}
+    )
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-rdp")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="office-001.rdp"'
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "loadbalanceinfo:s:Cookie: msts=" in answer.content.decode("utf-16")
+    assert Ticket.objects.get().token == token
+    for person in (house.bob, house.dana):
+        assert calling(person).post(f"/desktops/{house.desktop.pk}/client-file", {}).status == 404
+
+
+def test_where_a_desktop_is_opened_in_the_browser_only_no_file_is_given(house: Estate, calling: Callers) -> None:
+    answer = calling(house.alice).post(f"/desktops/{house.desktop.pk}/client-file", {})
+    assert (answer.status, "in the browser only" in answer.body["detail"]) == (409, True)

@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from broker.domain.failover import Step
-from broker.models import Desktop, Failover, Hypervisor, ReplicationRun
+from broker.models import Desktop, Failover, Hypervisor, ReplicationPolicy, ReplicationRun, ReplicationSource
 from broker.services import movers
 from tests.broker.api.conftest import Answer, Caller, Callers
 from tests.broker.plant import Plant
@@ -200,3 +200,32 @@ def test_failovers_are_listed_newest_first_and_narrowed(made: House, dana: Calle
     for name, choices in (("state", Failover.State.values), ("kind", ["test", "move", "emergency"])):
         assert {dana.get(f"{BASE}?{name}={value}").status for value in choices} == {200}
         assert dana.get(f"{BASE}?{name}=sleepy").status == 422
+
+
+def test_a_desktop_goes_over_to_its_replica_and_what_stands_in_the_way_is_told(made: House, dana: Caller) -> None:
+    body = {"desktop_id": str(made.desktop.pk)}
+    refused(dana.post(f"{BASE}/planned", body), 409, "No policy watches what its platform replicates")
+    mirror = {
+        "to": f"{made.there}-1", "state": "healthy", "newest_at": timezone.now().isoformat(), "interval_s": 300,
+        "fault": "", "can_fail_over": True,
+    }  # fmt: skip
+    policy = ReplicationPolicy.objects.create(name="Of the makers", engine="platform", rpo_s=1800)
+    ReplicationSource.objects.create(
+        policy=policy, hypervisor=made.plant.hypervisor(made.here), platform_id=made.desktop.machine_id, name="x",
+        mirrors=[mirror], mirrors_at=timezone.now(),
+    )  # fmt: skip
+    asked = dana.post(f"{BASE}/planned", body)
+    assert asked.status == 202
+    assert (asked.body["kind"], asked.body["vault"], asked.body["hypervisor"]) == (
+        "planned", None, str(made.plant.hypervisor(made.there).pk),
+    )  # fmt: skip
+    assert dana.get(f"{BASE}?kind=planned").body["total"] == 1
+
+
+def test_a_group_is_cancelled_in_one_act_and_says_how_many_were(made: House, dana: Caller) -> None:
+    group = dana.post(f"{BASE}/pools/{made.pool.pk}", target(made, kind="move", vault_id=str(made.vault.pk))).body
+    address = f"{BASE}/groups/{group['group']}/cancel"
+    cancelled = dana.post(address)
+    assert (cancelled.status, cancelled.body) == (202, {"cancelled": len(group["failovers"]), "left": 0})
+    refused(dana.post(address), 409, "None of them can be cancelled")
+    assert dana.post(f"{BASE}/groups/{uuid4()}/cancel").status == 404

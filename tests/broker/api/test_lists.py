@@ -12,8 +12,20 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from broker.models import Entitlement, Hypervisor, Machine, PoolMember, Request, Template, TemplateCopy, TemplateVersion
-from broker.services import operations
+from broker.domain.notices import Kind
+from broker.models import (
+    DesktopSession,
+    Entitlement,
+    Hypervisor,
+    Machine,
+    PoolMember,
+    Push,
+    Request,
+    Template,
+    TemplateCopy,
+    TemplateVersion,
+)
+from broker.services import notices, operations
 from tests.broker.api.conftest import Callers
 from tests.broker.portal.cast import Estate
 
@@ -48,6 +60,27 @@ def another_operation(house: Estate, number: int) -> None:
     )  # fmt: skip
 
 
+def another_notice(house: Estate, number: int) -> None:
+    people = [house.alice.pk, house.dana.pk]
+    facts = {"pool": "Office", "desktop": f"office-{number}"}
+    notices.tell(people, Kind.DESKTOP_READY, now=timezone.now(), pool_id=house.pool.pk, facts=facts)
+
+
+def another_session(house: Estate, number: int) -> None:
+    now = timezone.now()
+    for user in (house.alice, house.dana):
+        DesktopSession.objects.create(
+            desktop=house.make(), user=user, epoch=2, state_since=now, began_at=now, input_at=now
+        )
+
+
+def another_push(house: Estate, number: int) -> None:
+    now = timezone.now()
+    Push.objects.create(
+        pool=house.pool, version=house.copy.version, state="done", starts_at=now, created_at=now, finished_at=now
+    )
+
+
 GROWTH: dict[str, tuple[Callable[[Estate, int], None], int, int]] = {
     # list: (what adds a row, statements for Alice, statements for Dana); the token's own statement is the first.
     "pools": (another_pool, 3, 5),
@@ -57,7 +90,10 @@ GROWTH: dict[str, tuple[Callable[[Estate, int], None], int, int]] = {
     "hypervisors": (another_hypervisor, 0, 3),
     "templates": (another_hypervisor, 0, 5),
     "entitlements": (another_pool, 0, 3),
-    "hypervisors/{id}/machines": (another_hypervisor, 0, 4),
+    "notices": (another_notice, 3, 3),
+    "sessions": (another_session, 3, 3),
+    "pools/{pool}/pushes": (another_push, 0, 5),
+    "hypervisors/{id}/machines": (another_hypervisor, 0, 5),
 }
 
 
@@ -65,7 +101,10 @@ GROWTH: dict[str, tuple[Callable[[Estate, int], None], int, int]] = {
 def test_a_list_takes_the_same_few_statements_whatever_its_length(house: Estate, calling: Callers, noun: str) -> None:
     grow, for_alice, for_dana = GROWTH[noun]
     for user, pinned in ((house.alice, for_alice), (house.dana, for_dana)):
-        call, path = calling(user), f"/{noun.replace('{id}', str(house.hypervisor.pk))}"
+        call, path = (
+            calling(user),
+            f"/{noun.replace('{id}', str(house.hypervisor.pk)).replace('{pool}', str(house.pool.pk))}",
+        )
         call.get(path)  # notes the token's use
         for number in range(5):
             grow(house, number + 10 * user.pk)
@@ -128,7 +167,8 @@ def test_what_is_gone_is_listed_only_if_asked_for(house: Estate, calling: Caller
 
 def test_ids_are_uuids_and_times_are_rfc_3339_in_utc(house: Estate, calling: Callers) -> None:
     another_operation(house, 1)
-    for noun in ("hypervisors", "templates", "pools", "desktops", "operations", "requests", "entitlements"):
+    another_notice(house, 1)
+    for noun in ("hypervisors", "templates", "pools", "desktops", "operations", "requests", "entitlements", "notices"):
         item = calling(house.dana).get(f"/{noun}").body["items"][0]
         assert str(UUID(item["id"])) == item["id"]
         assert MOMENT.fullmatch(item["created_at"])

@@ -13,11 +13,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from broker.models import AuditEntry, RecoveryPoint, ReplicationRun, ReplicationSource, RpoBreach, Vault
-from broker.services import movers, replication
+from broker.models import AuditEntry, RecoveryPoint, ReplicationRun, ReplicationSource, RpoBreach, Standby, Vault
+from broker.services import movers, replication_runs
+from connectors.replication import Mirror, MirrorState
 from tests.broker.api.conftest import Answer, Caller, Callers
 from tests.broker.plant import Plant
 from tests.broker.services.replicas import Replicas
+from tests.doubles.instant import mirrors
 
 pytestmark = pytest.mark.django_db
 BASE = "/replication"
@@ -224,6 +226,54 @@ def test_what_hangs_from_no_policy_is_not_found(made: Replicas, dana: Caller) ->
         refused(dana(method, address, {} if method == "PATCH" else None), 404, "There is no such")
 
 
+def test_a_policy_keeps_standbys_and_tells_what_each_holds(made: Replicas, dana: Caller) -> None:
+    made.plant.add_hypervisor("instant-2")
+    there = made.plant.hypervisor("instant-2")
+    storage = there.storages.get()
+    refused(
+        dana.post(f"{BASE}/policies", policy_of(made, keeps_standby=True)),
+        422, "Choose where the machines stand by.", "target_storage_id",
+    )  # fmt: skip
+    wish = policy_of(made, keeps_standby=True, target_storage_id=str(storage.pk), verification="boot")
+    policy = dana.post(f"{BASE}/policies", wish).body
+    assert (policy["target"], policy["target_storage"]) == (str(there.pk), storage.platform_id)
+    assert (policy["keeps_standby"], policy["standby_every_s"], policy["verification"]) == (True, 86_400, "boot")
+    assert dana.get(f"{BASE}/policies/{policy['id']}/sources").body["items"][0]["standby"] is None
+    dana.post(f"{BASE}/policies/{policy['id']}/run")
+    made.work()
+    source = dana.get(f"{BASE}/policies/{policy['id']}/sources").body["items"][0]
+    standby = source["standby"]
+    point = dana.get(f"{BASE}/recovery-points").body["items"][0]
+    assert (standby["point"], standby["taken_at"], standby["hypervisor"]) == (
+        point["id"], point["taken_at"], str(there.pk),
+    )  # fmt: skip
+    assert (standby["is_used"], standby["is_changing"], source["trial_fault"]) == (False, False, "")
+    assert source["tried_at"] is not None
+    anew = f"{BASE}/policies/{policy['id']}/standbys/{standby['id']}/anew"
+    refused(dana.post(anew), 409, "waits as it should")
+    Standby.objects.update(is_used=True)
+    assert dana.post(anew).status == 204
+    made.work()
+    again = dana.get(f"{BASE}/policies/{policy['id']}/sources").body["items"][0]["standby"]
+    assert again["machine_id"] != standby["machine_id"]
+
+
+def test_machines_are_tagged_and_chosen_by_their_tag(made: Replicas, dana: Caller) -> None:
+    machine = made.row()
+    address = f"/hypervisors/{machine.hypervisor_id}/machines"
+    assert dana("PUT", f"{address}/{machine.pk}/tags/tier 1").status == 204
+    listed = {one["id"]: one["tags"] for one in dana.get(address).body["items"]}
+    assert listed[str(machine.pk)] == ["tier 1"]
+    assert [one for one in listed.values() if one] == [["tier 1"]]
+    choices = [{"kind": "tag", "tag": "tier 1"}]
+    policy = dana.post(f"{BASE}/policies", policy_of(made, choices=choices)).body
+    assert [(one["kind"], one["tag"], one["name"]) for one in policy["choices"]] == [("tag", "tier 1", "tier 1")]
+    assert policy["machines"] == 1
+    refused(dana("PUT", f"{address}/{machine.pk}/tags/a,b"), 422, "No commas", "tag")
+    assert dana("DELETE", f"{address}/{machine.pk}/tags/tier 1").status == 204
+    assert dana.get(f"{BASE}/policies/{policy['id']}").body["machines"] == 0
+
+
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +298,7 @@ def test_a_policy_without_machines_is_not_run(made: Replicas, dana: Caller) -> N
 
 
 def test_a_run_at_work_tells_how_far_how_fast_and_how_long(made: Replicas, dana: Caller) -> None:
-    run = replication.run_now(actor=made.plant.dana, policy_id=made.policy().pk)[0]
+    run = replication_runs.run_now(actor=made.plant.dana, policy_id=made.policy().pk)[0]
     began = timezone.now() - timedelta(seconds=10)
     ReplicationRun.objects.filter(pk=run.pk).update(
         state="running", started_at=began, total_bytes=4000, done_bytes=1000, read_bytes=500, step="Copies disk-1"
@@ -277,7 +327,7 @@ def test_runs_are_listed_newest_first_and_narrowed(made: Replicas, dana: Caller)
 
 
 def test_a_run_is_cancelled_once(made: Replicas, dana: Caller) -> None:
-    run = replication.run_now(actor=made.plant.dana, policy_id=made.policy().pk)[0]
+    run = replication_runs.run_now(actor=made.plant.dana, policy_id=made.policy().pk)[0]
     answer = dana.post(f"{BASE}/runs/{run.pk}/cancel")
     assert (answer.status, answer.body["state"], answer.body["is_to_end"]) == (202, "cancelled", True)
     refused(dana.post(f"{BASE}/runs/{run.pk}/cancel"), 409, "has ended: cancelled")
@@ -379,7 +429,7 @@ COSTS = {
     "policies": 3,
     "runs": 3,
     "recovery-points": 3,
-    "policies/{id}/sources": 4,
+    "policies/{id}/sources": 5,
     "policies/{id}/breaches": 4,
 }
 """Statements of each list, the token's own among them."""
@@ -410,3 +460,36 @@ def test_a_list_takes_the_same_few_statements_whatever_its_length(made: Replicas
         answer = dana.get(path)
     assert answer.body["total"] >= 8
     assert len(statements) == COSTS[noun], [one["sql"] for one in statements]
+
+
+# --- what platforms replicate by themselves ---------------------------------------------------------------------------
+
+
+def watching_of(made: Replicas, **fields: object) -> dict[str, object]:
+    choices = [{"kind": "machine", "machine_id": str(made.row().pk)}]
+    return {"name": "Of the makers", "engine": "platform", "rpo_s": 1800, "choices": choices} | fields
+
+
+def test_a_policy_that_watches_tells_what_the_platform_told(made: Replicas, dana: Caller) -> None:
+    newest = timezone.now() - timedelta(minutes=1)
+    state = MirrorState.WARNING
+    lame = Mirror(machine=made.machines[0], name="alpha", to="HV-DR", state=state, newest_at=newest, fault="It lags.")
+    mirrors.tell(made.world, lame)
+    policy = dana.post(f"{BASE}/policies", watching_of(made)).body
+    assert (policy["engine"], policy["vault"], policy["interval_s"], policy["cron"]) == ("platform", None, None, "")
+    made.plant.look()
+    (source,) = dana.get(f"{BASE}/policies/{policy['id']}/sources").body["items"]
+    (told,) = source["mirrors"]
+    assert (told["to"], told["state"], told["interval_s"], told["can_fail_over"]) == ("HV-DR", "warning", None, False)
+    assert source["newest_at"] == told["newest_at"]
+    assert (source["fault"], source["next_run_at"], source["is_kept"]) == ("It lags.", None, True)
+    assert source["mirrors_at"] is not None
+
+
+def test_a_policy_that_watches_is_not_run_and_not_made_to_copy(made: Replicas, dana: Caller) -> None:
+    policy = dana.post(f"{BASE}/policies", watching_of(made)).body["id"]
+    refused(dana.post(f"{BASE}/policies/{policy}/run"), 409, "Start it there")
+    refused(dana("patch", f"{BASE}/policies/{policy}", {"interval_s": 60}), 422, "set on the platform", "interval_s")
+    refused(dana("patch", f"{BASE}/policies/{policy}", {"engine": "vault"}), 422, "chosen once", "engine")
+    refused(dana.post(f"{BASE}/policies", watching_of(made, engine="owls")), 422, "One of", "engine")
+    refused(dana.post(f"{BASE}/policies", watching_of(made, engine="vault")), 422, "Choose a vault", "vault_id")

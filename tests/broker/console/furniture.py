@@ -12,8 +12,12 @@ from django.utils import timezone
 from broker.domain.lifecycle import State
 from broker.models import (
     ApiToken,
+    Application,
+    Assignment,
     AuditEntry,
     Desktop,
+    DesktopSession,
+    Entitlement,
     Event,
     Failover,
     Holiday,
@@ -28,7 +32,11 @@ from broker.models import (
     Operation,
     Pool,
     PoolMember,
+    PoolOwner,
     PowerSchedule,
+    Publication,
+    Push,
+    PushPlace,
     RecoveryPoint,
     ReplicationChoice,
     ReplicationPolicy,
@@ -37,8 +45,10 @@ from broker.models import (
     Request,
     RpoBreach,
     ScreenSession,
+    Standby,
     Storage,
     TemplateCopy,
+    TemplateVersion,
     Vault,
 )
 from tests.broker.portal.cast import Estate
@@ -66,6 +76,9 @@ class Furniture:
     doubtful: Hypervisor
     held_pool: Pool
     waiting: Request
+    to_decide: Request
+    owner: PoolOwner
+    """Of the classroom."""
     token: ApiToken
     schedule: PowerSchedule
     calendar: HolidayCalendar
@@ -90,6 +103,29 @@ class Furniture:
     group: UUID
     stranded: Desktop
     """Its hypervisor is down, and it has a recovery point."""
+    publishing: Publication
+    """Being landed."""
+    session: DesktopSession
+    """Alice's, on her desktop."""
+    push: Push
+    """Of the first version to the office: it runs, one desktop failed, and another version was there before."""
+    new_version: TemplateVersion
+    """Lies where the first one lies; members elsewhere lack it."""
+    application: Application
+    """Of the engineers' desktops, for Alice and Bob."""
+
+
+def application_of(pool: Pool, house: Estate) -> Application:
+    """Two: one for Alice and Bob, one for nobody yet."""
+    Pool.objects.filter(pk=pool.pk).update(protocol=Pool.Protocol.RDP)
+    made = Application.objects.create(
+        pool=pool, name="Drawing board", description="Plans and parts, without the desktop around them.", icon="chart",
+        command="/usr/bin/librecad", folder="/srv/plans",
+    )  # fmt: skip
+    for person in (house.alice, house.bob):
+        Entitlement.objects.create(pool=pool, application=made, user=person)
+    Application.objects.create(pool=pool, name="Mail", icon="mail", command="||outlook", guest="windows")
+    return made
 
 
 def machine(hypervisor: Hypervisor, name: str, **fields: object) -> Machine:
@@ -111,6 +147,7 @@ class Replication:
     policy: ReplicationPolicy
     choice: ReplicationChoice
     source: ReplicationSource
+    other: ReplicationSource
     run: ReplicationRun
     point: RecoveryPoint
 
@@ -193,7 +230,7 @@ def replicated(hypervisor: Hypervisor, dana: User, desktop: Desktop) -> Replicat
         ("rpo.kept", "info", "office-001 keeps the RPO of Accounting again."),
     ):  # fmt: skip
         Event.objects.create(at=now, kind=kind, level=level, message=words)
-    return Replication(vault, policy, choice, source, run, point)
+    return Replication(vault, policy, choice, source, other, run, point)
 
 
 @dataclass
@@ -218,6 +255,18 @@ def failed_over(house: Estate, made: Replication) -> Elsewhere:
     Storage.objects.create(
         hypervisor=there, platform_id="fast", name="fast", capacity_mib=900 * GIB, free_mib=640 * GIB, seen_at=now
     )
+    ReplicationPolicy.objects.filter(pk=made.policy.pk).update(
+        target=there, target_storage="fast", keeps_standby=True, verification="boot"
+    )
+    for source, used, point in ((made.source, True, made.point), (made.other, False, made.point)):
+        Standby.objects.create(
+            source=source, hypervisor=there, name=f"{source.name}-standby-2f61c0", machine_id=f"standby-{source.name}",
+            machine_key=str(uuid4()), point=point, refreshed_at=now - timedelta(minutes=24), is_used=used,
+        )  # fmt: skip
+    ReplicationSource.objects.filter(pk=made.source.pk).update(
+        tried_at=now - timedelta(hours=5), trial_fault="No sign of life within 900 s; it is on."
+    )
+    ReplicationSource.objects.filter(pk=made.other.pk).update(tried_at=now - timedelta(hours=5))
     for name, is_isolated in (("lan", False), ("quarantine", True)):
         Network.objects.create(hypervisor=there, platform_id=name, name=name, is_isolated=is_isolated, seen_at=now)
     pool = house.open_pool("Engineering", kind="dedicated", spare=0)
@@ -312,6 +361,44 @@ def failed_over(house: Estate, made: Replication) -> Elsewhere:
     return Elsewhere(there, pool, moving, moved, left_behind, tested, group, stranded)
 
 
+def published(house: Estate, made: Replication, there: Hypervisor) -> tuple[Publication, TemplateVersion]:
+    """A second version: on its way to one place, failed at another, there at a third."""
+    now = timezone.now()
+    kvm = house.hypervisor
+    version = TemplateVersion.objects.create(
+        template=house.copy.version.template, number=2, note="Security updates of June"
+    )
+    copy = TemplateCopy.objects.create(
+        version=version, hypervisor=kvm, platform_id="golden-2", name="debian-12-june", storage="fast", vcpus=2,
+        memory_mib=2048, disk_mib=20 * GIB,
+    )  # fmt: skip
+    run = ReplicationRun.objects.create(
+        kind="materialise", point=made.point, vault=made.vault, hypervisor=there, subject="Debian-12-v2",
+        state="running", attempt=1, step="Writes vda of Debian-12-v2", total_bytes=20 << 30, done_bytes=13 << 30,
+        read_bytes=6 << 30, started_at=now - timedelta(seconds=50), mover_expires_at=now + timedelta(seconds=30),
+    )  # fmt: skip
+    began = now - timedelta(minutes=4)
+    copied = {
+        "at": began.isoformat(), "step": "copying", "words": "Copied 6.2 GiB of 20 GiB. It is the first point.",
+        "is_good": True,
+    }  # fmt: skip
+    values = {
+        "version": version, "source": copy, "vault": made.vault, "name": "Debian-12-v2", "requested_by": house.dana,
+        "group": uuid4(), "step_since": began,
+    }  # fmt: skip
+    going = Publication.objects.create(
+        hypervisor=there, storage="fast", step="landing", landing=run, report=[copied], **values
+    )
+    error = "No room for disk vda on kvm-03. Make room in its storage or choose another one."
+    lost = {"at": now.isoformat(), "step": "landing", "words": error, "is_good": False}
+    full = Hypervisor.objects.get(name="kvm-03")
+    Publication.objects.create(
+        hypervisor=full, storage="slow", step="landing", state="failed", error=error, finished_at=now,
+        report=[copied, lost], **values,
+    )  # fmt: skip
+    return going, version
+
+
 def more_replication(hypervisor: Hypervisor, furniture: Furniture, number: int) -> None:
     """Another row of everything that replication's lists show."""
     now = timezone.now()
@@ -337,6 +424,22 @@ def more_replication(hypervisor: Hypervisor, furniture: Furniture, number: int) 
     ReplicationChoice.objects.create(
         policy=furniture.policy, kind="machine", hypervisor=hypervisor, platform_id=f"machine-{number}"
     )
+
+
+def pushed(house: Estate) -> Push:
+    """Of the office's own version; what was before lies there too."""
+    before = TemplateVersion.objects.create(template=house.copy.version.template, number=0)
+    old = TemplateCopy.objects.create(
+        version=before, hypervisor=house.hypervisor, platform_id="golden-0", name="golden-0", vcpus=1, memory_mib=512
+    )
+    now = timezone.now()
+    failed = {"desktop": str(house.desktop.pk), "name": "office-009", "at": now.isoformat(), "words": "No answer."}
+    row = Push.objects.create(
+        pool=house.pool, version=house.copy.version, before=before, state="running", starts_at=now, created_at=now,
+        started_at=now, failures=[failed], requested_by=house.dana,
+    )  # fmt: skip
+    PushPlace.objects.create(push=row, member=house.pool.members.get(), before=old)
+    return row
 
 
 def furnish(house: Estate) -> Furniture:
@@ -385,6 +488,16 @@ def furnish(house: Estate) -> Furniture:
     ScreenSession.objects.create(
         desktop=house.desktop, user=house.alice, epoch=2, protocol="vnc", started_at=now, seen_at=now
     )
+    session = DesktopSession.objects.create(
+        desktop=house.desktop, user=house.alice, epoch=2, state="connected", state_since=now - timedelta(minutes=40),
+        began_at=now - timedelta(hours=3), input_at=now, address="192.0.2.41", guest_user="alice", had_user=True,
+    )  # fmt: skip
+    DesktopSession.objects.create(
+        desktop=house.desktop, user=house.alice, epoch=2, state="logged_off", state_since=now - timedelta(days=1),
+        began_at=now - timedelta(days=2), input_at=now - timedelta(days=1), closed_at=now - timedelta(days=1),
+        address="192.0.2.40", client="native", ended_at=now - timedelta(days=1),
+        end_reason="Nobody came back to it in time.",
+    )  # fmt: skip
     house.make(name="office-002")
     house.make(name="office-003", power="off", is_answering=False)
     house.make(name="office-004", is_answering=False)
@@ -422,6 +535,15 @@ def furnish(house: Estate) -> Furniture:
     waiting = Request.objects.create(
         pool=held_pool, user=house.bob, state=Request.State.APPROVED, created_at=now, reason="No desktop is available."
     )
+    to_decide = Request.objects.create(
+        pool=held_pool, user=house.alice, state=Request.State.WAITING, created_at=now, why="Accounts of November.",
+        asked_h=72, reason="Those who look after this pool decide on it.",
+    )  # fmt: skip
+    owner = PoolOwner.objects.create(pool=held_pool, group=house.staff)
+    Pool.objects.filter(pk=house.pool.pk).update(
+        approval="owners", trusted_group=house.staff, asks_why="required", asks_how_long=True, lease_h=168, renewals=2
+    )
+    Assignment.objects.filter(desktop=house.desktop).update(lease_until=now + timedelta(days=2), told_at=now)
     token = ApiToken.objects.create(
         user=house.dana, name="nightly report", hash="0" * 64, prefix="dy_abcde", scopes=["admin"],
         expires_at=now + timedelta(days=20),
@@ -439,6 +561,7 @@ def furnish(house: Estate) -> Furniture:
     )  # fmt: skip
     made = replicated(kvm, house.dana, house.desktop)
     gone = failed_over(house, made)
+    publishing, new_version = published(house, made, gone.hypervisor)
     return Furniture(
         host=host,
         network=network,
@@ -454,6 +577,8 @@ def furnish(house: Estate) -> Furniture:
         doubtful=doubtful,
         held_pool=held_pool,
         waiting=waiting,
+        to_decide=to_decide,
+        owner=owner,
         token=token,
         schedule=schedule,
         calendar=calendar,
@@ -471,4 +596,9 @@ def furnish(house: Estate) -> Furniture:
         tested=gone.tested,
         group=gone.group,
         stranded=gone.stranded,
+        publishing=publishing,
+        session=session,
+        push=pushed(house),
+        new_version=new_version,
+        application=application_of(gone.pool, house),
     )

@@ -18,6 +18,7 @@ from broker.models import (
     AuditEntry,
     Desktop,
     Entitlement,
+    GuestCertificate,
     Hypervisor,
     LogicalNetwork,
     Machine,
@@ -55,12 +56,12 @@ def at(name: str, *arguments: object) -> str:
 def test_bulk_power_first_says_how_many_are_meant_and_in_use(house: Estate, furniture: Furniture, dana: Client) -> None:
     free = Desktop.objects.get(name="office-002")
     chosen = {"desktop": [str(house.desktop.pk), str(free.pk)], "action": "shutdown", "asked": "1"}
-    question = dana.post(at("desktops-power"), chosen, headers=HTMX)
+    question = dana.post(at("desktops-change"), chosen, headers=HTMX)
     assert "Shut down 2 desktops?" in text_of(question)
     assert "1 of them is in use right now." in text_of(question)
     assert not Operation.objects.filter(kind="power", parameters__action="shutdown").exists()
     chosen.pop("asked")
-    answer = dana.post(at("desktops-power"), chosen, headers=HTMX)
+    answer = dana.post(at("desktops-change"), chosen, headers=HTMX)
     assert answer.status_code == 204
     assert events_of(answer)["toast"] == {"text": "Ordered for 2 desktops.", "tone": "good"}
     assert {"changed", "close-dialog"} <= events_of(answer).keys()
@@ -72,21 +73,21 @@ def test_bulk_power_orders_what_it_can_and_says_what_it_could_not(
     house: Estate, furniture: Furniture, dana: Client
 ) -> None:
     chosen = {"desktop": [str(house.desktop.pk), str(furniture.missing.pk)], "action": "off"}
-    said = events_of(dana.post(at("desktops-power"), chosen, headers=HTMX))["toast"]["text"]
+    said = events_of(dana.post(at("desktops-change"), chosen, headers=HTMX))["toast"]["text"]
     assert said.startswith("Ordered for 1 desktop. Not for 1: office-009 is missing")
 
 
 def test_bulk_power_that_nothing_fits_is_refused_in_the_dialog(
     house: Estate, furniture: Furniture, dana: Client
 ) -> None:
-    answer = dana.post(at("desktops-power"), {"desktop": [str(furniture.missing.pk)], "action": "on"}, headers=HTMX)
+    answer = dana.post(at("desktops-change"), {"desktop": [str(furniture.missing.pk)], "action": "on"}, headers=HTMX)
     assert answer.status_code == 422
     assert "Nothing was ordered. office-009 is missing" in text_of(answer)
 
 
 @pytest.mark.parametrize("sent", [{}, {"action": "off"}, {"desktop": "x", "action": "off"}, {"action": "explode"}])
 def test_bulk_power_without_desktops_or_action_is_refused(house: Estate, dana: Client, sent: dict[str, str]) -> None:
-    answer = dana.post(at("desktops-power"), sent)
+    answer = dana.post(at("desktops-change"), sent)
     assert answer.status_code == 422
     assert "Choose desktops and an action first." in text_of(answer)
 
@@ -106,6 +107,19 @@ def test_without_javascript_an_act_leads_back_with_a_message(house: Estate, dana
     assert "office-001 is in maintenance: it is not given out." in text_of(answer)
     house.desktop.refresh_from_db()
     assert house.desktop.is_in_maintenance
+
+
+def test_a_guests_certificate_is_shown_and_forgotten(house: Estate, dana: Client) -> None:
+    GuestCertificate.objects.create(
+        desktop=house.desktop, epoch=2, machine_id="m", sha256="ab" * 32, refused_sha256="cd" * 32,
+        seen_at=timezone.now(),
+    )  # fmt: skip
+    page = text_of(dana.get(at("desktop", house.desktop.pk)))
+    assert "ab" * 32 in page
+    assert "The guest has shown another one since, and was refused." in page
+    answer = dana.post(at("desktop-forget-certificate", house.desktop.pk), follow=True)
+    assert "The certificate was forgotten" in text_of(answer)
+    assert not GuestCertificate.objects.exists()
 
 
 def test_an_act_never_leads_to_another_site(house: Estate, dana: Client) -> None:

@@ -15,15 +15,18 @@ from broker.models import (
     AuditEntry,
     Desktop,
     Failover,
+    Host,
     Hypervisor,
     LogicalNetwork,
     Network,
     NetworkMapping,
     Operation,
     Pool,
+    PoolMember,
     RecoveryPoint,
     ReplicationPolicy,
     ReplicationRun,
+    ReplicationSource,
     Vault,
 )
 from tests.broker.console.furniture import Furniture, machine, more_replication
@@ -495,3 +498,104 @@ def test_the_figures_of_a_move_that_failed_count_until_the_old_machine_ran_again
     )  # fmt: skip
     page = seen(dana.get(at("failover", furniture.moved.pk)))
     assert "Lost – Its user could not work 4 min" in page
+
+
+# --- what a platform carries out --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(house: Estate, furniture: Furniture) -> ReplicationSource:
+    """A desktop whose platform keeps a replica of it on another hypervisor of its pool."""
+    here = Hypervisor.objects.create(name="hv-01", kind="instant", status="up")
+    there = Hypervisor.objects.create(name="hv-02", kind="instant", status="up")
+    Host.objects.create(
+        hypervisor=there, platform_id="h", name="HV-DR", vcpus=8, memory_mib=8192, seen_at=timezone.now()
+    )
+    desktop = movable(furniture)
+    Desktop.objects.filter(pk=desktop.pk).update(hypervisor=here)
+    member = PoolMember.objects.filter(pool=desktop.pool).first()
+    assert member is not None
+    PoolMember.objects.filter(pk=member.pk).update(hypervisor=there)
+    mirror = {
+        "to": "HV-DR.example.org", "state": "healthy", "newest_at": timezone.now().isoformat(), "interval_s": 300,
+        "fault": "", "can_fail_over": True,
+    }  # fmt: skip
+    policy = ReplicationPolicy.objects.create(name="Of the makers", engine="platform", rpo_s=1800)
+    return ReplicationSource.objects.create(
+        policy=policy, hypervisor=here, platform_id=desktop.machine_id, name=desktop.name, mirrors=[mirror],
+        mirrors_at=timezone.now(), newest_at=timezone.now(), breaks_at=timezone.now() + timedelta(minutes=30),
+    )  # fmt: skip
+
+
+def test_a_desktop_goes_over_to_its_replica_after_one_question(
+    furniture: Furniture, watched: ReplicationSource, dana: Client
+) -> None:
+    desktop = movable(furniture)
+    page = at("desktop-fail-over", desktop.pk)
+    assert page in dana.get(at("policy", watched.policy_id)).content.decode()
+    assert page in dana.get(at("desktop", desktop.pk)).content.decode()
+    question = text_of(dana.get(page))
+    assert "Fail engineering-005 over to hv-02?" in question
+    assert "nothing is lost" in question
+    dana.post(page)
+    made = Failover.objects.get(kind="planned")
+    assert (made.desktop, made.hypervisor.name) == (desktop, "hv-02")
+    shown = seen(dana.get(at("failover", made.pk)))
+    assert "Failover of engineering-005 to hv-02" in shown
+    assert "Vault" not in shown
+    assert "Planned failover" in seen(dana.get(at("failovers"), {"kind": "planned"}))
+    assert "It stays where it is" in text_of(dana.get(at("failover-cancel", made.pk)))
+    Failover.objects.filter(pk=made.pk).update(step="probing")
+    assert "The replica is one again" in text_of(dana.get(at("failover-cancel", made.pk)))
+
+
+def test_what_stands_in_the_way_of_a_replica_is_said_instead(
+    furniture: Furniture, watched: ReplicationSource, dana: Client
+) -> None:
+    desktop = movable(furniture)
+    Host.objects.filter(name="HV-DR").delete()
+    answer = dana.get(at("desktop-fail-over", desktop.pk))
+    assert "engineering-005 cannot go over to a replica now." in text_of(answer)
+    assert "which is no hypervisor here" in text_of(answer)
+    dana.post(at("desktop-fail-over", desktop.pk))
+    assert not Failover.objects.filter(kind="planned").exists()
+
+
+def test_where_the_platform_is_not_driven_nothing_is_offered_and_the_page_says_so(
+    furniture: Furniture, watched: ReplicationSource, dana: Client
+) -> None:
+    Hypervisor.objects.filter(kind="instant").update(kind="nutanix")
+    page = dana.get(at("policy", watched.policy_id))
+    assert "It is failed over there as well." in seen(page)
+    desktop = movable(furniture)
+    address = at("desktop-fail-over", desktop.pk)
+    assert address not in page.content.decode()
+    assert address not in dana.get(at("desktop", desktop.pk)).content.decode()
+
+
+def test_a_dry_run_says_where_there_may_be_no_room(furniture: Furniture, dana: Client) -> None:
+    address = f"{at('pool-failover', furniture.own_pool.pk)}?{looking_ahead(furniture, 'emergency')}"
+    assert "May not fit" not in seen(dana.get(address))
+    furniture.elsewhere.storages.update(free_mib=0)
+    page = seen(dana.get(address))
+    assert "There may be no room there for" in page
+    assert "May not fit" in page
+    assert "has 0 B left for it" in page
+    begin = f"{at('pool-failover-begin', furniture.own_pool.pk)}?{looking_ahead(furniture, 'emergency')}"
+    assert "There may be no room for" in text_of(dana.get(begin))
+
+
+# --- a group is cancelled ---------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_cancelled_in_one_act(furniture: Furniture, dana: Client) -> None:
+    page = at("failover-group-cancel", furniture.group)
+    assert page in dana.get(at("failover-group", furniture.group)).content.decode()
+    assert "Cancel all 2 that are not over?" in text_of(dana.get(page))
+    answer = dana.post(page, follow=True)
+    assert "2 are being cancelled." in seen(answer)
+    assert Failover.objects.filter(group=furniture.group, is_to_end=True).count() == 2
+    assert "None of them can be cancelled" in text_of(dana.post(page))
+    Failover.objects.filter(group=furniture.group).update(state="cancelled", finished_at=timezone.now())
+    assert page not in dana.get(at("failover-group", furniture.group)).content.decode()
+    assert dana.get(at("failover-group-cancel", uuid4())).status_code == 404

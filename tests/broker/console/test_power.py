@@ -41,7 +41,7 @@ def test_all_that_fit_are_reviewed_before_they_are_switched(house: Estate, dana:
     now, used = timezone.now(), Desktop.objects.get(name="many-007")
     used.sessions.create(user=house.alice, epoch=1, protocol="vnc", started_at=now, seen_at=now)
     sent = {"all": "1", "asked": "1", "q": "many", "action": "shutdown"}
-    question = dana.post(at("desktops-power"), sent, headers=HTMX)
+    question = dana.post(at("desktops-change"), sent, headers=HTMX)
     said = text_of(question)
     assert "Shut down 60 desktops?" in said
     assert "61 desktops fit the filter." in said
@@ -51,8 +51,9 @@ def test_all_that_fit_are_reviewed_before_they_are_switched(house: Estate, dana:
     again = hidden_of(question.content.decode())
     assert again == {
         "all": "1", "q": "many", "state": "", "pool": "", "hypervisor": "", "shown": "61", "action": "shutdown",
+        "sort": "",
     }  # fmt: skip
-    answer = dana.post(at("desktops-power"), again, headers=HTMX)
+    answer = dana.post(at("desktops-change"), again, headers=HTMX)
     assert events_of(answer)["toast"]["text"] == "Ordered for 60 desktops. Not for 1: many-off is off already."
     assert Operation.objects.filter(parameters__action="shutdown", desktop__name__startswith="many").count() == 60
 
@@ -61,7 +62,7 @@ def test_more_that_fit_by_now_are_shown_first(house: Estate, dana: Client) -> No
     many(house, 2)
     sent = {"all": "1", "q": "many", "action": "off", "shown": "2"}
     house.make(name="many-more")
-    answer = dana.post(at("desktops-power"), sent, headers=HTMX)
+    answer = dana.post(at("desktops-change"), sent, headers=HTMX)
     assert answer.status_code == 422
     said = text_of(answer)
     assert "3 desktops fit by now, and you were shown 2. Look again first." in said
@@ -73,14 +74,14 @@ def test_more_that_fit_by_now_are_shown_first(house: Estate, dana: Client) -> No
 def test_without_javascript_it_leads_back_to_the_list_as_it_was_filtered(house: Estate, dana: Client) -> None:
     many(house, 2)
     sent = {"all": "1", "q": "many", "state": "ready", "action": "off", "shown": "2"}
-    answer = dana.post(at("desktops-power"), sent)
+    answer = dana.post(at("desktops-change"), sent)
     assert answer["Location"] == at("desktops") + "?q=many&state=ready"
     assert "Ordered for 2 desktops." in text_of(dana.get(answer["Location"]))
 
 
 def test_a_filter_that_nothing_fits_says_so(house: Estate, dana: Client) -> None:
     sent = {"all": "1", "q": "nobody", "action": "off", "shown": "0"}
-    answer = dana.post(at("desktops-power"), sent, headers=HTMX)
+    answer = dana.post(at("desktops-change"), sent, headers=HTMX)
     assert answer.status_code == 422
     assert "Nothing was ordered" in text_of(answer)
 
@@ -91,6 +92,6 @@ def test_the_review_takes_the_same_few_statements_whatever_fits(house: Estate, d
         Desktop.objects.filter(name__startswith="many").delete()
         many(house, count)
         with CaptureQueriesContext(connection) as asked:
-            dana.post(at("desktops-power"), {"all": "1", "asked": "1", "action": "off"}, headers=HTMX)
+            dana.post(at("desktops-change"), {"all": "1", "asked": "1", "action": "off"}, headers=HTMX)
         costs.append(len(asked))
     assert costs[0] == costs[1]

@@ -1,30 +1,72 @@
-"""Alice owns it, Charlie is a stranger, Dana is the administrator."""
+"""Who may what by their role. Charlie has none; Dana is Django's staff, and nobody made her less."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from broker.domain.permissions import Act, may
+from broker.domain.permissions import MEANS, NAMES, WORDS, Right, Role, has, least, rights_of, role_of
 
 
-@pytest.mark.parametrize("act", [Act.SEE_DESKTOP, Act.CONNECT, Act.SET_POWER, Act.RELEASE])
-def test_alice_may_use_her_desktop(act: Act) -> None:
-    assert may(act, is_active=True, is_staff=False, is_owner=True)
+def account(role: Role | None = None, *, is_staff: bool = True, is_active: bool = True) -> Any:
+    narrowed = SimpleNamespace(role=role.value) if role else None
+    return SimpleNamespace(is_active=is_active, is_staff=is_staff, staff_role=narrowed)
 
 
-def test_alice_may_not_administer() -> None:
-    assert not may(Act.ADMINISTER, is_active=True, is_staff=False, is_owner=True)
+def test_staff_that_nobody_narrowed_are_administrators() -> None:
+    assert role_of(account()) is Role.ADMINISTRATOR
 
 
-@pytest.mark.parametrize("act", list(Act))
-def test_charlie_may_nothing(act: Act) -> None:
-    assert not may(act, is_active=True, is_staff=False, is_owner=False)
+@pytest.mark.parametrize("role", list(Role))
+def test_a_role_is_what_its_row_says(role: Role) -> None:
+    assert role_of(account(role)) is role
 
 
-def test_dana_may_do_all_but_look_at_alices_screen() -> None:
-    assert {act for act in Act if may(act, is_active=True, is_staff=True, is_owner=False)} == set(Act) - {Act.CONNECT}
+@pytest.mark.parametrize("right", list(Right))
+def test_charlie_may_nothing(right: Right) -> None:
+    assert not has(account(is_staff=False), right)
 
 
-@pytest.mark.parametrize("act", list(Act))
-def test_a_closed_account_may_nothing(act: Act) -> None:
-    assert not may(act, is_active=False, is_staff=True, is_owner=True)
+@pytest.mark.parametrize("role", list(Role))
+def test_a_row_that_was_left_gives_no_role_to_who_is_no_longer_staff(role: Role) -> None:
+    assert role_of(account(role, is_staff=False)) is None
+
+
+@pytest.mark.parametrize("right", list(Right))
+def test_a_closed_account_may_nothing(right: Right) -> None:
+    assert not has(account(is_active=False), right)
+
+
+def test_each_role_may_all_that_the_next_narrower_may_and_more() -> None:
+    for narrowest in (Role.HELP_DESK, Role.AUDITOR):
+        for wider, narrower in pairwise([Role.ADMINISTRATOR, Role.OPERATOR, narrowest]):
+            assert rights_of(wider) > rights_of(narrower)
+
+
+def test_who_helps_people_reads_nothing_but_what_that_takes() -> None:
+    assert rights_of(Role.HELP_DESK) == {Right.SEE, Right.SERVE}
+
+
+def test_an_auditor_sees_and_does_nothing_else() -> None:
+    assert rights_of(Role.AUDITOR) == {Right.SEE, Right.REVIEW}
+
+
+@pytest.mark.parametrize(
+    ("right", "role"),
+    [
+        (Right.REVIEW, Role.AUDITOR),
+        (Right.SERVE, Role.HELP_DESK),
+        (Right.OPERATE, Role.OPERATOR),
+        (Right.ADMINISTER, Role.ADMINISTRATOR),
+    ],
+)
+def test_a_refusal_names_the_narrowest_role_that_may(right: Right, role: Role) -> None:
+    assert least(right) is role
+
+
+def test_every_role_has_a_name_and_is_told_in_words() -> None:
+    assert set(WORDS) == set(Right)
+    assert set(NAMES) == set(MEANS) == set(Role)

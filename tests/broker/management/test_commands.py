@@ -47,7 +47,7 @@ def test_an_administrators_token_has_all_rights_unless_narrowed(house: Estate) -
     ("arguments", "words"),
     [
         (["erin"], "no user 'erin'"),
-        (["alice", "--scope", "admin"], "no administrator"),
+        (["alice", "--scope", "admin"], "no role in the console"),
         (["alice", "--days", "0"], "whole number"),
         (["alice", "--scope", "root"], "invalid choice"),
     ],

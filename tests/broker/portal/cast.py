@@ -100,10 +100,10 @@ def estate() -> Estate:
     copy = TemplateCopy.objects.create(
         version=version, hypervisor=hypervisor, platform_id="golden", name="golden", vcpus=1, memory_mib=512
     )
-    people = {
-        name: User.objects.create_user(name, password=PASSWORD, is_staff=name == "dana")
-        for name in ("alice", "bob", "charlie", "dana")
-    }
+    for name in ("alice", "bob", "charlie", "dana"):
+        User.objects.create_user(name, password=PASSWORD, is_staff=name == "dana")
+    # With their roles, as an account is loaded that signed in.
+    people = {user.get_username(): user for user in User.objects.select_related("staff_role")}
     staff = Group.objects.create(name="Office staff")
     people["bob"].groups.add(staff)
     made = Estate(hypervisor=hypervisor, copy=copy, pool=Pool(), staff=staff, desktop=Desktop(), **people)

@@ -10,10 +10,11 @@ from django.test import Client
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.broker.portal.cast import Estate, estate
-from tests.broker.relay.serving import live_house, web
+from tests.broker.portal.watching import alices_page
+from tests.broker.relay.serving import live_house, same_rows, web
 from tests.support.prerequisites import require_program
 
-__all__ = ["as_", "chromium", "house", "live_house", "web"]
+__all__ = ["alices_page", "as_", "chromium", "house", "live_house", "same_rows", "web"]
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_an_action_that_is_none_is_not_found(house: Estate, as_: As) -> None:
     ("fields", "label", "button"),
     [
         ({"power": "off", "is_answering": False}, "Switched off", "Start"),
-        ({"power": "suspended", "is_answering": False}, "Asleep", "Wake up"),
+        ({"power": "suspended", "is_answering": False}, "Asleep", "Resume"),
         ({"is_answering": False}, "Preparing", "Open"),
         ({"state": State.MISSING}, "Cannot be found", ""),
     ],
@@ -188,11 +188,11 @@ def test_the_page_of_twenty_pools_takes_few_statements_however_many_desktops_the
     power_operation(house, "running")
     client = as_(house.alice)
     home(client)
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(10):
         few = home(client)
     for _ in range(200):
         house.make(house.pool)
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(10):
         assert home(client).count("tile__foot") == few.count("tile__foot")
 
 

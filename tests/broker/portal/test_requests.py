@@ -69,7 +69,9 @@ def test_a_stranger_cannot_ask_and_nobody_cancels_for_others(house: Estate, as_:
 
 
 def test_a_request_changes_nothing_by_being_looked_at(house: Estate, as_: As) -> None:
-    assert as_(house.bob).get(f"/pools/{house.pool.pk}/request/").status_code == 405
+    assert as_(house.bob).get(f"/pools/{house.pool.pk}/request/").status_code == 200
+    assert as_(house.charlie).get(f"/pools/{house.pool.pk}/request/").status_code == 404
+    assert not Request.objects.filter(user=house.bob).exists()
 
 
 @pytest.mark.parametrize(

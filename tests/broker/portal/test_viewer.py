@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-from django.conf import settings
 from django.utils import timezone
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
+from PIL import Image
+from playwright.sync_api import Page, Route, expect
 
 from broker.models import Desktop, Entitlement, Operation, ScreenSession, Ticket
 from broker.services import brokering, nudges, screens
 from connectors.base import ScreenOpened
 from tests.broker.portal.cast import Estate
+from tests.broker.portal.watching import eventually
 from tests.broker.relay.rfb_screen import RfbScreen, keys, screen
-from tests.broker.relay.serving import Web, signed_in
+from tests.broker.relay.serving import Web
 
 SHIFT, CONTROL, ALT, DELETE, RETURN = 0xFFE1, 0xFFE3, 0xFFE9, 0xFFFF, 0xFF0D
-
-
-@pytest.fixture
-def alices_page(chromium: Browser, web: Web, live_house: Estate) -> Iterator[Page]:
-    """Alice's browser; what its scripts or the content security policy complain about fails the test."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    key = signed_in(live_house, "alice")
-    context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": key, "url": web.origin}])
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    yield page
-    context.close()
-    assert not complaints
-
-
-def is_complaint(said: ConsoleMessage) -> bool:
-    """Refused answers (409 while a desktop starts) and requests lost on the way are the page's own business."""
-    return said.type in ("error", "warning") and not said.text.startswith("Failed to load resource")
 
 
 @contextmanager
@@ -65,14 +46,6 @@ def pump(shown: RfbScreen) -> Iterator[None]:
     finally:
         stop.set()
         working.join()
-
-
-def eventually(page: Page, claim: Callable[[], object]) -> None:
-    for _ in range(100):
-        if claim():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError("did not happen in time")
 
 
 def open_screen(page: Page, web: Web, house: Estate) -> None:
@@ -109,6 +82,34 @@ def test_the_screen_opens_takes_keys_and_types_text_with_capitals_and_line_break
             held = held | {keysym} if down else held - {keysym}
         assert not held, "keys were left pressed"
         assert ScreenSession.objects.get().user == live_house.alice
+
+
+def test_a_picture_of_the_screen_is_saved(alices_page: Page, web: Web, live_house: Estate) -> None:
+    page = alices_page
+    with screen(mode="quiet") as shown, pump(shown):
+        open_screen(page, web, live_house)
+        with page.expect_download() as coming:
+            page.get_by_role("button", name="Picture").click()
+        assert re.fullmatch(r"office-001 \d{4}-\d\d-\d\d \d\d-\d\d-\d\d\.png", coming.value.suggested_filename)
+        with Image.open(coming.value.path()) as picture:
+            assert (picture.format, picture.size) == ("PNG", (640, 480))
+        expect(page.locator("#toasts")).to_contain_text("A picture of the screen was saved.")
+
+
+def test_a_point_of_the_desktop_is_a_point_here_if_one_likes(alices_page: Page, web: Web, live_house: Estate) -> None:
+    page = alices_page
+    page.set_viewport_size({"width": 400, "height": 500})
+    width = "canvas => Math.round(canvas.getBoundingClientRect().width)"
+    with screen(mode="quiet") as shown, pump(shown):
+        open_screen(page, web, live_house)
+        canvas, button = page.locator("#viewer-screen canvas"), page.locator("#viewer-scale")
+        eventually(page, lambda: canvas.evaluate(width) <= 400)
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", "true")
+        eventually(page, lambda: canvas.evaluate(width) == 640)
+        page.reload()
+        expect(page.locator(".viewer")).to_have_attribute("data-phase", "open", timeout=20_000)
+        eventually(page, lambda: canvas.evaluate(width) == 640)
 
 
 def test_a_module_that_got_lost_on_the_way_is_fetched_again(alices_page: Page, web: Web, live_house: Estate) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.broker.portal.cast import Estate
-from tests.broker.relay.serving import live_house, web
+from tests.broker.relay.serving import live_house, same_rows, web
 
-__all__ = ["house", "live_house", "web"]
+__all__ = ["house", "live_house", "same_rows", "web"]
 
 
 @pytest.fixture

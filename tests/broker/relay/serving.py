@@ -25,7 +25,7 @@ from tests.broker.portal.cast import Estate, estate
 from tests.broker.relay.rfb_screen import RfbScreen
 from tests.support.prerequisites import REPOSITORY, free_port
 from tests.support.process import die_with_us
-from tests.support.redis import send_tasks_to
+from tests.support.redis import tasks_queued_at
 
 
 @dataclass
@@ -65,22 +65,33 @@ class Web:
             return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
 
 
+DOOR_PORT, VNC_DOOR_PORT = free_port(), free_port()
+"""Where the doors for programs are said to be, whether a test opens them or not."""
+
+
 @pytest.fixture(scope="session")
-def web(django_db_setup: None, django_db_blocker: DjangoDbBlocker, redis_url: str) -> Iterator[Web]:
+def same_rows(django_db_setup: None, django_db_blocker: DjangoDbBlocker, redis_url: str) -> dict[str, str]:
+    """The environment of a process of ours that sees the tests' own rows."""
     with django_db_blocker.unblock():
         database = connection.settings_dict
     if database["ENGINE"].endswith("sqlite3"):
         url = f"sqlite:///{database['NAME']}"
     else:
         url = f"postgresql://{database['USER']}@{database['HOST']}:{database['PORT']}/{database['NAME']}"
-    port = free_port()
-    environment = os.environ | {
+    return os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.settings",
         "DATABASE_URL": url,
         "REDIS_URL": redis_url,
         "DESKYARD_DATA": str(settings.DATA_DIR),
         "DESKYARD_PORT": str(settings.PORT),
+        "DESKYARD_RDP_ADDRESS": f"127.0.0.1:{DOOR_PORT}",
+        "DESKYARD_VNC_ADDRESS": f"localhost:{VNC_DOOR_PORT}",
     }
+
+
+@pytest.fixture(scope="session")
+def web(same_rows: dict[str, str]) -> Iterator[Web]:
+    port = free_port()
     server = subprocess.Popen(
         die_with_us(
             sys.executable,
@@ -101,7 +112,7 @@ def web(django_db_setup: None, django_db_blocker: DjangoDbBlocker, redis_url: st
             "1",
         ),
         cwd=REPOSITORY,
-        env=environment,
+        env=same_rows,
         stdin=subprocess.DEVNULL,
     )
     started = Web(port, server.pid)
@@ -126,14 +137,12 @@ def _wait_until_it_answers(web: Web, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture
-def live_house(
-    transactional_db: None, settings: Settings, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Estate]:
+def live_house(transactional_db: None, settings: Settings, redis_url: str) -> Iterator[Estate]:
     """The estate, in rows that the server sees."""
     settings.REDIS_URL = redis_url
-    send_tasks_to(redis_url, monkeypatch)
     pulse.connection.cache_clear()
-    yield estate()
+    with tasks_queued_at(redis_url):
+        yield estate()
     pulse.connection.cache_clear()
 
 
@@ -148,6 +157,7 @@ def signed_in(estate: Estate, name: str) -> str:
 
 def show(opening: screens.Opening, screen: RfbScreen, password: str | None = None) -> None:
     """Do the pump's part: the order was carried out and the screen stands there."""
+    assert opening.operation
     screens.store_target(
         opening.operation,
         ScreenOpened(

@@ -15,7 +15,7 @@ from django.utils import timezone
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from broker.models import ApiToken, Entitlement, Operation, ScreenSession, Ticket
+from broker.models import ApiToken, DesktopSession, Entitlement, Operation, ScreenSession, Ticket
 from broker.relay.closing import Code
 from broker.services import brokering, screens
 from tests.broker.portal.cast import Estate
@@ -78,6 +78,36 @@ def test_a_browser_sees_and_types_into_the_screen_without_knowing_its_password(h
     eventually(lambda: ScreenSession.objects.get().ended_at)
     session = ScreenSession.objects.get()
     assert (session.bytes_from_user, session.bytes_to_user) == (9, len(SERVER_INIT) + 8)
+
+
+KEY, POINTER, UPDATE = b"\x04\x01\0\0\0\0\0A", b"\x05\0\0\1\0\1", b"\x03" + bytes(9)
+
+
+@pytest.mark.parametrize(("last", "counts"), [(KEY, True), (POINTER, True), (UPDATE, False)])
+def test_keys_and_mouse_count_as_presence_and_asking_for_pictures_does_not(
+    house: Estate, web: Web, last: bytes, counts: bool
+) -> None:
+    """A key, a second of silence, and one more message: when did somebody last move?"""
+    cookie = signed_in(house, "alice")
+    with screen() as shown:
+        opening = ask(house, cookie)
+        show(opening, shown)
+        with web.open(opening, cookie) as browser:
+            handshake(browser)
+            browser.send(KEY)
+            browser.recv()
+            assert DesktopSession.objects.get().state == "connected"
+            with pytest.raises(TimeoutError):
+                browser.recv(timeout=1)
+            browser.send(last)
+            assert browser.recv() == last
+    eventually(lambda: ScreenSession.objects.get().ended_at)
+    stream = ScreenSession.objects.get()
+    assert stream.input_at
+    assert stream.ended_at
+    assert (stream.ended_at - stream.input_at < timedelta(seconds=0.9)) == counts
+    session = DesktopSession.objects.get()
+    assert (session.state, session.input_at) == ("disconnected", stream.input_at)
 
 
 def test_the_browser_may_come_before_the_address_is_known(house: Estate, web: Web) -> None:

@@ -17,7 +17,8 @@ from broker.relay import rows
 from broker.relay.app import relay
 from broker.relay.closing import Code, fitting
 from broker.relay.registry import Registry
-from broker.relay.streams import INPUT, Stream
+from broker.relay.rfb import INPUT
+from broker.relay.streams import Stream
 from broker.services import screens
 from tests.broker.portal.cast import Estate
 from tests.broker.relay.serving import signed_in

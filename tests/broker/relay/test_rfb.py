@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.relay import rfb
+from broker.relay.closing import Closing
 from tests.support.prerequisites import free_port, require_program
 from tests.support.process import die_with_us
 
@@ -111,3 +114,52 @@ def test_a_password_counts_for_its_first_eight_characters() -> None:
     challenge = bytes(16)
     assert rfb.response("sesame12", challenge) == rfb.response("sesame12345", challenge)
     assert rfb.response("sesame12", challenge) != rfb.response("sesame1", challenge)
+
+
+KEY, POINTER = bytes([4, 1, 0, 0, 0, 0, 0, 0x41]), bytes([5, 0, 0, 1, 0, 1])
+OTHERS = [
+    bytes(20),  # SetPixelFormat
+    bytes([2, 0, 0, 2]) + (7).to_bytes(4, "big") + (0xFFFFFEC6).to_bytes(4, "big"),
+    bytes([3]) + bytes(9),
+    KEY,
+    POINTER,
+    bytes([150]) + bytes(9),
+    bytes([248]) + bytes(7) + b"\x03abc",
+    bytes([250, 0, 1, 2]),
+    bytes([251, 0, 0, 9, 0, 9, 1, 0]) + bytes(16),
+    bytes([255, 0]) + bytes(10),
+]
+
+
+def cut_text(text: bytes, *, is_extended: bool = False) -> bytes:
+    size = -len(text) if is_extended else len(text)
+    return bytes([6, 0, 0, 0]) + size.to_bytes(4, "big", signed=True) + text
+
+
+@given(
+    st.lists(st.sampled_from([*OTHERS, cut_text(b"secret" * 40), cut_text(b"secret", is_extended=True)]), max_size=12),
+    st.lists(st.integers(1, 60), max_size=20),
+)
+def test_without_clipboard_cut_text_falls_by_the_way_and_everything_else_passes(
+    messages: list[bytes], cuts: list[int]
+) -> None:
+    speech, rest, passed = rfb.Rfb(has_clipboard=False), b"\x01" + b"".join(messages), b""
+    for cut in [*cuts, len(rest)]:
+        passed += speech.passed(rest[:cut])
+        rest = rest[cut:]
+    assert passed == b"\x01" + b"".join(message for message in messages if message[0] != 6)
+
+
+def test_with_a_clipboard_nothing_is_looked_at() -> None:
+    assert rfb.Rfb(has_clipboard=True).passed(b"\x01" + cut_text(b"mine")) == b"\x01" + cut_text(b"mine")
+
+
+def test_without_clipboard_nobody_is_told_of_the_extended_one() -> None:
+    said = bytes([2, 0, 0, 2]) + (7).to_bytes(4, "big") + rfb.EXTENDED_CLIPBOARD
+    assert rfb.Rfb(has_clipboard=False).passed(b"\x01" + said) == b"\x01" + said[:8] + bytes(4)
+
+
+@pytest.mark.parametrize("data", [bytes([7]) + bytes(20), bytes([255, 9]) + bytes(20), bytes([2, 0, 255, 255])])
+def test_without_clipboard_what_is_not_known_ends_the_stream(data: bytes) -> None:
+    with pytest.raises(Closing):
+        rfb.Rfb(has_clipboard=False).passed(b"\x01" + data)

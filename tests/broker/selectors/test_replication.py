@@ -119,8 +119,8 @@ def test_alarms_name_the_longest_broken_first_and_count_the_rest(
         add(f"m-{number}", breaks_at=NOW - number * HOUR)
     Vault.objects.create(name="Bucket", kind="s3", status="refused")
     RecoveryPoint.objects.create(
-        vault=policy.vault, machine_name="m", taken_at=NOW, committed_at=NOW, consistency="off", size_bytes=1,
-        new_bytes=1, state="broken",
+        vault=Vault.objects.get(policies=policy), machine_name="m", taken_at=NOW, committed_at=NOW, consistency="off",
+        size_bytes=1, new_bytes=1, state="broken",
     )  # fmt: skip
     found = replication.alarms(NOW)
     assert [source.name for source in found.broken] == ["m-7", "m-6", "m-5", "m-4", "m-3"]
@@ -161,13 +161,15 @@ def test_questions_cost_the_same_for_few_and_for_many(
             source = add(f"m-{round_}-{number}", breaks_at=NOW - HOUR)
             RpoBreach.objects.create(source=source, since=NOW - HOUR)
             policy.choices.create(kind="machine", hypervisor=house.hypervisor, platform_id=source.platform_id)
-            ReplicationRun.objects.create(kind="replicate", source=source, vault=policy.vault, subject=source.name)
+            vault = Vault.objects.get(policies=policy)
+            ReplicationRun.objects.create(kind="replicate", source=source, vault=vault, subject=source.name)
             RecoveryPoint.objects.create(
-                vault=policy.vault, source=source, machine_name=source.name, taken_at=NOW, committed_at=NOW,
+                vault=vault, source=source, machine_name=source.name, taken_at=NOW, committed_at=NOW,
                 consistency="off", size_bytes=1, new_bytes=1,
             )  # fmt: skip
         counts.append([asked(question) for question in questions])
-    assert counts == [[1] * len(questions)] * 2
+    # Standbys come with their machines in a statement of their own.
+    assert counts == [[1, 2, 1, 1, 1, 1, 1]] * 2
 
 
 def test_desktops_and_templates_are_not_offered_as_machines(house: Estate, policy: ReplicationPolicy) -> None:
@@ -210,8 +212,67 @@ def test_a_machine_that_is_off_or_gone_does_not_run_any_more(
     house: Estate, policy: ReplicationPolicy, add: Callable[..., ReplicationSource]
 ) -> None:
     seen = machine(house.hypervisor, "alpha", platform_id="alpha")
-    point = RecoveryPoint(vault=policy.vault, source=add("alpha"))
+    point = RecoveryPoint(vault=Vault.objects.get(policies=policy), source=add("alpha"))
     assert replication.still_runs(point)
     Machine.objects.filter(pk=seen.pk).update(power="off")
     assert not replication.still_runs(point)
-    assert not replication.still_runs(RecoveryPoint(vault=policy.vault))
+    assert not replication.still_runs(RecoveryPoint(vault=Vault.objects.get(policies=policy)))
+
+
+@pytest.fixture
+def watching(house: Estate) -> ReplicationPolicy:
+    return ReplicationPolicy.objects.create(name="Of the makers", engine="platform", rpo_s=7200)
+
+
+def test_a_broken_promise_that_nobody_copies_for_is_an_alarm_with_and_without_a_vault(
+    house: Estate, watching: ReplicationPolicy
+) -> None:
+    for number in range(7):
+        ReplicationSource.objects.create(
+            policy=watching, hypervisor=house.hypervisor, platform_id=f"w-{number}", name=f"w-{number}", breaks_at=NOW
+        )
+    assert asked(lambda: replication.alarms(NOW)) == 3
+    assert replication.alarms(NOW).broken_count == 7
+    Vault.objects.create(name="Cellar", kind="folder")
+    Vault.objects.create(name="Attic", kind="folder")
+    found = replication.alarms(NOW)
+    assert (found.broken_count, len(found.broken)) == (7, 5)
+    assert asked(lambda: replication.alarms(NOW)) == 2
+    ReplicationSource.objects.update(breaks_at=NOW + HOUR)
+    assert asked(lambda: replication.alarms(NOW)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"mirrors": None}, "First replica to come"),
+        ({"mirrors": []}, "Not replicated there"),
+        ({"mirrors": [], "newest_at": NOW}, "Not replicated there"),
+        ({"mirrors": [{}], "newest_at": NOW}, "RPO kept"),
+        ({"mirrors": [{}], "newest_at": NOW, "breaks_at": NOW}, "RPO broken"),
+        ({"mirrors": [], "is_chosen": False}, "Not replicated any more"),
+    ],
+)
+def test_a_machine_that_its_platform_replicates_has_words_of_its_own(
+    house: Estate, watching: ReplicationPolicy, fields: dict[str, Any], words: str
+) -> None:
+    values: dict[str, Any] = {"breaks_at": NOW + HOUR, **fields}
+    ReplicationSource.objects.create(policy=watching, hypervisor=house.hypervisor, platform_id="w", name="w", **values)
+    standing = replication.source_standing(replication.sources(NOW).get(), NOW)
+    assert standing.label.text == words
+
+
+def test_a_policy_that_watches_has_no_rhythm_and_its_replicas_are_told(
+    house: Estate, watching: ReplicationPolicy
+) -> None:
+    told = {
+        "to": "HV-DR", "state": "paused", "newest_at": NOW.isoformat(), "interval_s": 300, "fault": "It is paused.",
+        "can_fail_over": True,
+    }  # fmt: skip
+    ReplicationSource.objects.create(
+        policy=watching, hypervisor=house.hypervisor, platform_id="w", name="w", mirrors=[told], breaks_at=NOW + HOUR
+    )
+    standing = replication.standing_of(replication.policies(NOW).get(), NOW)
+    assert (standing.rhythm, standing.label.text) == ("", "First replicas to come")
+    (mirror,) = replication.source_standing(replication.sources(NOW).get(), NOW).mirrors
+    assert (mirror.to, mirror.newest_at, mirror.label.text) == ("HV-DR", NOW, "Paused there")

@@ -8,9 +8,9 @@ from pathlib import Path
 from broker.domain.failover import Step
 from broker.domain.lifecycle import State
 from broker.models import Desktop, Failover, ReplicationPolicy, ReplicationRun
-from broker.services import failover_steps, failovers, moving, replication, vaults
+from broker.services import failover_steps, failovers, moving, replication_policies, replication_runs, vaults
 from broker.services.failovers import Target
-from broker.services.replication import ChoiceWish
+from broker.services.replication_policies import ChoiceWish
 from tests.broker.plant import Plant
 from tests.doubles.instant import disks
 from tests.doubles.instant.world import World
@@ -44,7 +44,7 @@ class House:
         return Target(hypervisor_id=there.pk, storage_id=there.storages.get().pk)
 
     def replicate(self) -> ReplicationPolicy:
-        policy = replication.create_policy(
+        policy = replication_policies.create_policy(
             actor=self.plant.dana,
             name="Hourly",
             vault_id=self.vault.pk,
@@ -52,7 +52,7 @@ class House:
             rpo_s=7200,
             choices=[ChoiceWish(kind="desktop", desktop_id=self.desktop.pk)],
         )
-        replication.run_now(actor=self.plant.dana, policy_id=policy.pk)
+        replication_runs.run_now(actor=self.plant.dana, policy_id=policy.pk)
         while moving.work():
             pass
         return policy

@@ -9,8 +9,8 @@ from typing import Any
 from django.utils import timezone
 
 from broker.models import Machine, RecoveryPoint, ReplicationPolicy, ReplicationRun, ReplicationSource
-from broker.services import moving, replication, vaults
-from broker.services.replication import ChoiceWish
+from broker.services import moving, replication_policies, replication_runs, vaults
+from broker.services.replication_policies import ChoiceWish
 from disks.vault.points import RecoveryPoint as Stored
 from disks.vault.vault import Vault as Opened
 from tests.broker.plant import Plant
@@ -41,14 +41,14 @@ class Replicas:
     def policy(self, *numbers: int, **fields: Any) -> ReplicationPolicy:
         values: dict[str, Any] = {"name": "Nightly", "vault_id": self.vault.pk, "interval_s": 3600, "rpo_s": 7200}
         wishes = [ChoiceWish(kind="machine", machine_id=self.row(number).pk) for number in numbers or (0,)]
-        return replication.create_policy(actor=self.plant.dana, choices=wishes, **(values | fields))
+        return replication_policies.create_policy(actor=self.plant.dana, choices=wishes, **(values | fields))
 
     def source(self, number: int = 0) -> ReplicationSource:
         return ReplicationSource.objects.get(platform_id=self.machines[number])
 
     def run(self, policy: ReplicationPolicy) -> ReplicationRun:
         """One run of its only source, to its end."""
-        run = replication.run_now(actor=self.plant.dana, policy_id=policy.pk)[0]
+        run = replication_runs.run_now(actor=self.plant.dana, policy_id=policy.pk)[0]
         self.work()
         run.refresh_from_db()
         return run

@@ -106,7 +106,7 @@ def test_a_tick_costs_the_same_whatever_waits(calm: Estate, waiting: int) -> Non
         _queue(calm)
     with CaptureQueriesContext(connection) as asked:
         clock.tick()
-    assert len([query for query in asked.captured_queries if "SAVEPOINT" not in str(query["sql"])]) == 7
+    assert len([query for query in asked.captured_queries if "SAVEPOINT" not in str(query["sql"])]) == 11
 
 
 def test_all_that_is_due_is_said_in_one_breath(calm: Estate) -> None:

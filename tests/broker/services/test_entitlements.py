@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_user_and_a_group_are_entitled_once(house: Estate) -> None:
 
 
 @pytest.mark.parametrize("who", [{}, {"user_id": 1, "group_id": 1}, {"user_id": 10**9}, {"group_id": 10**9}])
-def test_exactly_one_known_user_or_group_is_named(house: Estate, who: dict[str, int]) -> None:
+def test_exactly_one_known_user_or_group_is_named(house: Estate, who: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         entitlements.entitle(actor=house.dana, pool_id=house.pool.pk, **who)
 

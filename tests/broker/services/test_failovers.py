@@ -7,17 +7,23 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from broker.domain.failover import Kind, Step
+from broker.domain.lifecycle import State
 from broker.models import (
+    AuditEntry,
     Desktop,
     Event,
     Failover,
+    Host,
     Hypervisor,
     LogicalNetwork,
+    Machine,
     Network,
     NetworkMapping,
     Operation,
@@ -25,9 +31,25 @@ from broker.models import (
     RecoveryPoint,
     ReplicationPolicy,
     ReplicationRun,
+    ReplicationSource,
+    Standby,
 )
-from broker.services import brokering, failover_steps, failovers, movers, moving, power, replication
-from broker.services.errors import Clash, Forbidden, Invalid
+from broker.selectors import replication as selectors
+from broker.services import (
+    brokering,
+    drift,
+    failover_steps,
+    failovers,
+    movers,
+    moving,
+    power,
+    recovery,
+    replication_policies,
+    replication_promises,
+    replication_runs,
+    vaults,
+)
+from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from broker.services.failovers import Target
 from tests.broker.plant import Plant
 from tests.broker.services.movable import House
@@ -89,7 +111,7 @@ def test_a_desktop_with_a_policy_is_moved_by_its_source_and_stays_in_the_policy(
     policy = house.replicate()
     house.end(house.move())
     assert ReplicationPolicy.objects.get() == policy
-    replication.watch()
+    replication_promises.watch()
     desktop = Desktop.objects.get(pk=house.desktop.pk)
     source = policy.sources.get(is_chosen=True)
     assert (source.hypervisor, source.platform_id) == (desktop.hypervisor, desktop.machine_id)
@@ -131,6 +153,69 @@ def test_a_cancelled_move_leaves_everything_as_it_was(house: House, step: Step) 
     over = house.end(failover)
     assert over.state == "cancelled"
     assert_as_before(house, before)
+
+
+def test_a_move_that_is_cancelled_when_its_machine_has_just_been_made_takes_it_away(house: House) -> None:
+    """The mover has ended, and nobody has looked yet."""
+    before = house.bytes_of(house.here, house.desktop.machine_id)
+    failover = house.at(house.move(), Step.LANDING)
+    while moving.work():
+        pass
+    failovers.cancel(actor=house.plant.dana, failover_id=failover.pk)
+    assert house.end(failover).state == "cancelled"
+    assert_as_before(house, before)
+
+
+def test_a_move_that_is_cancelled_while_its_machine_is_being_made_takes_it_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform's last word comes after that of the administrator, and the mover's after both."""
+    before = house.bytes_of(house.here, house.desktop.machine_id)
+    failover = house.at(house.move(), Step.LANDING)
+    made = disks.InstantLanding.machine
+
+    def interrupted(landing: disks.InstantLanding) -> str:
+        machine = made(landing)
+        failovers.cancel(actor=house.plant.dana, failover_id=failover.pk)
+        failover_steps.advance(failover.pk)
+        return machine
+
+    monkeypatch.setattr(disks.InstantLanding, "machine", interrupted)
+    while moving.work():
+        pass
+    assert house.end(failover).state == "cancelled"
+    house.plant.look(house.there)
+    house.plant.pump(house.there)
+    assert_as_before(house, before)
+
+
+def test_a_machine_that_somebody_uses_is_not_taken_as_left_over(house: House) -> None:
+    """It was started on the platform, or adopted from the drift page, after its run had been cancelled."""
+    house.replicate()
+    point = RecoveryPoint.objects.get()
+    there = house.plant.hypervisor(house.there)
+    runs = [
+        recovery.order_landing(point, there, None, name=name, storage=there.storages.get().platform_id, networks=[])
+        for name in ("started", "adopted", "nobodys")
+    ]
+    while moving.work():
+        pass
+    world = house.world(house.there)
+    ids = {machine.name: machine.id for machine in world.machines()}
+    with world.change() as db:
+        db.execute("UPDATE machine SET power = 'on' WHERE id = ?", [ids["started"]])
+    house.plant.look(house.there)
+    adopted = Machine.objects.get(name="adopted")
+    drift.adopt(actor=house.plant.dana, machine_id=adopted.pk, pool_id=house.pool.pk, user_id=house.plant.bob.pk)
+    # Given up again, and not deleted there.
+    Desktop.objects.filter(name="adopted").update(state=State.GONE)
+    past = timezone.now() - timedelta(minutes=1)
+    ReplicationRun.objects.filter(pk__in=[run.pk for run in runs]).update(
+        state="cancelled", platform_id="", finished_at=past
+    )
+    house.plant.look(house.there)
+    named = Operation.objects.filter(kind=Operation.Kind.DELETE).values_list("parameters__machine", flat=True)
+    assert list(named) == [ids["nobodys"]]
 
 
 def test_a_machine_that_shows_no_sign_of_life_is_taken_away_again(house: House) -> None:
@@ -369,6 +454,38 @@ def test_a_dry_run_says_what_would_become_of_each_and_changes_nothing(house: Hou
     assert before[0] == Operation.objects.count()
 
 
+def test_a_dry_run_says_for_what_there_may_be_no_room_and_forbids_nothing(house: House) -> None:
+    def lacks(kind: Kind = Kind.MOVE) -> str:
+        (one,) = failovers.look_ahead(
+            actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=kind, even_if_up=True
+        )
+        assert one.why_not == ""
+        return one.lacks
+
+    assert lacks() == ""
+    there = house.plant.hypervisor(house.there)
+    there.storages.update(free_mib=10)
+    assert lacks() == "shared has 10 MiB left for it, and its disks may take 1000 MiB."
+    house.replicate()
+    assert lacks() == "", "its newest point tells how large it is"
+    there.storages.update(free_mib=0)
+    assert "shared has 0 B left" in lacks(Kind.EMERGENCY)
+    source = ReplicationSource.objects.get()
+    point = RecoveryPoint.objects.get()
+    Standby.objects.create(
+        source=source, hypervisor=there, name="waits", machine_id="m", machine_key="k", point=point,
+        refreshed_at=timezone.now(),
+    )  # fmt: skip
+    assert lacks(Kind.EMERGENCY) == "", "its disks are there already"
+    Host.objects.filter(hypervisor=there).update(used_memory_mib=F("memory_mib") - 100)
+    assert lacks(Kind.EMERGENCY) == "No host has more than 100 MiB of memory left for it, and it needs 512 MiB."
+    there.storages.update(free_mib=1 << 20)
+    begun = failovers.begin_pool(
+        actor=house.plant.dana, pool_id=house.pool.pk, target=house.target, kind=Kind.MOVE, vault_id=house.vault.pk
+    )
+    assert Failover.objects.filter(group=begun).count() == 1
+
+
 def test_in_an_emergency_desktops_on_a_hypervisor_that_answers_are_left_alone(house: House) -> None:
     house.replicate()
     found = failovers.look_ahead(
@@ -414,3 +531,69 @@ def test_a_whole_pool_moves_a_few_at_a_time_in_order(house: House, monkeypatch: 
             assert later.step == Step.WAITING
         assert house.end(row).state == "done"
     assert not Desktop.objects.filter(state="assigned", hypervisor__name=house.here).exists()
+
+
+def group_of(house: House, *rows: tuple[str, Step]) -> list[Failover]:
+    """Of one group, each in that state and at that step."""
+    group, there = uuid4(), house.plant.hypervisor(house.there)
+    return [
+        Failover.objects.create(
+            kind=Kind.EMERGENCY, subject=f"office-00{place}", hypervisor=there, name=f"office-00{place}", group=group,
+            place=place, state=state, step=step, step_since=timezone.now(),
+        )
+        for place, (state, step) in enumerate(rows)
+    ]  # fmt: skip
+
+
+def test_a_group_is_cancelled_in_one_act_each_under_its_own_rules(house: House) -> None:
+    rows = group_of(
+        house, ("running", Step.WAITING), ("running", Step.PROBING), ("running", Step.TAKING_BACK), ("done", Step.OVER)
+    )
+    ended = failovers.cancel_group(actor=house.plant.dana, group=rows[0].group)  # type: ignore[arg-type]
+    assert (ended.cancelled, ended.left) == (2, 1)
+    assert [Failover.objects.get(pk=row.pk).is_to_end for row in rows] == [True, True, False, False]
+    for row in rows[:2]:
+        assert house.end(row).state == "cancelled"
+    told = AuditEntry.objects.filter(action="failover.cancel").values_list("object_id", flat=True)
+    assert {str(one) for one in told} == {str(row.pk) for row in rows[:2]}
+
+
+def test_a_group_of_which_none_can_be_cancelled_says_so(house: House) -> None:
+    over = group_of(house, ("done", Step.OVER), ("running", Step.TAKING_BACK))[0]
+    with pytest.raises(Clash, match="None of them"):
+        failovers.cancel_group(actor=house.plant.dana, group=over.group)  # type: ignore[arg-type]
+    with pytest.raises(Missing):
+        failovers.cancel_group(actor=house.plant.dana, group=uuid4())
+    with pytest.raises(Forbidden):
+        failovers.cancel_group(actor=house.plant.alice, group=over.group)  # type: ignore[arg-type]
+
+
+def test_the_policy_by_which_desktops_move_is_nobodys_to_see_or_change(house: House) -> None:
+    house.end(house.move())
+    own = ReplicationPolicy.objects.get()
+    assert own.is_own
+    assert not selectors.policies(timezone.now()).exists()
+    for act in (replication_runs.run_now, replication_policies.delete_policy):
+        with pytest.raises(Missing):
+            act(actor=house.plant.dana, policy_id=own.pk)
+    vaults.remove_vault(actor=house.plant.dana, vault_id=house.vault.pk)
+    assert not ReplicationPolicy.objects.exists()
+
+
+# --- a vault goes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_vault_that_is_removed_leaves_the_history_of_what_went_through_it(house: House) -> None:
+    over = house.end(house.move())
+    report, digest = over.report, over.digest
+    vaults.remove_vault(actor=house.plant.dana, vault_id=house.vault.pk)
+    over.refresh_from_db()
+    assert (over.vault, over.vault_name, over.point) == (None, "Cellar", None)
+    assert (over.report, over.digest) == (report, digest)
+
+
+def test_a_vault_through_which_a_desktop_moves_is_not_removed(house: House) -> None:
+    failover = house.at(house.move(), Step.STOPPING)
+    with pytest.raises(Clash, match="goes through Cellar"):
+        vaults.remove_vault(actor=house.plant.dana, vault_id=house.vault.pk)
+    assert house.end(failover).state == "done"

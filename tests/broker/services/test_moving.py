@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from broker.hypervisors.abilities import runs_at_once
 from broker.models import Event, RecoveryPoint, ReplicationRun
-from broker.services import movers, moving, replication
+from broker.services import movers, moving, replication_runs
 from tests.broker.services.replicas import Replicas
 from tests.doubles.instant import disks
 
@@ -154,7 +155,7 @@ def test_what_cannot_be_taken_away_is_owed_and_paid_for_as_long_as_it_takes(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = replicas.policy()
-    replication.run_now(actor=replicas.plant.dana, policy_id=policy.pk)
+    replication_runs.run_now(actor=replicas.plant.dana, policy_id=policy.pk)
     monkeypatch.setattr(movers, "ATTEMPTS", 1)
     replicas.world.faults.set("fail_read")
     take = disks.take
@@ -183,7 +184,7 @@ def test_what_cannot_be_taken_away_is_owed_and_paid_for_as_long_as_it_takes(
 
 def test_a_dead_movers_run_begins_anew_under_another_key(replicas: Replicas) -> None:
     policy = replicas.policy()
-    run = replication.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
+    run = replication_runs.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
     dead = movers.take()
     assert dead is not None
     movers.let_go(dead)
@@ -205,7 +206,7 @@ def test_a_point_that_a_dead_mover_committed_is_entered_and_not_made_again(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = replicas.policy()
-    run = replication.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
+    run = replication_runs.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
 
     class Dies(BaseException):
         pass
@@ -230,7 +231,7 @@ def test_a_point_that_a_dead_mover_committed_is_entered_and_not_made_again(
 
 def test_a_mover_that_was_frozen_and_thawed_enters_nothing(replicas: Replicas) -> None:
     policy = replicas.policy()
-    run = replication.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
+    run = replication_runs.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
     frozen = movers.take()
     assert frozen is not None
     replicas.expire(run)
@@ -246,7 +247,7 @@ def test_a_mover_that_was_frozen_and_thawed_enters_nothing(replicas: Replicas) -
 
 def test_a_mover_that_ends_gives_its_run_back(replicas: Replicas) -> None:
     policy = replicas.policy()
-    run = replication.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
+    run = replication_runs.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
     movers.stop()
     assert moving.work()
     run.refresh_from_db()
@@ -255,6 +256,56 @@ def test_a_mover_that_ends_gives_its_run_back(replicas: Replicas) -> None:
     replicas.work()
     run.refresh_from_db()
     assert run.state == "done"
+
+
+def test_a_mover_that_was_woken_goes_on_until_nothing_waits(replicas: Replicas) -> None:
+    replication_runs.run_now(actor=replicas.plant.dana, policy_id=replicas.policy(0, 1).pk)
+    moving.work_on()
+    assert [run.state for run in ReplicationRun.objects.filter(kind="replicate")] == ["done", "done"]
+
+
+def test_a_mover_that_ends_takes_nothing_more(replicas: Replicas) -> None:
+    replication_runs.run_now(actor=replicas.plant.dana, policy_id=replicas.policy(0, 1).pk)
+    movers.stop()
+    moving.work_on()
+    assert set(ReplicationRun.objects.values_list("state", "attempt")) == {("queued", 0)}
+
+
+def test_the_clock_hints_at_the_first_of_many_runs_alone(replicas: Replicas) -> None:
+    """A mover that has too much to do must not have to hear of each run every other second as well."""
+    rows = [
+        ReplicationRun(kind="verify", subject=str(number), rank=number % 2, vault=replicas.vault)
+        for number in range(3 * movers.HINTS)
+    ]
+    ReplicationRun.objects.bulk_create(rows)
+    hinted = movers.backlog()
+    assert len(hinted) == movers.HINTS
+    assert set(ReplicationRun.objects.filter(pk__in=hinted).values_list("rank", flat=True)) == {0}
+
+
+def test_a_hypervisor_that_is_full_of_work_keeps_no_other_waiting(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what a dead mover left there does not count."""
+    monkeypatch.setattr(movers, "runs_at_once", lambda kind: 1)
+    there = ReplicationRun.objects.filter(kind="replicate")
+    replication_runs.run_now(actor=replicas.plant.dana, policy_id=replicas.policy(0, 1).pk)
+    first = movers.take()
+    assert first is not None
+    assert (movers.take(), movers.backlog()) == (None, [])
+    elsewhere = ReplicationRun.objects.create(kind="verify", subject="elsewhere", vault=replicas.vault)
+    assert movers.backlog() == [elsewhere.pk]
+    beside = movers.take()
+    assert beside is not None
+    assert beside.run == elsewhere
+    replicas.expire(first.run)
+    assert set(movers.backlog()) == set(there.values_list("pk", flat=True))
+    for hold in (first, beside):
+        movers.let_go(hold)
+
+
+def test_hypercore_is_asked_for_four_points_at_once_and_others_for_half_of_what_a_mover_carries() -> None:
+    assert {kind: runs_at_once(kind) for kind in ("hypercore", "esxi", "kvm")} == {"hypercore": 4, "esxi": 8, "kvm": 8}
 
 
 def test_a_platform_that_needs_long_before_the_first_byte_is_waited_for(replicas: Replicas) -> None:
@@ -268,14 +319,14 @@ def test_a_platform_that_needs_long_before_the_first_byte_is_waited_for(replicas
 
 def test_a_run_that_waits_for_a_platform_can_be_cancelled(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = replicas.policy()
-    run = replication.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
+    run = replication_runs.run_now(actor=replicas.plant.dana, policy_id=policy.pk)[0]
     replicas.world.faults.set("slow")  # for ever
 
     def says_and_hears(self: movers.Hold, step: str, **how: Any) -> None:
         """The keeper's part, which no thread does here."""
         says(self, step, **how)
         if "takes its time" in step:
-            replication.cancel_run(actor=replicas.plant.dana, run_id=run.pk)
+            replication_runs.cancel_run(actor=replicas.plant.dana, run_id=run.pk)
             movers.keep_once()
 
     says = movers.Hold.says
@@ -290,7 +341,7 @@ def test_a_cancelled_run_ends_and_leaves_nothing(replicas: Replicas) -> None:
     policy = replicas.policy()
     replicas.world.faults.set("fail_read", 1)
     run = replicas.run(policy)
-    replication.cancel_run(actor=replicas.plant.dana, run_id=run.pk)
+    replication_runs.cancel_run(actor=replicas.plant.dana, run_id=run.pk)
     replicas.work()
     run.refresh_from_db()
     assert run.state == "cancelled"

@@ -12,7 +12,7 @@ from django.db import transaction
 
 from broker.selectors import pulse
 from broker.services import nudges
-from tests.support.redis import send_tasks_to
+from tests.support.redis import tasks_queued_at
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def server(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     """An empty Redis that nudges go to."""
     monkeypatch.setattr(settings, "REDIS_URL", redis_url)
-    send_tasks_to(redis_url, monkeypatch)
     pulse.connection.cache_clear()
     client = redis.Redis.from_url(redis_url)
     client.flushall()
-    yield client
+    with tasks_queued_at(redis_url):
+        yield client
     client.close()
     pulse.connection.cache_clear()
 
@@ -39,12 +39,12 @@ def _queued(server: redis.Redis) -> list[tuple[str, str]]:
     return found
 
 
-def test_a_queue_that_is_away_holds_nobody_up_for_seconds(server: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_is_away_holds_nobody_up_for_seconds(server: redis.Redis) -> None:
     """Redis may go away between the hint's count and its message; kombu by itself would try for six seconds."""
-    send_tasks_to("redis://127.0.0.1:1/0", monkeypatch)
-    began = time.monotonic()
-    nudges.nudge(nudges.PUMP, "h-1")
-    assert time.monotonic() - began < 2
+    with tasks_queued_at("redis://127.0.0.1:1/0"):
+        began = time.monotonic()
+        nudges.nudge(nudges.PUMP, "h-1")
+        assert time.monotonic() - began < 2
     assert _queued(server) == []
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from broker.domain.permissions import Role, role_of
 from broker.models import ApiToken, AuditEntry, Request
 from broker.services import brokering, people
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
@@ -35,7 +37,7 @@ def test_a_token_has_at_most_its_users_rights(house: Estate) -> None:
     assert people.make_token(actor=house.dana, user=house.dana, name="x", scopes=["portal"])[0].scopes == ["portal"]
     with pytest.raises(Invalid, match="not made") as refused:
         people.make_token(actor=house.alice, user=house.alice, name="x", scopes=["admin"])
-    assert "no administrator" in refused.value.fields["scopes"]
+    assert "no role in the console" in refused.value.fields["scopes"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,68 @@ def test_a_closed_account_loses_its_place_in_the_queue_and_nobody_closes_their_o
     assert Request.objects.get(user=house.bob).state == "refused"
     with pytest.raises(Clash):
         people.set_user_active(actor=house.dana, user_id=house.dana.pk, on=False)
+
+
+def role(house: Estate, name: str) -> Role | None:
+    return role_of(User.objects.get(username=name))
+
+
+@pytest.mark.parametrize("wanted", list(Role))
+def test_an_account_is_made_with_a_role_and_a_token_has_it_too(house: Estate, wanted: Role) -> None:
+    made = people.create_user(actor=house.dana, name="erin", password="correct horse battery", role=wanted)
+    assert role(house, "erin") is wanted
+    token = people.token_user(people.make_token(actor=made, user=made, name="x")[1])
+    assert token is not None
+    assert role_of(token.user) is wanted
+
+
+def test_a_role_is_given_and_taken_by_administrators_and_written_down(house: Estate) -> None:
+    people.set_role(actor=house.dana, user_id=house.bob.pk, role=Role.AUDITOR)
+    people.set_role(actor=house.dana, user_id=house.bob.pk, role=Role.ADMINISTRATOR)
+    assert role(house, "bob") is Role.ADMINISTRATOR
+    people.set_role(actor=house.dana, user_id=house.bob.pk, role=None)
+    assert role(house, "bob") is None
+    written = AuditEntry.objects.filter(action="user.role").order_by("pk").values_list("changes", flat=True)
+    steps = [None, "auditor", "administrator", None]
+    assert [entry["role"] for entry in written] == [list(step) for step in pairwise(steps)]
+    with pytest.raises(Clash, match="your own role"):
+        people.set_role(actor=house.dana, user_id=house.dana.pk, role=Role.AUDITOR)
+
+
+def test_the_role_of_a_closed_account_is_changed_and_written_down(house: Estate) -> None:
+    people.set_role(actor=house.dana, user_id=house.bob.pk, role=Role.OPERATOR)
+    people.set_user_active(actor=house.dana, user_id=house.bob.pk, on=False)
+    people.set_role(actor=house.dana, user_id=house.bob.pk, role=None)
+    assert AuditEntry.objects.filter(action="user.role").latest("pk").changes == {"role": ["operator", None]}
+
+
+@pytest.mark.parametrize("other", [Role.OPERATOR, Role.HELP_DESK, Role.AUDITOR])
+def test_no_narrower_role_has_a_say_over_accounts(house: Estate, other: Role) -> None:
+    people.set_role(actor=house.dana, user_id=house.bob.pk, role=other)
+    bob = User.objects.get(pk=house.bob.pk)
+    for verb in (
+        lambda: people.create_user(actor=bob, name="x", password="correct horse battery"),
+        lambda: people.set_role(actor=bob, user_id=house.alice.pk, role=Role.AUDITOR),
+        lambda: people.set_password(actor=bob, user_id=house.dana.pk, password="correct horse battery"),
+        lambda: people.make_token(actor=bob, user=house.dana, name="x"),
+    ):
+        with pytest.raises(Forbidden, match="takes the role administrator"):
+            verb()
+
+
+def test_the_last_administrator_stays_one_whoever_asks(house: Estate) -> None:
+    """Two take each other's role in the same moment: the second does not yet know what the first did."""
+    quicker = people.create_user(
+        actor=house.dana, name="erin", password="correct horse battery", role=Role.ADMINISTRATOR
+    )
+    dana = User.objects.select_related("staff_role").get(pk=house.dana.pk)
+    people.set_role(actor=quicker, user_id=dana.pk, role=Role.OPERATOR)
+    for narrower in (Role.HELP_DESK, None):
+        with pytest.raises(Clash, match="last administrator"):
+            people.set_role(actor=dana, user_id=quicker.pk, role=narrower)
+    with pytest.raises(Clash, match="last administrator"):
+        people.set_user_active(actor=dana, user_id=quicker.pk, on=False)
+    assert role(house, "erin") is Role.ADMINISTRATOR
 
 
 def test_people_set_their_own_password_and_administrators_anybodys(house: Estate) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import time
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 
-from broker.domain import resources
+from broker.domain import planning, resources
 from broker.domain.lifecycle import State
 from broker.domain.resources import ResourceClass
 from broker.models import (
@@ -25,7 +26,7 @@ from broker.models import (
     Storage,
     TemplateCopy,
 )
-from broker.services import brokering, nudges, pools
+from broker.services import brokering, nudges, pools, reconcile
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from broker.services.pools import MemberWish
 from tests.broker.portal.cast import Estate
@@ -273,3 +274,36 @@ def test_only_administrators_have_a_say(house: Estate, person: str) -> None:
 def test_an_unknown_pool_is_missing(house: Estate) -> None:
     with pytest.raises(Missing):
         pools.change_pool(actor=house.dana, pool_id=uuid4(), spare=0)
+
+
+def test_the_numbers_of_the_peak_hours_hold_while_they_last(house: Estate) -> None:
+    peak = {"peak_weekdays": "1234567", "peak_begins": time(0), "peak_ends": time(0), "peak_zone": "UTC"}
+    pools.change_pool(actor=house.dana, pool_id=house.pool.pk, spare=0, spare_percent=None, peak_spare=4, **peak)  # type: ignore[arg-type]
+    reconcile.run(house.pool.pk)
+    house.pool.refresh_from_db()
+    assert planned_for(house) == 4
+    pools.change_pool(actor=house.dana, pool_id=house.pool.pk, peak_weekdays="", spare_percent=600)
+    assert planned_for(house) == 6, "of one in use"
+
+
+def planned_for(house: Estate) -> int:
+    """Free desktops that the reconciler wants now."""
+    work = reconcile.Work(house.pool.pk, timezone.now())
+    work.pool = Pool.objects.get(pk=house.pool.pk)
+    facts = work._pool_facts([])
+    return planning.wanted(facts, assigned=1) - 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"),
+    [
+        ({"peak_weekdays": "12"}, "peak_begins"),
+        ({"peak_weekdays": "21", "peak_begins": time(7), "peak_ends": time(8), "peak_zone": "UTC"}, "peak_weekdays"),
+        ({"peak_weekdays": "1", "peak_begins": time(7), "peak_ends": time(8), "peak_zone": "Mars"}, "peak_zone"),
+        ({"spare_percent": 0}, "spare_percent"),
+    ],
+)
+def test_peak_hours_are_whole_or_not_there(house: Estate, wish: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as fault:
+        pools.change_pool(actor=house.dana, pool_id=house.pool.pk, **wish)
+    assert field in fault.value.fields

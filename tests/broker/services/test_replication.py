@@ -12,6 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from broker.hypervisors import gate
 from broker.models import (
     Assignment,
     AuditEntry,
@@ -24,11 +25,13 @@ from broker.models import (
     Storage,
     TemplateCopy,
 )
-from broker.services import hypervisors, recovery, replication, vaults
+from broker.services import hypervisors, recovery, replication_policies, replication_promises, replication_runs, vaults
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
-from broker.services.replication import ChoiceWish
+from broker.services.replication_policies import ChoiceWish
+from connectors.errors import PlatformFault
 from tests.broker.services.replicas import Replicas
 from tests.doubles.instant import disks
+from tests.doubles.instant.world import World
 
 
 def make_due(replicas: Replicas) -> None:
@@ -78,7 +81,7 @@ def test_a_vault_in_use_is_not_removed(replicas: Replicas) -> None:
     policy = replicas.policy()
     with pytest.raises(Clash, match="Nightly"):
         vaults.remove_vault(actor=replicas.plant.dana, vault_id=replicas.vault.pk)
-    replication.delete_policy(actor=replicas.plant.dana, policy_id=policy.pk)
+    replication_policies.delete_policy(actor=replicas.plant.dana, policy_id=policy.pk)
     vaults.remove_vault(actor=replicas.plant.dana, vault_id=replicas.vault.pk)
 
 
@@ -89,11 +92,11 @@ def test_only_administrators_may(replicas: Replicas) -> None:
     policy = replicas.policy()
     alice = replicas.plant.alice
     for attempt in (
-        lambda: replication.create_policy(actor=alice, name="Mine"),
-        lambda: replication.change_policy(actor=alice, policy_id=policy.pk, name="Mine"),
-        lambda: replication.delete_policy(actor=alice, policy_id=policy.pk),
-        lambda: replication.run_now(actor=alice, policy_id=policy.pk),
-        lambda: replication.add_choice(actor=alice, policy_id=policy.pk, wish=ChoiceWish(kind="machine")),
+        lambda: replication_policies.create_policy(actor=alice, name="Mine"),
+        lambda: replication_policies.change_policy(actor=alice, policy_id=policy.pk, name="Mine"),
+        lambda: replication_policies.delete_policy(actor=alice, policy_id=policy.pk),
+        lambda: replication_runs.run_now(actor=alice, policy_id=policy.pk),
+        lambda: replication_policies.add_choice(actor=alice, policy_id=policy.pk, wish=ChoiceWish(kind="machine")),
         lambda: vaults.create_vault(actor=alice, name="Mine", kind="folder", location={}),
         lambda: recovery.delete_point(actor=alice, point_id=uuid4()),
     ):
@@ -128,7 +131,7 @@ def test_a_policy_has_an_interval_or_a_cron_expression(replicas: Replicas) -> No
         replicas.policy(interval_s=None, cron="every day")
     assert "five fields" in refused.value.fields["cron"]
     policy = replicas.policy(interval_s=None, cron="30 2 * * *", zone="Europe/Berlin")
-    changed = replication.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, interval_s=300)
+    changed = replication_policies.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, interval_s=300)
     assert (changed.interval_s, changed.cron) == (300, "")
 
 
@@ -139,10 +142,10 @@ def test_an_unknown_vault_or_machine_is_refused(replicas: Replicas) -> None:
     policy = replicas.policy()
     wish = ChoiceWish(kind="machine", machine_id=uuid4())
     with pytest.raises(Invalid) as refused:
-        replication.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
+        replication_policies.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
     assert "no such machine" in refused.value.fields["machine_id"]
     with pytest.raises(Missing):
-        replication.run_now(actor=replicas.plant.dana, policy_id=uuid4())
+        replication_runs.run_now(actor=replicas.plant.dana, policy_id=uuid4())
 
 
 def test_floating_desktops_are_refused_and_their_template_recommended(replicas: Replicas) -> None:
@@ -150,7 +153,7 @@ def test_floating_desktops_are_refused_and_their_template_recommended(replicas: 
     policy = replicas.policy()
     wish = ChoiceWish(kind="pool", pool_id=pool.pk)
     with pytest.raises(Invalid) as refused:
-        replication.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
+        replication_policies.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
     assert "Choose its template" in refused.value.fields["pool_id"]
 
 
@@ -159,15 +162,15 @@ def test_a_pool_stands_for_its_assigned_desktops_as_they_come_and_go(replicas: R
     replicas.plant.fill()
     policy = replicas.policy()
     wish = ChoiceWish(kind="pool", pool_id=pool.pk)
-    replication.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
+    replication_policies.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
     assert policy.sources.count() == 1
     desktop = replicas.plant.ask(replicas.plant.alice).desktop
     assert desktop is not None
-    replication.watch()
+    replication_promises.watch()
     source = policy.sources.get(platform_id=desktop.machine_id)
     assert (source.name, source.is_chosen) == (desktop.name, True)
     Assignment.objects.update(until=timezone.now())
-    replication.watch()
+    replication_promises.watch()
     source.refresh_from_db()
     assert not source.is_chosen
     assert source.next_run_at is None
@@ -185,19 +188,19 @@ def test_a_machine_that_two_choices_come_to_is_one_source(replicas: Replicas) ->
         ChoiceWish(kind="machine", machine_id=machine.pk, disks=["vda"]),
         ChoiceWish(kind="desktop", desktop_id=desktop.pk, disks=["vdb"]),
     ):
-        replication.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
+        replication_policies.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
     source = policy.sources.get(platform_id=desktop.machine_id)
     assert source.disks == ["vda", "vdb"]
     wish = ChoiceWish(kind="desktop", desktop_id=desktop.pk)
     with pytest.raises(Clash, match="already"):
-        replication.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
+        replication_policies.add_choice(actor=replicas.plant.dana, policy_id=policy.pk, wish=wish)
 
 
 def test_what_is_not_chosen_any_more_keeps_its_points_and_the_platform_forgets(replicas: Replicas) -> None:
     policy = replicas.policy()
     point = replicas.run(policy).point
     assert len(replicas.on_platform()) == 1
-    replication.remove_choice(actor=replicas.plant.dana, choice_id=policy.choices.get().pk)
+    replication_policies.remove_choice(actor=replicas.plant.dana, choice_id=policy.choices.get().pk)
     replicas.work()
     assert replicas.on_platform() == []
     assert point is not None
@@ -208,7 +211,7 @@ def test_what_is_not_chosen_any_more_keeps_its_points_and_the_platform_forgets(r
 def test_deleting_a_policy_leaves_its_points_and_nothing_on_the_platform(replicas: Replicas) -> None:
     policy = replicas.policy()
     point = replicas.run(policy).point
-    replication.delete_policy(actor=replicas.plant.dana, policy_id=policy.pk)
+    replication_policies.delete_policy(actor=replicas.plant.dana, policy_id=policy.pk)
     replicas.work()
     assert replicas.on_platform() == []
     assert point is not None
@@ -224,43 +227,43 @@ def test_a_new_machine_is_replicated_at_once_and_then_by_the_interval(replicas: 
     replicas.policy()
     now = timezone.now()
     assert replicas.source().next_run_at <= now  # type: ignore[operator]
-    assert replication.due() == 1
+    assert replication_runs.due() == 1
     later = replicas.source().next_run_at
     assert later is not None
     assert now < later <= now + timedelta(hours=1)
-    assert replication.due() == 0
+    assert replication_runs.due() == 0
 
 
 def test_many_machines_do_not_run_in_the_same_second(replicas: Replicas) -> None:
     replicas.policy(0, 1)
-    replication.due()
+    replication_runs.due()
     assert replicas.source(0).offset_s != replicas.source(1).offset_s
 
 
 def test_what_was_missed_is_caught_up_with_once(replicas: Replicas) -> None:
     replicas.policy(interval_s=60)
-    replication.due()
+    replication_runs.due()
     replicas.work()
     ReplicationSource.objects.update(next_run_at=timezone.now() - timedelta(days=3))
-    assert [replication.due() for _ in range(3)] == [1, 0, 0]
+    assert [replication_runs.due() for _ in range(3)] == [1, 0, 0]
 
 
 def test_a_machine_that_is_still_being_replicated_is_left_out(replicas: Replicas) -> None:
     policy = replicas.policy(interval_s=60)
-    replication.due()
+    replication_runs.due()
     make_due(replicas)
-    assert replication.due() == 0
+    assert replication_runs.due() == 0
     with pytest.raises(Clash, match="already"):
-        replication.run_now(actor=replicas.plant.dana, policy_id=policy.pk)
+        replication_runs.run_now(actor=replicas.plant.dana, policy_id=policy.pk)
     assert ReplicationRun.objects.count() == 1
 
 
 def test_a_paused_policy_runs_when_asked_and_never_by_itself(replicas: Replicas) -> None:
     policy = replicas.policy(is_enabled=False)
     assert replicas.source().next_run_at is None
-    assert replication.due() == 0
+    assert replication_runs.due() == 0
     assert replicas.run(policy).state == "done"
-    replication.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, is_enabled=True)
+    replication_policies.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, is_enabled=True)
     assert replicas.source().next_run_at is not None
 
 
@@ -274,7 +277,7 @@ def test_a_turn_of_the_clock_costs_the_same_for_few_and_for_many(replicas: Repli
         with CaptureQueriesContext(
             connection,
         ) as queries:
-            replication.due()
+            replication_runs.due()
         counts.append(len(queries))
     assert counts[0] == counts[1]
 
@@ -286,7 +289,7 @@ def test_a_new_vault_gets_whole_points(replicas: Replicas, tmp_path: Path) -> No
     other = vaults.create_vault(
         actor=replicas.plant.dana, name="Attic", kind="folder", location={"path": str(tmp_path / "other")}
     )
-    replication.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, vault_id=other.pk)
+    replication_policies.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, vault_id=other.pk)
     replicas.work()
     run = replicas.run(policy)
     assert run.whole == "It is the first point."
@@ -300,12 +303,12 @@ def test_a_new_vault_gets_whole_points(replicas: Replicas, tmp_path: Path) -> No
 def test_a_broken_promise_is_told_once_and_ends_with_a_new_point(replicas: Replicas) -> None:
     policy = replicas.policy(rpo_s=600)
     replicas.run(policy)
-    replication.watch()
+    replication_promises.watch()
     assert not RpoBreach.objects.exists()
     long_ago = timezone.now() - timedelta(seconds=700)
     ReplicationSource.objects.update(newest_at=long_ago, breaks_at=long_ago + timedelta(seconds=600), fault="No room.")
     for _ in range(2):
-        replication.watch()
+        replication_promises.watch()
     breach = RpoBreach.objects.get()
     assert (breach.until, breach.reason) == (None, "No room.")
     assert abs((breach.since - (timezone.now() - timedelta(seconds=100))).total_seconds()) < 30
@@ -320,14 +323,14 @@ def test_two_clocks_that_see_it_broken_in_the_same_moment_tell_it_once(replicas:
     replicas.policy(rpo_s=600)
     ReplicationSource.objects.update(breaks_at=timezone.now() - timedelta(seconds=1))
     for _ in range(2):
-        replication._begin_breach(replicas.source(), timezone.now())
+        replication_promises._begin_breach(replicas.source(), timezone.now())
     assert Event.objects.filter(kind="rpo.broken").count() == 1
 
 
 def test_a_machine_that_never_had_a_point_breaks_the_promise_too(replicas: Replicas) -> None:
     replicas.policy(rpo_s=600)
     ReplicationSource.objects.update(breaks_at=timezone.now() - timedelta(seconds=1))
-    replication.watch()
+    replication_promises.watch()
     assert "no recovery point yet" in Event.objects.get(kind="rpo.broken").message
 
 
@@ -336,8 +339,8 @@ def test_a_promise_that_is_loosened_is_kept_again(replicas: Replicas) -> None:
     replicas.run(policy)
     long_ago = timezone.now() - timedelta(seconds=700)
     ReplicationSource.objects.update(newest_at=long_ago, breaks_at=long_ago + timedelta(seconds=600))
-    replication.watch()
-    replication.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, rpo_s=7200)
+    replication_promises.watch()
+    replication_policies.change_policy(actor=replicas.plant.dana, policy_id=policy.pk, rpo_s=7200)
     assert not RpoBreach.objects.filter(until=None).exists()
 
 
@@ -398,6 +401,39 @@ def test_a_mover_that_died_after_the_machine_was_made_makes_no_second_one(replic
     run.refresh_from_db()
     assert run.state == "done"
     assert len([m for m in replicas.world.machines() if m.key == str(run.pk)]) == 1
+
+
+@pytest.mark.parametrize("loses", ["finish", "clear"])
+def test_a_machine_that_stands_is_the_runs_though_what_came_after_its_making_failed(
+    loses: str, replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = replicas.run(replicas.policy()).point
+    assert point is not None
+    run = recovery.order_landing(
+        point, Hypervisor.objects.get(name="instant-1"), replicas.plant.dana, name="again", storage="storage-1",
+        networks=[],
+    )  # fmt: skip
+    make, clear, refusals = disks.InstantLanding.machine, disks.clear, iter([True])
+
+    def made_and_not_told(self: disks.InstantLanding) -> str:
+        id = make(self)
+        if loses == "finish" and next(refusals, False):
+            raise PlatformFault("Making the machine failed. Look at the platform's log.")
+        return id
+
+    def stays(world: World, key: str) -> None:
+        if loses == "clear" and world.machines_of(gate.installation_id(), key) and next(refusals, False):
+            raise PlatformFault("Removing what was sent failed. Look at the platform's log.")
+        clear(world, key)
+
+    monkeypatch.setattr(disks.InstantLanding, "machine", made_and_not_told)
+    monkeypatch.setattr(disks, "clear", stays)
+    replicas.work()
+    run.refresh_from_db()
+    assert (run.state, run.error) == ("done", "")
+    assert [machine.id for machine in replicas.world.machines() if machine.key == str(run.pk)] == [run.platform_id]
+    owed = list(ReplicationRun.objects.filter(kind="release").values_list("wish", flat=True))
+    assert owed == ([{"clear": str(run.pk)}] if loses == "clear" else [])
 
 
 def test_a_damaged_point_is_found_told_and_healed_by_the_next_run(replicas: Replicas) -> None:
@@ -463,7 +499,7 @@ def test_a_collection_frees_what_nobody_needs_and_nothing_else(replicas: Replica
     vault.begin(str(replicas.plant.hypervisor("instant-1").pk), "somebody else's")
     replicas.vault.next_collection_at = timezone.now()
     replicas.vault.save()
-    replication.watch()
+    replication_promises.watch()
     replicas.work()
     run = ReplicationRun.objects.get(kind="collect")
     assert run.state == "done", run.error
@@ -489,7 +525,7 @@ def test_a_machine_that_no_connector_reads_is_refused_when_it_is_chosen(replicas
     )
     policy = replicas.policy()
     with pytest.raises(Invalid) as refused:
-        replication.add_choice(
+        replication_policies.add_choice(
             actor=replicas.plant.dana, policy_id=policy.pk, wish=ChoiceWish(kind="machine", machine_id=machine.pk)
         )
     assert "no-such-kind-9 cannot be replicated" in refused.value.fields["machine_id"]
@@ -506,7 +542,7 @@ def test_of_a_template_the_copy_is_replicated_that_can_be_read(replicas: Replica
         vcpus=1, memory_mib=512,
     )  # fmt: skip
     TemplateCopy.objects.exclude(pk=readable.pk).update(created_at=readable.created_at - timedelta(days=1))
-    replication.add_choice(
+    replication_policies.add_choice(
         actor=replicas.plant.dana, policy_id=policy.pk, wish=ChoiceWish(kind="template", template_id=template.pk)
     )
     assert policy.sources.filter(hypervisor=readable.hypervisor, platform_id=readable.platform_id).exists()
@@ -514,7 +550,7 @@ def test_of_a_template_the_copy_is_replicated_that_can_be_read(replicas: Replica
         hypervisor=TemplateCopy.objects.earliest("created_at").hypervisor
     )
     with pytest.raises(Invalid) as refused:
-        replication.create_policy(
+        replication_policies.create_policy(
             actor=replicas.plant.dana, name="Images", vault_id=replicas.vault.pk, interval_s=3600, rpo_s=7200,
             choices=[ChoiceWish(kind="template", template_id=template.pk)],
         )  # fmt: skip
@@ -525,9 +561,9 @@ def test_many_are_chosen_together_or_none_of_them(replicas: Replicas) -> None:
     policy = replicas.policy()
     wishes = [ChoiceWish(kind="machine", machine_id=replicas.row(number).pk) for number in (1, 0)]
     with pytest.raises(Clash, match="already"):
-        replication.add_choices(actor=replicas.plant.dana, policy_id=policy.pk, wishes=wishes)
+        replication_policies.add_choices(actor=replicas.plant.dana, policy_id=policy.pk, wishes=wishes)
     assert policy.choices.count() == policy.sources.count() == 1
-    replication.add_choices(actor=replicas.plant.dana, policy_id=policy.pk, wishes=wishes[:1])
+    replication_policies.add_choices(actor=replicas.plant.dana, policy_id=policy.pk, wishes=wishes[:1])
     assert policy.sources.count() == 2
 
 
@@ -552,7 +588,7 @@ def test_a_hypervisor_whose_machines_are_replicated_is_not_removed(replicas: Rep
     hypervisor = replicas.plant.hypervisor("instant-1")
     with pytest.raises(Clash, match=r"replicated by Nightly\. Take them out first"):
         hypervisors.remove_hypervisor(actor=replicas.plant.dana, hypervisor_id=hypervisor.pk)
-    replication.remove_choice(actor=replicas.plant.dana, choice_id=policy.choices.get().pk)
+    replication_policies.remove_choice(actor=replicas.plant.dana, choice_id=policy.choices.get().pk)
     replicas.work()
     hypervisors.remove_hypervisor(actor=replicas.plant.dana, hypervisor_id=hypervisor.pk)
     replicas.plant.hypervisors.clear()

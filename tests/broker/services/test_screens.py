@@ -147,6 +147,7 @@ def test_the_address_is_kept_encrypted_and_told_once(house: Estate, cookie: str)
     opening = ask(house, cookie)
     ticket = Ticket.objects.get()
     assert screens.target_of(ticket.pk) is None
+    assert opening.operation
     screens.store_target(opening.operation, ScreenOpened(protocol="vnc", host="10.1.2.3", port=5901, password="sesame"))
     stored = bytes(Ticket.objects.get().target)
     assert b"sesame" not in stored
@@ -160,6 +161,7 @@ def test_the_address_is_kept_encrypted_and_told_once(house: Estate, cookie: str)
 
 def test_an_address_older_than_a_minute_is_not_told(house: Estate, cookie: str) -> None:
     opening = ask(house, cookie)
+    assert opening.operation
     screens.store_target(opening.operation, ScreenOpened(protocol="vnc", host="h", port=1, password="p"))
     Ticket.objects.update(target_expires_at=timezone.now() - timedelta(seconds=1))
     with pytest.raises(Clash, match="expired"):
@@ -230,6 +232,7 @@ def test_a_session_ends_once(house: Estate, cookie: str) -> None:
 def test_housekeeping_ends_what_a_dead_relay_carried_and_forgets_addresses(house: Estate, cookie: str) -> None:
     streams(house, cookie)
     opening = ask(house, cookie)
+    assert opening.operation
     screens.store_target(opening.operation, ScreenOpened(protocol="vnc", host="h", port=1, password="p"))
     screens.end_lost()
     assert ScreenSession.objects.get().ended_at is None

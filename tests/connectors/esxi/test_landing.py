@@ -18,6 +18,7 @@ from disks.copying import copy
 from disks.errors import DiskError, OutOfSpace, SinkLost
 from disks.vault.points import Configuration, Drive, Nic
 from lab.nouns import Power
+from tests.connectors import templates
 from tests.connectors.contract import OURS, do, listing, new_key, soon
 from tests.connectors.esxi.points import MIB, advance, machine_with, noise, now, release, saved, take
 from tests.connectors.esxi.worlds import EsxiWorld, stamp_of
@@ -378,3 +379,49 @@ def test_sending_goes_on_in_slices_and_is_given_up_when_nobody_wants_it(vcenter:
     while list(tmp_path.glob("*landing-*")):  # QEMU was at the first one still
         assert time.monotonic() < give_up_at
         time.sleep(0.01)
+
+
+# --- a template ------------------------------------------------------------------------------------------------------
+
+
+def test_a_landed_template_is_listed_cloned_from_and_kept(world: EsxiWorld) -> None:
+    connector, key = world.connector(), new_key()
+    landing = land(connector, key=key, is_template=True)
+    holds = fill(landing)
+    made = landing.finish(soon(30))
+    landing.close()
+    assert made.stamp is None
+    assert world.machine(made.id).is_template is not world.is_esxi
+    templates.prove(world, connector, made, key, holds, lambda machine: [now(world, machine)])
+    again = land(world.connector(), key=key, is_template=True)
+    assert again.is_done
+    assert again.finish(soon()) == made
+    again.close()
+    world.connector().clear(key, soon())
+    assert world.machine(made.id).name == "landed", "a finished one is left alone"
+
+
+def test_a_template_that_was_named_and_not_yet_marked_is_marked_by_the_next_attempt(vcenter: EsxiWorld) -> None:
+    connector, key = vcenter.connector(), new_key()
+    landing = land(connector, key=key, is_template=True)
+    fill(landing)
+    vcenter.faults.add("drop_before", "^CreateSnapshot_Task$")
+    with pytest.raises(ConnectorError):
+        landing.finish(soon())
+    landing.close()
+    again = land(vcenter.connector(), key=key, is_template=True)
+    assert again.is_done
+    machine = vcenter.machine(again.finish(soon(30)).id)
+    assert machine.is_template
+    assert [point.name for point in machine.snapshots.values()] == ["deskyard-base"]
+
+
+def test_an_account_that_may_mark_no_template_makes_one_all_the_same_and_says_so(vcenter: EsxiWorld) -> None:
+    connector, key = vcenter.connector(), new_key()
+    vcenter.world.forbidden.add("VirtualMachine.Provisioning.MarkAsTemplate")
+    landing = land(connector, key=key, is_template=True)
+    holds = fill(landing)
+    made = landing.finish(soon(30))
+    assert "lacks the right to mark one" in " ".join(landing.warnings)
+    landing.close()
+    templates.prove(vcenter, connector, made, key, holds, lambda machine: [now(vcenter, machine)])

@@ -24,6 +24,7 @@ from disks.vault.points import Configuration, Drive, Nic
 from lab.hypercore import uploads
 from lab.hypercore.devices import MIB, extra_of
 from lab.nouns import Machine, Power
+from tests.connectors import templates
 from tests.connectors.contract import OURS, THEIRS, listing, new_key, soon
 from tests.connectors.hypercore.worlds import HyperCoreWorld
 
@@ -488,3 +489,17 @@ def test_no_secret_is_in_anything_that_is_said(world: HyperCoreWorld, disk: Path
             said += [str(error), repr(error), repr(landing)]
     assert said
     assert not [secret for secret in world.secrets if secret in "".join(said)]
+
+
+# --- a template ------------------------------------------------------------------------------------------------------
+
+
+def test_a_landed_template_is_listed_cloned_from_and_kept(world: HyperCoreWorld, disk: Path) -> None:
+    connector, wanted = world.connector(), wish(world, is_template=True)
+    made = landed(connector, wanted, disk)
+    assert made.id not in {one.id for one in listing(connector).machines}
+    holds = [disk.read_bytes()]
+    templates.prove(world, connector, made, wanted.key, holds, lambda machine: [world.content(machine.id)])
+    assert landed(world.connector(), wanted, disk) == made
+    world.connector().clear(wanted.key, soon())
+    assert world.content(made.id) == disk.read_bytes(), "a finished one is left alone"

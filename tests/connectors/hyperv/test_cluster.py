@@ -68,6 +68,22 @@ def test_a_lost_clone_is_found_on_the_node_that_made_it(cluster: HypervWorld) ->
     assert len(cluster.machines()) == 1
 
 
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_node_on_which_an_earlier_attempt_has_its_turn_is_asked_again(attempt: int, cluster: HypervWorld) -> None:
+    connector = cluster.connector()
+    home = made(cluster, connector, clone(cluster)).host
+    order = dataclasses.replace(clone(cluster), attempt=attempt)
+    # First "is it here?" of a second attempt, then "is its template here?": neither was answered.
+    turns = {(server.host.id, order.key) for server in cluster.servers if attempt == 1 or server.host.id != home}
+    cluster.estate.turns |= turns
+    outcome = submit(connector, [order])[order.key]
+    assert (outcome.stage, outcome.step) == (Stage.RUNNING, "Waiting for an earlier attempt")
+    cluster.estate.turns -= turns
+    done = finish(cluster, connector, order, outcome)
+    assert isinstance(done.result, MachineMade)
+    assert (done.result.host, len(cluster.machines())) == (home, 2)
+
+
 def test_a_machine_that_has_moved_is_found_again(cluster: HypervWorld) -> None:
     connector = cluster.connector()
     machine = made(cluster, connector, on(cluster, "HV1"))

@@ -44,7 +44,9 @@ def test_the_dvd_drives_place_stays_free() -> None:
 
 
 def test_addresses_are_kept_unless_they_are_taken_or_none() -> None:
-    nics = tuple(Nic("e1000", mac, "") for mac in ("52:54:00:00:00:0a", "52-54-00-00-00-0B", "01:00:5e:00:00:01", "x"))
+    nics = tuple(
+        Nic("synthetic", mac, "") for mac in ("52:54:00:00:00:0a", "52-54-00-00-00-0B", "01:00:5e:00:00:01", "x")
+    )
     build = decide(dataclasses.replace(MACHINE, nics=nics), [("Office", 5)], [], ["52540000000b"])
     assert build.adapters == (
         Adapter("Office", 5, "52540000000A"),
@@ -53,6 +55,14 @@ def test_addresses_are_kept_unless_they_are_taken_or_none() -> None:
         Adapter("", 0, ""),
     )
     assert [warning.split()[2] for warning in build.warnings] == ["2", "3", "4"]
+
+
+def test_a_card_that_the_system_did_not_have_before_is_told_of() -> None:
+    """Fixed addresses stay with the old card inside the guest: it comes up without a network."""
+    nics = tuple(Nic(model, "", "") for model in ("synthetic", "e1000e", ""))
+    first, second = decide(dataclasses.replace(MACHINE, nics=nics), [("Office", 0)] * 4, [], []).warnings
+    assert first.startswith("Network adapter 2 is a new one for the system, Hyper-V's own: it was e1000e.")
+    assert second.startswith("Network adapter 3 is a new one for the system, Hyper-V's own: it was of no known kind.")
 
 
 def test_two_adapters_never_share_an_address() -> None:

@@ -18,9 +18,11 @@ from disks.copying import copy
 from disks.errors import OutOfSpace, SinkLost
 from disks.raw import RawSource
 from disks.vault.points import Configuration, Drive, Nic
+from tests.connectors import templates
 from tests.connectors.contract import OURS, do, finish, listing, new_key, soon
 from tests.connectors.hyperv.replicating import (
     MIB,
+    checkpoints,
     errands,
     is_same,
     noise,
@@ -36,7 +38,7 @@ UEFI = Configuration(
     vcpus=2,
     memory_mib=2048,
     firmware="uefi",
-    nics=(Nic("vmxnet3", "00:50:56:aa:bb:02", "VM Network"),),
+    nics=(Nic("synthetic", "00:50:56:aa:bb:02", "VM Network"),),
     disks=(Drive("disk-0", "scsi", 24 * MIB),),
 )
 
@@ -202,9 +204,9 @@ def test_what_cannot_be_kept_is_told(world: HypervWorld, tmp_path: Path) -> None
     )
     made, warnings = landed(world.connector(), wish(configuration=configuration), disk_file(tmp_path))
     told = "\n".join(warnings)
-    for words in ("Secure boot is off", "2048 MiB", f"{taken} is in use", "not known to boot"):
+    for words in ("Secure boot is off", "2048 MiB", f"{taken} is in use", "not known to boot", "it was e1000"):
         assert words in told
-    assert len(warnings) == 4
+    assert len(warnings) == 6
     machine = world.machine(made.id)
     assert (machine.memory_mib, [nic.is_connected for nic in machine.nics]) == (2048, [True, False])
     assert machine.nics[0].mac != taken
@@ -483,3 +485,31 @@ def test_a_node_that_does_not_answer_may_have_the_machine_already(cluster: Hyper
     with pytest.raises(HostDown):
         cluster.connector().clear(wanted.key, soon())
     assert not cluster.estate.homes
+
+
+# --- a template ------------------------------------------------------------------------------------------------------
+
+
+def test_a_landed_template_is_listed_cloned_from_and_kept(world: HypervWorld, tmp_path: Path) -> None:
+    connector, raw, wanted = world.connector(), disk_file(tmp_path), wish(is_template=True)
+    made, _ = landed(connector, wanted, raw)
+    assert made.id not in {it.id for it in listing(connector).machines}
+    templates.prove(world, connector, made, wanted.key, [raw.read_bytes()], lambda machine: [now(world, machine)])
+    again = world.connector().land(wanted, soon())
+    assert again.is_done
+    assert again.finish(soon()) == made
+    again.close()
+    world.connector().clear(wanted.key, soon())
+    assert is_same(now(world, made), raw.read_bytes())
+
+
+def test_a_landed_template_is_read_as_it_stands(world: HypervWorld, tmp_path: Path) -> None:
+    """A checkpoint of it would be merged into the disk that its clones hang from."""
+    connector, raw = world.connector(), disk_file(tmp_path)
+    made, _ = landed(connector, wish(is_template=True), raw)
+    point = take(connector, made)
+    assert checkpoints(world, made) == []
+    assert is_same(saved(point.open("scsi-0-0"), tmp_path / "read.raw")[0], raw.read_bytes())
+    point.close()
+    connector.release(made, (), soon())
+    nothing_is_left(world, made)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from connectors.base import MachineRef
-from connectors.hyperv import disks, faults, hardware, landing
+from connectors.hyperv import disks, faults, handing, hardware, landing
 from connectors.hyperv.asking import Questions
 from connectors.hyperv.client import COMMAND, SCRIPTS, script
 from connectors.hyperv.connector import COPY_COMMAND
@@ -35,8 +35,20 @@ def test_a_script_has_no_mistake_that_can_be_seen(name: str, release: str) -> No
     assert not findings
 
 
-def test_there_are_the_nine_scripts() -> None:
-    assert NAMES == ["bootstrap", "copy", "inventory", "landing", "orders", "points", "pull", "serve", "task"]
+def test_there_are_the_eleven_scripts() -> None:
+    assert NAMES == [
+        "bootstrap",
+        "copy",
+        "failover",
+        "inventory",
+        "landing",
+        "mirrors",
+        "orders",
+        "points",
+        "pull",
+        "serve",
+        "task",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +109,14 @@ def test_every_word_that_a_script_throws_has_an_error_of_ours() -> None:
 
 @pytest.mark.parametrize(
     ("played", "names"),
-    [("host", ["orders"]), ("points", ["points"]), ("landings", ["landing"]), ("errands", ["serve", "pull", "points"])],
+    [
+        ("host", ["orders"]),
+        ("points", ["points"]),
+        ("landings", ["landing"]),
+        ("errands", ["serve", "pull", "points"]),
+        ("mirrors", ["mirrors"]),
+        ("replicas", ["failover"]),
+    ],
 )
 def test_the_lab_throws_only_what_the_scripts_throw(played: str, names: list[str]) -> None:
     """It shares no code with them, so what it says is compared here."""
@@ -125,12 +144,16 @@ def test_the_lab_answers_with_names_that_the_script_writes(name: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize(("played", "name"), [("points", "points"), ("landings", "landing")])
-def test_the_lab_tells_of_points_and_landings_with_names_that_the_script_writes(played: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("played", "name"),
+    [("points", "points"), ("landings", "landing"), ("mirrors", "mirrors"), ("replicas", "failover")],
+)
+def test_the_lab_tells_of_points_landings_and_mirrors_with_names_that_the_script_writes(played: str, name: str) -> None:
     text = LAB.with_name(f"{played}.py").read_text(encoding="utf-8")
     part = text[text.index("def act(") :]
     marks = {"paths", "home", "vlans", "slots", "generation", "secure", "host", "release"}
     ops = {"look", "begin", "pull", "errand", "finish", "clear", "take", "serve", "msg", "installation", "key"}
+    ops |= {"hand_over", "take_over", "reverse", "take_back"}
     assert set(re.findall(r'"(\w+)": ', part)) - marks - ops <= _written_keys(name)
 
 
@@ -146,12 +169,15 @@ def test_scripts_are_told_what_they_ask_for_and_nothing_else(tmp_path: Path) -> 
     assert points | {"op", "budget_s", "consistency", "errand"} == _asked_of("points") | SHARED
     build = set(hardware.told(Build(2, 1, 1, (), (), ())))
     landings = set(landing.Builder(*replicating).nodes("k", "s", "").plain)
-    assert landings | build | {"op", "name", "number", "errand"} == _asked_of("landing") | SHARED
+    assert landings | build | {"op", "name", "template", "number", "errand"} == _asked_of("landing") | SHARED
     way = Dock("127.0.0.3", settings, tmp_path, Questions())
     assert set(way.told) == set(re.findall(r"\$to\.(\w+)", script("serve")))
     way.close()
     assert _asked_of("serve") == {"to", "disks"}
     assert _asked_of("pull") == {"to", "image", "head", "target"}
+    assert _asked_of("mirrors") == set()
+    handing_over = set(handing.nodes((), "installation", MachineRef("m"), "reverse").plain)
+    assert handing_over | {"op"} | SHARED == _asked_of("failover") | SHARED
 
 
 SHARED = {"installation", "folder", "owner", "task_command"}

@@ -16,7 +16,7 @@ import pytest
 
 from connectors.base import CloneMachine, Platform, Receipt, Stage, Surroundings
 from connectors.errors import CertificateRejected, ConnectorError, CredentialsRejected, Unreachable
-from connectors.kvm import client
+from connectors.kvm import client, names
 from connectors.kvm.connector import KvmConnector
 from connectors.kvm.settings import KvmSettings
 from tests.connectors.contract import OURS, clone, do, new_key, soon, submit
@@ -293,12 +293,14 @@ def test_a_daemon_that_dies_in_the_middle_makes_the_order_unknown_not_failed(rea
     trial, orders = real.connector(), [clone(real, power_on=True) for _ in range(3)]
     submit(trial, orders)
     host.kill_libvirtd()
-    failures = []
+    failed = {}
     with suppress(Unreachable):
-        failures = [o for o in trial.poll([Receipt(o) for o in orders], soon(3)) if o.stage is Stage.FAILED]
-    assert not failures
+        told = trial.poll([Receipt(order) for order in orders], soon(3))
+        failed = {names.uuid_of(o.key): o.error for o in told if o.stage is Stage.FAILED}
     host.start_libvirtd()
     real.reconnect()
+    left = failed.keys() & real.machines().keys()
+    assert not left, [str(failed[uuid]) for uuid in left]
     fresh = real.connector()
     for order in orders:
         do(real, fresh, order)

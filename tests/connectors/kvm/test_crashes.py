@@ -112,6 +112,27 @@ def test_a_clone_waits_while_something_else_holds_its_machine(
     assert list(world.machines()) == [machine.machine_id]
 
 
+def test_a_machine_that_a_daemon_held_for_running_until_it_looked_is_switched_on_after_all(
+    world: LibvirtWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirtd 9.0, killed while it started a guest and back again: first the guest is running, then it is not."""
+    create, refusals = libvirt.virDomain.create, iter(range(1))
+
+    def held_at_first(self: Any) -> int:
+        if next(refusals, None) is None:
+            return int(create(self))
+        words = "Requested operation is not valid: domain is already running"
+        error = libvirt.libvirtError(words)
+        error.args = (words,)
+        error.err = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_FROM_QEMU, words, 2, None, None, None, 0, 0)
+        raise error
+
+    monkeypatch.setattr(libvirt.virDomain, "create", held_at_first)
+    machine = made(world, world.connector(), clone(world, power_on=True))
+    assert machine.power is Power.ON
+    assert list(world.machines()) == [machine.machine_id]
+
+
 def test_a_recycle_that_fails_late_leaves_no_disk_made_in_vain(
     world: LibvirtWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

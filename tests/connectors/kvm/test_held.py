@@ -28,7 +28,10 @@ from connectors.errors import Busy, Conflict, Unsupported
 from connectors.kvm import held, mapping
 from connectors.kvm.connector import KvmConnector
 from connectors.replication import Bookmark, Consistency, Point
+from disks.base import Slow
+from disks.copying import copy
 from disks.errors import SourceLost
+from disks.raw import RawSink
 from tests.connectors.contract import do, listing, made, new_key, ref, refuse, soon, submit
 from tests.connectors.kvm.test_disks import (
     brought_up_to_date,
@@ -260,12 +263,48 @@ def test_a_machine_suspended_to_disk_is_refused_in_words(by_ssh: LibvirtWorld, m
     assert not domain.isActive()
 
 
-def test_a_template_from_which_clones_hang_is_never_opened_for_writing(
+def test_a_template_from_which_clones_hang_is_read_as_it_stands_and_never_opened_for_writing(
+    by_ssh: LibvirtWorld, host: KvmHost, machine: MachineRef, tmp_path: Path
+) -> None:
+    template, connector = MachineRef(by_ssh.template), by_ssh.connector()
+    (tmp_path / f"kvm-standing-{template.id}-dead.qcow2").write_bytes(b"of a mover that died")
+    clone = domain_of(by_ssh, machine)
+    clone.create()
+    point = take(connector, template)
+    assert (point.consistency, point.bookmark) == (Consistency.OFF, None)
+    assert "as it stands" in point.whole
+    assert not domain_of(by_ssh, template).isActive()
+    assert not list(tmp_path.glob("kvm-standing-*"))
+    (drive,) = point.configuration.disks
+    source = point.open(drive.name)
+    assert isinstance(source, Slow)
+    while source.advance(0.0):
+        pass
+    sink = RawSink(tmp_path / "read.raw", drive.size)
+    copy(source, sink)
+    sink.commit()
+    source.close()
+    connector.release(template, (), soon())
+    path = domain_of(by_ssh, template).XMLDesc(0).split("<source file='")[1].split("'")[0]
+    qemu_img("compare", "-f", "qcow2", "-F", "raw", host.images / Path(path).name, tmp_path / "read.raw")
+    assert not list(tmp_path.glob("kvm-standing-*"))
+    assert not domain_of(by_ssh, template).isActive()
+    assert clone.isActive()
+
+
+def test_a_template_that_is_switched_on_while_it_is_fetched_is_begun_anew(
     by_ssh: LibvirtWorld, host: KvmHost, machine: MachineRef
 ) -> None:
-    with pytest.raises(Unsupported, match="serves as a template: 1 disks hang from"):
-        take(by_ssh.connector(), MachineRef(by_ssh.template))
-    assert not domain_of(by_ssh, MachineRef(by_ssh.template)).isActive()
+    template, connector = MachineRef(by_ssh.template), by_ssh.connector()
+    point = take(connector, template)
+    source = point.open(point.configuration.disks[0].name)
+    assert isinstance(source, Slow)
+    assert "Fetches" in source.advance(0.0)
+    domain_of(by_ssh, template).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    with pytest.raises(SourceLost, match="was switched on while it was read"):
+        source.advance(float("inf"))
+    source.close()
+    domain_of(by_ssh, template).destroy()
 
 
 def test_a_clone_waits_until_its_template_is_read(by_ssh: LibvirtWorld, host: KvmHost) -> None:

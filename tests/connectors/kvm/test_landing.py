@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +22,19 @@ from lxml import etree
 from connectors.base import CloneMachine, DeleteMachine, MachineRef, PowerAction, SetPower, Stamp
 from connectors.errors import Conflict, NotFound, Unsupported
 from connectors.kvm.connector import KvmConnector
+from connectors.kvm.images import VolumeSink
 from connectors.kvm.machines import KEPT
-from connectors.kvm.settings import KvmSettings
 from connectors.kvm.work import Work
 from connectors.replication import Landing, LandingWish, Lands, PointWish
 from disks.copying import copy
 from disks.errors import OutOfSpace, SinkLost
-from disks.qcow2 import Qcow2
-from disks.raw import RawSource
+from disks.qcow2 import CLUSTER, Qcow2
+from disks.raw import RawSink, RawSource
 from disks.vault.points import Configuration, Drive, Nic
+from tests.connectors import templates
 from tests.connectors.contract import OURS, THEIRS, do, listing, made, new_key, ref, soon
 from tests.connectors.kvm.test_disks import disk_now, qemu_img
-from tests.connectors.kvm.worlds import LibvirtWorld, host_settings, host_world, ssh_settings
+from tests.connectors.kvm.worlds import LibvirtWorld, host_settings, host_world, local_settings, ssh_settings
 from tests.support.guests import guest_file_exists, run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHost
 from tests.support.prerequisites import REPOSITORY
@@ -136,10 +140,6 @@ def test_a_running_guest_comes_up_again_from_a_point_with_all_that_it_had(
     do(by_ssh, connector, DeleteMachine(key=new_key(), machine=again))
     assert again.id not in by_ssh.machines()
     assert not image.exists()
-
-
-def local_settings(host: KvmHost) -> KvmSettings:
-    return KvmSettings(transport="local", socket=str(host.folder / "run" / "libvirt-sock"), acceleration="qemu")
 
 
 @pytest.mark.parametrize("settings", [host_settings, ssh_settings, local_settings], ids=["tls", "ssh", "local"])
@@ -552,3 +552,91 @@ def test_a_machine_of_another_installation_is_never_touched(real: LibvirtWorld) 
         real.connector().clear(wanted.key, soon())
     assert real.machines() == {machine.id: stamp}
     assert real.litter() == before
+
+
+# --- a template ------------------------------------------------------------------------------------------------------
+
+
+def test_a_landed_template_is_listed_cloned_from_and_kept(by_ssh: LibvirtWorld, host: KvmHost, tmp_path: Path) -> None:
+    connector, wanted, raw = by_ssh.connector(), wish(is_template=True), a_disk(tmp_path / "raw")
+    made_ = landed(connector, wanted, raw)
+    assert made_.id not in {one.id for one in listing(connector).machines}
+
+    def now(machine: MachineRef) -> list[bytes]:
+        domain = by_ssh.conn.lookupByUUIDString(machine.id)
+        image = files_of(by_ssh, host, machine)[0] if machine == made_ else disk_now(host, domain, tmp_path)
+        qemu_img("convert", "-O", "raw", image, tmp_path / "now.raw")
+        return [(tmp_path / "now.raw").read_bytes()]
+
+    templates.prove(by_ssh, connector, made_, wanted.key, [raw.read_bytes()], now)
+    again = by_ssh.connector().land(wanted, soon(30))
+    assert again.is_done
+    assert again.finish(soon(30)) == made_
+    by_ssh.connector().clear(wanted.key, soon())
+    require_same(files_of(by_ssh, host, made_)[0], raw)
+
+
+def test_a_landed_template_without_clones_is_read_again(by_ssh: LibvirtWorld, tmp_path: Path) -> None:
+    connector, raw = by_ssh.connector(), a_disk(tmp_path / "raw")
+    template = landed(connector, wish(is_template=True), raw)
+    point = connector.take_point(PointWish(machine=template, key=new_key()), soon())
+    (drive,) = point.configuration.disks
+    source, sink = point.open(drive.name), RawSink(tmp_path / "read.raw", drive.size)
+    copy(source, sink)
+    sink.commit()
+    source.close()
+    connector.release(template, (), soon())
+    assert (tmp_path / "read.raw").read_bytes() == raw.read_bytes()
+    (seen,) = [one for one in listing(connector).templates if one.id == template.id]
+    assert seen.cannot == ""
+
+
+# --- a host that is this machine --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(host: KvmHost) -> Iterator[Path]:
+    with host.common_pool() as folder:
+        yield folder
+
+
+def test_on_this_machine_a_volume_is_written_as_the_file_that_it_is(host: KvmHost, here: Path, tmp_path: Path) -> None:
+    """While the disk is on its way nothing runs through libvirt: its daemon may stand still."""
+    data = a_disk(tmp_path / "disk.raw")
+    with host_world(host, tmp_path, local_settings(host)) as world, closing(RawSource(data)) as source:
+        landing = world.connector().land(wish(storage="here"), soon())
+        sink = landing.open("disk")
+        host.freeze_libvirtd()
+        try:
+            copy(source, sink)
+        finally:
+            host.thaw_libvirtd()
+        sink.commit()
+        landing.finish(soon())
+        (image,) = here.iterdir()
+        require_same(image, data)
+        world.wipe()
+
+
+def test_a_file_of_the_same_path_that_is_not_the_volume_is_left_alone(
+    host: KvmHost, here: Path, tmp_path: Path
+) -> None:
+    """libvirt may see other mounts than this process, as in a container or behind a socket from elsewhere."""
+    data, behind = a_disk(tmp_path / "disk.raw"), host.folder / "behind"
+    somebody_elses = here / "disk.qcow2"
+    somebody_elses.write_bytes(b"somebody else's" * CLUSTER)
+    behind.mkdir()
+    host.run("mount", "--bind", str(behind), str(here))
+    try:
+        with host_world(host, tmp_path, local_settings(host)) as world, closing(RawSource(data)) as source:
+            connector = world.connector()
+            connector.check(soon())
+            pool = world.conn.storagePoolLookupByName("here").UUIDString()
+            sink = VolumeSink(connector._endpoint, pool, "disk.qcow2", data.stat().st_size)
+            copy(source, sink)
+            sink.commit()
+            require_same(behind / "disk.qcow2", data)
+            assert somebody_elses.read_bytes() == b"somebody else's" * CLUSTER
+    finally:
+        host.run("umount", str(here))
+        shutil.rmtree(behind)

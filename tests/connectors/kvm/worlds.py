@@ -203,6 +203,11 @@ def ssh_settings(host: KvmHost) -> KvmSettings:
     )
 
 
+def local_settings(host: KvmHost) -> KvmSettings:
+    """By the host's socket, as if it were this machine's."""
+    return KvmSettings(transport="local", socket=str(host.folder / "run" / "libvirt-sock"), acceleration="qemu")
+
+
 @contextmanager
 def host_world(host: KvmHost, workdir: Path, settings: KvmSettings | None = None) -> Iterator[LibvirtWorld]:
     """A laboratory host with real guests."""

@@ -27,6 +27,7 @@ from disks.errors import OutOfSpace, SinkLost, SinkRefused
 from disks.qcow2 import CLUSTER
 from disks.vault.points import Configuration, Drive, Nic
 from lab.nouns import Machine
+from tests.connectors import templates
 from tests.connectors.contract import OURS, THEIRS, do, listing, new_key, soon
 from tests.connectors.nutanix.replicas import (
     MIB,
@@ -605,3 +606,36 @@ def test_what_was_uploaded_is_an_image_as_qemu_has_it(world: PrismWorld, monkeyp
     write(landing.open("vda"), (MIB, os.urandom(MIB)))
     done = subprocess.run(["qemu-img", "check", "-f", "qcow2", kept[0]], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- a template ------------------------------------------------------------------------------------------------------
+
+
+def test_a_landed_template_is_listed_cloned_from_and_kept(world: PrismWorld) -> None:
+    connector, wish = world.connector(), plain_wish(world, is_template=True)
+    data = os.urandom(200_000)
+    made = landed(connector, wish, data)
+    assert made.stamp is None
+    holds = [data + bytes(3 * MIB - len(data))]
+    templates.prove(world, connector, made, wish.key, holds, lambda machine: contents(world, machine.id))
+    again = world.connector().land(wish, soon(30))
+    assert again.is_done, "clones do not bear their template's mark"
+    assert again.finish(soon(30)) == made
+    world.connector().clear(wish.key, soon(30))
+    assert contents(world, made.id) == holds
+
+
+def test_where_templates_bear_a_category_a_landed_one_bears_it_too(world: PrismWorld) -> None:
+    world.server.categories["category-1"] = ("Deskyard", "Template")
+    connector = world.connector(template_category="Deskyard:Template")
+    made = landed(connector, plain_wish(world, is_template=True))
+    seen_there = listing(connector)
+    assert made.id in {one.id for one in seen_there.templates}
+    assert made.id not in {one.id for one in seen_there.machines}
+
+
+def test_a_template_without_its_category_is_refused_in_words(world: PrismWorld) -> None:
+    connector = world.connector(template_category="Deskyard:Template")
+    with pytest.raises(Unsupported, match="no category Deskyard:Template"):
+        landed(connector, plain_wish(world, is_template=True))
+    assert "landed" not in world.names().values()

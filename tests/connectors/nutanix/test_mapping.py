@@ -56,6 +56,15 @@ def test_a_new_stamp_takes_the_place_of_an_old_one() -> None:
     assert mapping.stamped(old, Stamp("b", "2")) == "Golden image.\n[deskyard b 2]"
 
 
+def test_a_clone_of_a_landed_template_bears_its_own_stamp_alone() -> None:
+    mark = mapping.template_mark(Stamp("in stallation", "1"))
+    assert mapping.template_stamp(f"Golden.\n{mark}") == Stamp("in stallation", "1")
+    assert mapping.stamp_of("desk", mark) is None
+    clone = mapping.stamped(f"Golden.\n{mark}", Stamp("b", "2"))
+    assert clone == "Golden.\n[deskyard b 2]"
+    assert mapping.template_stamp(clone) is None
+
+
 def test_request_ids_are_the_same_for_the_same_step_and_never_for_another() -> None:
     ids = {mapping.request_id(KEY, step, attempt) for step in ("clone/a", "name/a", "name/b") for attempt in (0, 1)}
     assert len(ids) == 6

@@ -60,8 +60,17 @@ from connectors.errors import (
     Unreachable,
     Unsupported,
 )
-from connectors.replication import Bookmark, Landing, LandingWish, PointWish
-from tests.doubles.instant import disks
+from connectors.presence import GuestUsers
+from connectors.replication import (
+    Bookmark,
+    Landing,
+    LandingWish,
+    MirrorListing,
+    PointWish,
+    Refreshing,
+    RefreshWish,
+)
+from tests.doubles.instant import disks, mirrors, presence
 from tests.doubles.instant.world import MachineRow, World
 
 LINKED_SHARE = 10
@@ -200,8 +209,29 @@ class InstantConnector:
 
     # --- replication ---
 
+    def mirrors(self, deadline: float) -> MirrorListing:
+        return mirrors.listing(self._reach_endpoint(deadline))
+
+    def guest_users(self, machines: Sequence[str], deadline: float) -> Iterator[GuestUsers]:
+        yield from presence.answers(self._reach_endpoint(deadline), machines)
+
+    def hand_over(self, machine: MachineRef, deadline: float) -> None:
+        mirrors.hand_over(self._reach_endpoint(deadline), self._same(machine).id)
+
+    def take_over(self, machine: MachineRef, deadline: float) -> None:
+        mirrors.take_over(self._reach_endpoint(deadline), machine.id, machine.stamp)
+
+    def reverse(self, machine: MachineRef, deadline: float) -> None:
+        mirrors.reverse(self._reach_endpoint(deadline), self._same(machine).id)
+
+    def take_back(self, machine: MachineRef, deadline: float) -> None:
+        mirrors.take_back(self._reach_endpoint(deadline), machine.id)
+
     def take_point(self, wish: PointWish, deadline: float) -> disks.InstantPoint:
         world = self._reach_endpoint(deadline)
+        template = world.template(wish.machine.id)
+        if template is not None:
+            return disks.take(world, disks.as_machine(template), wish)
         return disks.take(world, self._same(wish.machine), wish)
 
     def release(self, machine: MachineRef, keep: Sequence[Bookmark], deadline: float) -> None:
@@ -215,6 +245,12 @@ class InstantConnector:
 
     def clear(self, key: str, deadline: float) -> None:
         disks.clear(self._reach_endpoint(deadline), key)
+
+    def mark(self, machine: MachineRef, deadline: float) -> Bookmark:
+        return disks.mark(self._reach_endpoint(deadline), self._same(machine).id)
+
+    def refresh(self, wish: RefreshWish, deadline: float) -> Refreshing:
+        return disks.InstantRefreshing(self._reach_endpoint(deadline), self._same(wish.machine), wish)
 
     def close(self) -> None:
         if self._world is not None:
@@ -394,6 +430,7 @@ class InstantConnector:
                 db.execute("DELETE FROM snapshot WHERE machine = ?", [machine.id])
                 values = [disk, machine.id, storage, size_mib, template.content, order.key]
                 db.execute("INSERT INTO disk VALUES (?, ?, ?, ?, ?, ?)", values)
+                disks.take_over(self.world, template.id, machine.id)
                 self._note(order, "disk", db)
         if full:
             if isinstance(order, CloneMachine):
@@ -444,6 +481,7 @@ class InstantConnector:
             return power
         with self.world.change() as db:
             if power == "on":
+                mirrors.require_startable(self.world, machine.id)
                 self._require_memory(machine.host, machine.memory_mib)
             db.execute(
                 "UPDATE machine SET power = ?, answers_at = ? WHERE id = ?",
@@ -553,6 +591,8 @@ class _Landing:
         return self.made.open(disk)
 
     def finish(self, deadline: float) -> MachineRef:
+        if self.made.wish.is_template:
+            return MachineRef(self.made.template())
         return MachineRef(self.made.machine(), Stamp(self.made.installation, self.made.wish.key))
 
     def close(self) -> None:

@@ -5,12 +5,14 @@
     landings/KEY/NAME.raw       of a machine in the making
 
 Knobs: `fail_point` (taking one fails), `fail_read` and `fail_write` (the end is lost in the middle), `fail_release`,
-`whole` (the platform has forgotten what changed), `slow` (an end says so many times that it needs longer). Boundaries:
-point.taken, point.read, point.released, landing.written, landing.made.
+`whole` (the platform has forgotten what changed),
+`no_refresh` (a standby has to be made anew), `slow` (an end says so many times that it needs longer). Boundaries:
+point.taken, point.read, point.released, landing.written, landing.made, refresh.written, refresh.made.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,12 +21,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from connectors.errors import NotFound, PlatformFault, Unreachable
-from connectors.replication import Bookmark, Consistency, LandingWish, PointWish
+from connectors.errors import Conflict, NotFound, PlatformFault, Unreachable, Unsupported
+from connectors.replication import Bookmark, Consistency, LandingWish, PointWish, RefreshWish
 from disks.base import Extent
 from disks.errors import OutOfSpace, SinkLost, SourceLost
 from disks.vault.points import Configuration, Drive
-from tests.doubles.instant.world import MachineRow, World
+from tests.doubles.instant.world import MachineRow, TemplateRow, World
 
 GRAIN = 64 << 10
 SIZE = 4 << 20
@@ -64,6 +66,22 @@ def points(world: World, machine_id: str) -> list[str]:
 
 def landings(world: World) -> list[str]:
     return sorted(folder.name for folder in (world.folder / "landings").glob("*"))
+
+
+def as_machine(template: TemplateRow) -> MachineRow:
+    """A template, as what a point is taken of."""
+    return MachineRow(
+        template.id, template.name, "off", template.vcpus, template.memory_mib, "host-1", "", "", 0.0, 0.0, ""
+    )
+
+
+def take_over(world: World, template_id: str, machine_id: str) -> None:
+    """A clone begins with what its template's disks hold, if anybody ever wrote to those."""
+    source = world.folder / "disks" / template_id
+    target = world.folder / "disks" / machine_id
+    shutil.rmtree(target, ignore_errors=True)
+    if source.exists():
+        shutil.copytree(source, target)
 
 
 # --- points -----------------------------------------------------------------------------------------------------------
@@ -205,7 +223,7 @@ class InstantLanding:
         if wish.configuration.secure_boot:
             self.warnings = ("Secure boot is off: the instant hypervisor has none.",)
         self.folder = world.folder / "landings" / wish.key
-        self.is_done = bool(world.machines_of(installation, wish.key))
+        self.is_done = bool(world.machines_of(installation, wish.key)) or world.template(self.template_id) is not None
         if not self.is_done:
             clear(world, wish.key)
             self.folder.mkdir(parents=True)
@@ -213,6 +231,29 @@ class InstantLanding:
     def open(self, disk: str) -> DiskInTheMaking:
         size = next(drive.size for drive in self.wish.configuration.disks if drive.name == disk)
         return DiskInTheMaking(self.world, self.folder / f"{disk}.raw", size)
+
+    @property
+    def template_id(self) -> str:
+        return f"template-{self.wish.key}"
+
+    def template(self) -> str:
+        """Makes it one, once its disks are there."""
+        if self.world.template(self.template_id) is not None:
+            return self.template_id
+        wish = self.wish
+        target = self.world.folder / "disks" / self.template_id
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        self.folder.rename(target)
+        disk_mib = sum(drive.size for drive in wish.configuration.disks) >> 20
+        values = [
+            self.template_id, wish.name, wish.storage, wish.configuration.vcpus, wish.configuration.memory_mib,
+            disk_mib, "landed",
+        ]  # fmt: skip
+        with self.world.change() as db:
+            db.execute(f"INSERT INTO template VALUES ({', '.join('?' * len(values))})", values)
+        self.world.faults.reach("landing.made")
+        return self.template_id
 
     def machine(self) -> str:
         """Makes it, once its disks are there."""
@@ -235,3 +276,73 @@ class InstantLanding:
 
 def clear(world: World, key: str) -> None:
     shutil.rmtree(world.folder / "landings" / key, ignore_errors=True)
+
+
+# --- standbys ---------------------------------------------------------------------------------------------------------
+
+
+def mark(world: World, machine_id: str) -> Bookmark:
+    """By what is on its disks."""
+    told = {name: hashlib.sha256(read(world, machine_id, name)).hexdigest() for name in names(world, machine_id)}
+    return Bookmark(told)
+
+
+class Change:
+    """A `disks.base.Sink` on a copy, which takes the disk's place in the end."""
+
+    def __init__(self, world: World, machine_id: str, name: str, size: int) -> None:
+        self._world, self._place = world, path_of(world, machine_id, name)
+        self._path = self._place.with_suffix(".change")
+        shutil.copy(self._place, self._path)
+        self._file = self._path.open("r+b")
+        self._file.truncate(size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._world.faults.reach("refresh.written")
+        if self._world.faults.strikes("fail_write"):
+            raise SinkLost("The instant hypervisor went away while a disk was written. It is tried again.")
+        self._file.seek(offset)
+        self._file.write(data)
+
+    def zero(self, offset: int, length: int) -> None:
+        self._file.seek(offset)
+        self._file.write(bytes(length))
+
+    def commit(self) -> None:
+        self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def take_place(self) -> None:
+        self._path.replace(self._place)
+
+
+class InstantRefreshing:
+    """Death in the middle of `finish` leaves a machine that is neither the one point nor the other."""
+
+    def __init__(self, world: World, machine: MachineRow, wish: RefreshWish) -> None:
+        self._world, self._machine, self._wish = world, machine, wish
+        self._changes: list[Change] = []
+        if world.faults.strikes("no_refresh"):
+            raise Unsupported("The instant hypervisor cannot bring this machine up to date.")
+        if machine.power != "off":
+            raise Conflict(f"Machine {machine.name} runs. Switch it off first.")
+        if wish.mark != mark(world, machine.id):
+            raise Conflict(f"A disk of {machine.name} was written to by somebody else.")
+
+    def open(self, disk: str) -> Change:
+        size = next(drive.size for drive in self._wish.configuration.disks if drive.name == disk)
+        change = Change(self._world, self._machine.id, disk, size)
+        self._changes.append(change)
+        return change
+
+    def finish(self, deadline: float) -> None:
+        for change in self._changes:
+            change.take_place()
+            self._world.faults.reach("refresh.made")
+
+    def close(self) -> None:
+        for change in self._changes:
+            change.abandon()

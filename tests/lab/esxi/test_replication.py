@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +176,18 @@ def test_a_whole_disk_goes_out_under_its_address_alone(copies: Copies, tmp_path:
     lease.Complete()
     with httpx.Client(verify=context, trust_env=False) as client:
         assert client.get(url.url).status_code == 404
+
+
+def test_the_host_behind_a_vcenter_goes_and_comes_back_with_it(copies: Copies) -> None:
+    door = copies.server.leases.host
+
+    def listens() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((door.address, door.port)) == 0
+
+    assert listens()
+    copies.server.cut_off()
+    assert not listens()
+    copies.server.come_back()
+    assert copies.server.leases.host is door
+    assert listens()

@@ -1,14 +1,6 @@
-# --- who we are, which machines there are and whose they are; part of several scripts ---
+# --- which machines there are and whose they are; part of several scripts ---
 
 $taskPath = '\Deskyard\'
-
-function Test-Rights {
-    $me = [Security.Principal.WindowsIdentity]::GetCurrent()
-    $who = New-Object System.Security.Principal.WindowsPrincipal($me)
-    $admins = [Security.Principal.SecurityIdentifier]'S-1-5-32-544'
-    $hyperv = [Security.Principal.SecurityIdentifier]'S-1-5-32-578'
-    [bool]($who.IsInRole($admins) -or $who.IsInRole($hyperv))
-}
 
 function Read-Mark($notes) {
     foreach ($line in ([string]$notes -split "`n")) {
@@ -174,7 +166,7 @@ function Get-Adapters($vm) {
 
 function Test-Made($vm) {
     $mark = Read-Mark $vm.Notes
-    ($null -ne $mark) -and (@('made', 'machine') -contains [string]$mark.stage)
+    ($null -ne $mark) -and (@('made', 'machine', 'template') -contains [string]$mark.stage)
 }
 
 function Add-ToCluster($vm) {

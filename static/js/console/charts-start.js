@@ -1,0 +1,4 @@
+// On pages with charts alone: uPlot is not loaded anywhere else.
+import { startCharts } from "./charts.js";
+
+startCharts();
