@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 effort.load_profile()
 
 LONGEST = (
-    "journeys/test_round_trip.py", "crash/test_real.py", "deploy/test_run.py", "journeys/", "bench/", "crash/",
-    "connectors/kvm/", "connectors/esxi/",
+    "broker/gallery/test_gallery.py", "journeys/test_round_trip.py", "crash/test_real.py", "deploy/test_run.py",
+    "journeys/", "bench/", "crash/", "broker/gallery/", "connectors/kvm/", "connectors/esxi/",
 )  # fmt: skip
 """Files that take minutes, longest first: begun last, one would go on long after all others have ended."""
 

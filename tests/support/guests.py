@@ -15,6 +15,9 @@ from lxml import etree
 
 AGENT_LIMIT_S = 120
 """Under emulation on a busy machine a tiny guest needs up to 20 s, one of twenty up to 120 s."""
+ANSWER_S = 10
+"""How long one question may stay without an answer. A server that is still booting may be slower than that, and its
+system may start its agent once more meanwhile: such a question is asked again."""
 
 
 def clone_tiny(
@@ -75,20 +78,32 @@ def wait_for_agent(domain: Any, limit_s: float = AGENT_LIMIT_S) -> None:
 
 
 def run_in_guest(domain: Any, *command: str, limit_s: float = 60) -> str:
-    """Standard output of a command that the agent runs. Raises AssertionError with its words when it fails."""
-    started = _ask(
-        domain,
-        "guest-exec",
-        {"path": command[0], "arg": list(command[1:]), "capture-output": True, "env": ["HOME=/mnt"]},
-    )
+    """Standard output of a command that the agent runs. Raises AssertionError with its words when it fails.
+
+    An agent that falls silent is asked again until `limit_s` is over, so the command may run twice.
+    """
     deadline = time.monotonic() + limit_s
-    while not (status := _ask(domain, "guest-exec-status", {"pid": started["pid"]}))["exited"]:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{command} does not end in {domain.name()}")
-        time.sleep(0.1)
+    while (status := _ran(domain, command, deadline)) is None:
+        time.sleep(0.2)
     said = base64.b64decode(status.get("err-data", "")).decode()
     assert status["exitcode"] == 0, f"{command} in {domain.name()} ended with {status['exitcode']}: {said}"
     return base64.b64decode(status.get("out-data", "")).decode()
+
+
+def _ran(domain: Any, command: tuple[str, ...], deadline: float) -> Any:
+    """The agent's word on a command that ended; None if the agent fell silent before, as long as there is time left."""
+    start = {"path": command[0], "arg": list(command[1:]), "capture-output": True, "env": ["HOME=/mnt"]}
+    try:
+        started = _ask(domain, "guest-exec", start)
+        while not (status := _ask(domain, "guest-exec-status", {"pid": started["pid"]}))["exited"]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{command} does not end in {domain.name()}")
+            time.sleep(0.1)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_AGENT_UNRESPONSIVE or time.monotonic() > deadline:
+            raise
+        return None
+    return status
 
 
 def utmp_record(name: str) -> bytes:
@@ -126,7 +141,7 @@ def screenshot(domain: Any) -> bytes:
 
 def _ask(domain: Any, command: str, arguments: dict[str, object] | None = None) -> Any:
     question = json.dumps({"execute": command, "arguments": arguments or {}})
-    return json.loads(libvirt_qemu.qemuAgentCommand(domain, question, 10, 0))["return"]
+    return json.loads(libvirt_qemu.qemuAgentCommand(domain, question, ANSWER_S, 0))["return"]
 
 
 def _child(element: etree._Element, path: str) -> etree._Element:
