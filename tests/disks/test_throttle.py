@@ -38,7 +38,7 @@ def test_a_higher_rate_holds_at_once_for_who_waits() -> None:
     waiting = threading.Thread(target=throttle.take, args=(1_000_000,))
     waiting.start()
     throttle.bytes_per_s = 1_000_000_000
-    waiting.join(5)
+    waiting.join(30)
     assert not waiting.is_alive()
 
 
@@ -47,7 +47,7 @@ def test_a_limit_that_is_taken_away_frees_who_waits() -> None:
     waiting = threading.Thread(target=throttle.take, args=(1_000_000,))
     waiting.start()
     throttle.bytes_per_s = None
-    waiting.join(5)
+    waiting.join(30)
     assert not waiting.is_alive()
 
 

@@ -39,6 +39,7 @@ Look = Literal["wide", "dark", "phone"]
 def chromium() -> Iterator[Browser]:
     """A browser with an empty profile. While it runs, this thread must not use Django's ORM: Playwright has a loop."""
     program = require_program("chromium", "chromium")
+    expect.set_options(timeout=ANSWER_S * 1000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         try:

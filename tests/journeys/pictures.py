@@ -36,7 +36,7 @@ def lit(png: bytes) -> int:
     return int((pixels(png).max(axis=2) > SHADE).sum())
 
 
-def wait_until_same(mine: Callable[[], bytes], theirs: Callable[[], bytes], limit_s: float = 30) -> bytes:
+def wait_until_same(mine: Callable[[], bytes], theirs: Callable[[], bytes], limit_s: float = 60) -> bytes:
     """Returns the picture once both show the same but for the blinking cursor. An update may be on its way at first."""
     seen = [b""]
 

@@ -533,7 +533,7 @@ def test_whoever_reads_holds_no_lock_and_is_not_disturbed(tmp_path: Path, monkey
         monkeypatch.setattr(os, "pread", read)
         other = threading.Thread(target=merge)
         other.start()
-        other.join(10)
+        other.join(30)
         return read(*where)
 
     monkeypatch.setattr(os, "pread", pread)

@@ -258,7 +258,7 @@ class KvmHost:
             yield
         finally:
             passing.terminate()
-            passing.wait(10)
+            passing.wait(30)
 
     @contextmanager
     def common_pool(self) -> Iterator[Path]:

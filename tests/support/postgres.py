@@ -101,7 +101,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
     """Ends it without a checkpoint: the data are thrown away."""
     server.send_signal(signal.SIGQUIT)
     try:
-        server.wait(10)
+        server.wait(30)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()

@@ -161,7 +161,7 @@ def _running(
             yield
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
 
 
 def _listens(port: int) -> bool:

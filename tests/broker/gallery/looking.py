@@ -50,6 +50,8 @@ class Visitor:
             self._complain(f"answers {answer.status if answer else 'nothing'}")
             return
         self.page.goto(address)
+        # Chromium draws a tab behind another one once a second, and a picture waits for several drawings.
+        self.page.bring_to_front()
         for width, size in (("wide", WIDE), ("phone", PHONE)):
             self.page.set_viewport_size(size)  # type: ignore[arg-type]
             # On a phone colours are as they are elsewhere: what stands where is asked once.

@@ -46,7 +46,7 @@ def drawn(page: Page, chart: str) -> int:
 
 def require_drawn(page: Page, chart: str) -> None:
     """Each comes by itself once its figures are there."""
-    wait_until(lambda: drawn(page, chart) > 2000, 20, f"the chart {chart} is drawn")
+    wait_until(lambda: drawn(page, chart) > 2000, 60, f"the chart {chart} is drawn")
 
 
 def test_charts_are_drawn_and_told_in_words(live_house: Estate, furniture: Furniture, enter: Enter) -> None:

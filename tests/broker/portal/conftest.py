@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.broker.portal.cast import Estate, estate
 from tests.broker.portal.watching import alices_page
@@ -40,6 +40,8 @@ def chromium(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
     # Playwright runs a loop in this thread, and Django would take the tests' own queries for the loop's.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     program = require_program("chromium", "chromium")
+    # Five seconds, as it comes, are little on a machine that emulates guests beside the browser.
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=str(program), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]

@@ -32,11 +32,11 @@ def guest(live_house: Estate, tmp_path: Path) -> Iterator[RdpServer]:
 
 def open_guest(page: Page, web: Web, house: Estate) -> None:
     page.goto(f"{web.origin}/desktops/{house.desktop.pk}/open/")
-    expect(page.locator(".viewer")).to_have_attribute("data-phase", "asking", timeout=20_000)
+    expect(page.locator(".viewer")).to_have_attribute("data-phase", "asking", timeout=60_000)
     page.get_by_label("User name").fill("alice")
     page.get_by_label("Password").fill("straw hat")
     page.get_by_role("button", name="Open", exact=True).click()
-    expect(page.locator(".viewer")).to_have_attribute("data-phase", "open", timeout=30_000)
+    expect(page.locator(".viewer")).to_have_attribute("data-phase", "open", timeout=60_000)
 
 
 def picture(page: Page) -> Image.Image:
@@ -67,7 +67,7 @@ def test_who_signs_out_in_the_guest_is_not_signed_in_again_unasked(
     page = alices_page
     open_guest(page, web, live_house)
     guest.processes[0].terminate()
-    expect(page.get_by_role("heading", name="The screen closed")).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("heading", name="The screen closed")).to_be_visible(timeout=60_000)
     expect(page.get_by_role("button", name="Reconnect").last).to_be_visible()
     assert ScreenSession.objects.count() == 1
 
@@ -83,5 +83,5 @@ def test_a_guest_that_is_another_one_is_said_in_words(
     page.goto(f"{web.origin}/desktops/{desktop.pk}/open/")
     page.get_by_label("User name").fill("alice")
     page.get_by_role("button", name="Open", exact=True).click()
-    expect(page.locator("#viewer-note")).to_contain_text("answers with another certificate", timeout=30_000)
+    expect(page.locator("#viewer-note")).to_contain_text("answers with another certificate", timeout=60_000)
     expect(page.locator("#viewer-retry")).to_be_hidden()

@@ -45,7 +45,7 @@ class Door:
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class RfbScreen:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="rfb-screen")
         self._thread.start()
-        self._started.wait(5)
+        self._started.wait(30)
 
     def hang_up(self) -> None:
         """Drop all viewers, as a machine that is switched off does."""
@@ -51,7 +51,7 @@ class RfbScreen:
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(30)
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())

@@ -121,7 +121,7 @@ def web(same_rows: dict[str, str]) -> Iterator[Web]:
         yield started
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(30)
 
 
 def _wait_until_it_answers(web: Web, server: subprocess.Popen[bytes]) -> None:

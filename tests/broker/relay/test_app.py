@@ -58,7 +58,7 @@ def closing(browser: ClientConnection) -> tuple[int, str]:
     deadline = time.monotonic() + 20
     with suppress(ConnectionClosed):
         while time.monotonic() < deadline:
-            browser.recv(timeout=20)
+            browser.recv(timeout=30)
     assert browser.close_code is not None
     return browser.close_code, browser.close_reason or ""
 
@@ -375,7 +375,7 @@ def test_a_slow_reader_costs_no_memory_and_slows_the_screen_down(house: Estate, 
             assert sent < 32 * 1024 * 1024
             taken = 0
             while taken < 2 * sent:  # it goes on as soon as somebody reads
-                taken += len(browser.recv(timeout=5))
+                taken += len(browser.recv(timeout=30))
 
 
 def test_a_browser_that_floods_a_deaf_screen_costs_no_memory(house: Estate, web: Web) -> None:
@@ -401,7 +401,7 @@ def test_a_browser_that_floods_a_deaf_screen_costs_no_memory(house: Estate, web:
             assert flooding.is_alive(), "64 MiB went somewhere"
             assert web.memory_kib - before < 8192
             browser.socket.shutdown(socket.SHUT_RDWR)
-            flooding.join(5)
+            flooding.join(30)
 
 
 def test_no_address_within_fifteen_seconds_is_said_in_words(house: Estate, web: Web) -> None:

@@ -31,7 +31,7 @@ async def _rows_let_go(transactional_db: None) -> AsyncIterator[None]:
     together = threading.Barrier(rows.THREADS)
 
     def let_go() -> None:
-        together.wait(5)
+        together.wait(30)
         connections.close_all()
 
     await sync_to_async(connections.close_all)()

@@ -87,7 +87,7 @@ def pump(port: int, password: str) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        working.join(10)
+        working.join(30)
 
 
 def received(program: socket.socket, size: int) -> bytes:

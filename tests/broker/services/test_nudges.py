@@ -84,12 +84,12 @@ def test_a_task_that_waits_for_a_worker_is_not_queued_again_until_it_is_taken(se
 def test_equal_announcements_of_a_transaction_are_made_once(server: redis.Redis) -> None:
     with server.pubsub() as subscription:  # type: ignore[no-untyped-call]
         subscription.subscribe(nudges.LIVE_CHANNEL)
-        subscription.get_message(timeout=5)
+        subscription.get_message(timeout=30)
         with transaction.atomic():
             for _ in range(3):
                 nudges.announce("desktops", user="7")
             nudges.announce("requests", user="7")
-        heard = [subscription.get_message(timeout=5) for _ in range(2)]
+        heard = [subscription.get_message(timeout=30) for _ in range(2)]
         assert subscription.get_message(timeout=0.2) is None
     assert [json.loads(message["data"])["noun"] for message in heard if message] == ["desktops", "requests"]
 

@@ -823,7 +823,7 @@ def greeting(host: str, port: int) -> str:
     import socket
     import struct
 
-    with socket.create_connection((host, port), timeout=5) as peer, peer.makefile("rwb", buffering=0) as stream:
+    with socket.create_connection((host, port), timeout=30) as peer, peer.makefile("rwb", buffering=0) as stream:
         assert stream.read(12) == b"RFB 003.008\n"
         stream.write(b"RFB 003.008\n")
         count = stream.read(1)

@@ -74,11 +74,11 @@ def test_a_question_goes_out_and_its_answer_comes_in(way: Dock, questions: Quest
     packed = zlib.compressobj(wbits=-15)
     body = packed.compress(b"four") + packed.flush()
     again = asked(host, {"X-Answer": str(told["number"]), "Content-Encoding": "deflate"}, body)
-    reader.join(5)
+    reader.join(30)
     assert reader.result == b"four"
     assert again["number"] != told["number"]
     way.close()
-    last.join(5)
+    last.join(30)
     assert isinstance(last.result, Silent)
 
 
@@ -89,7 +89,7 @@ def test_a_question_whose_answer_is_lost_is_asked_again(way: Dock, questions: Qu
     other = Courier(Mover.of(way.told))
     assert asked(other) == told
     threading.Thread(target=asked, args=(other, {"X-Answer": str(told["number"])}, b"four"), daemon=True).start()
-    reader.join(5)
+    reader.join(30)
     assert reader.result == b"four"
     way.close()
     other.close()
@@ -111,7 +111,7 @@ def test_an_answer_that_is_none_is_a_failure(
     reader = Asking(questions)
     told = asked(host)
     threading.Thread(target=asked, args=(host, {"X-Answer": str(told["number"]), **headers}, body), daemon=True).start()
-    reader.join(5)
+    reader.join(30)
     assert isinstance(reader.result, Failed)
     way.close()
 
@@ -119,7 +119,7 @@ def test_an_answer_that_is_none_is_a_failure(
 def test_a_host_that_is_silent_is_not_waited_for(questions: Questions) -> None:
     began_at = time.monotonic()
     reader = Asking(questions, silence_s=0.4)
-    reader.join(5)
+    reader.join(30)
     assert isinstance(reader.result, Silent)
     assert time.monotonic() < began_at + 3
 
@@ -160,7 +160,7 @@ def test_once_it_is_closed_the_host_is_told_and_nobody_waits(way: Dock, question
     while not questions.waiting:
         time.sleep(0.01)
     way.close()
-    reader.join(5)
+    reader.join(30)
     assert isinstance(reader.result, Silent)
     with pytest.raises(Silent):
         questions.ask("read", "scsi-0-0", 0, 512, 60)

@@ -120,7 +120,7 @@ def test_a_host_that_waits_is_told_when_the_image_is_given_up(
     while not gifts.heard_at:
         host.join(0.01)
     gifts.give_up()
-    host.join(5)
+    host.join(30)
     assert found == [(410, b"")]
     assert gifts.waiting == 0
     gifts.close()

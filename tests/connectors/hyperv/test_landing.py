@@ -377,7 +377,7 @@ def test_a_copy_that_is_abandoned_leaves_no_image_here(world: HypervWorld, tmp_p
     (errand,) = world.server.host.errands.known.values()
     sink.abandon()
     sink.abandon()
-    assert errand.ended.wait(5)  # the host is told
+    assert errand.ended.wait(30)  # the host is told
     landing.close()
     assert images(world) == []
     connector.clear(wanted.key, soon())

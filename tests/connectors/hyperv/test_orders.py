@@ -525,7 +525,7 @@ def test_a_screen_is_the_guests_own_at_its_address(world: HypervWorld, screens: 
     until_it_answers(world, machine.id)
     opened = do(world, connector, OpenScreen(key=new_key(), machine=machine)).result
     assert isinstance(opened, ScreenOpened)
-    with socket.create_connection((opened.host, opened.port), timeout=5) as viewer:
+    with socket.create_connection((opened.host, opened.port), timeout=30) as viewer:
         assert viewer.recv(4) == b"RFB "
 
 

@@ -331,11 +331,11 @@ def test_a_connection_that_comes_after_its_caller_has_left_is_closed() -> None:
     late, may_come = Late(), threading.Event()
 
     def open_it(_deadline: float) -> Late:
-        may_come.wait(10)
+        may_come.wait(30)
         return late
 
     attempt = client._Attempt(open_it, soon())
     attempt.abandon()
     may_come.set()
-    assert late.is_closed.wait(10)
+    assert late.is_closed.wait(30)
     assert attempt.connection is None

@@ -56,7 +56,7 @@ def run_to_death(connector: KvmConnector, order: Order) -> bool:
     except Killed:
         return True
     for going in list(connector._jobs.values()):
-        assert going.job.ended.wait(10)
+        assert going.job.ended.wait(30)
         return isinstance(going.job.fault, Killed)
     return False
 

@@ -567,7 +567,7 @@ def test_a_viewer_finds_the_guest_where_the_screen_is_said_to_be(world: PrismWor
         connector = world.connector(screen_port=screens.port)
         opened = do(world, connector, OpenScreen(key=new_key(), machine=machine)).result
         assert isinstance(opened, ScreenOpened)
-        with socket.create_connection((opened.host, opened.port), timeout=5) as viewer:
+        with socket.create_connection((opened.host, opened.port), timeout=30) as viewer:
             assert viewer.recv(12) == b"RFB 003.008\n"
 
 

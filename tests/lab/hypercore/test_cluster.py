@@ -33,7 +33,7 @@ class Client:
         self.base = f"{node.url}/rest/v1"
 
     def ask(self, method: str, path: str, body: Any = None) -> requests.Response:
-        return self.http.request(method, self.base + path, json=body, timeout=5)
+        return self.http.request(method, self.base + path, json=body, timeout=30)
 
     def get(self, path: str) -> Any:
         answer = self.ask("GET", path)
@@ -374,7 +374,7 @@ def test_a_machine_goes_where_it_is_wanted_and_where_there_is_memory(client: Cli
 
 
 def test_9_6_knows_no_v2_and_no_labels(old_client: Client) -> None:
-    assert old_client.http.get(f"{old_client.node.url}/rest/v2/VirDomain", timeout=5).status_code == 404
+    assert old_client.http.get(f"{old_client.node.url}/rest/v2/VirDomain", timeout=30).status_code == 404
     vm = golden(old_client)
     assert "labels" not in vm
     assert "runnable" not in vm
@@ -400,17 +400,17 @@ def test_every_node_serves_the_same_and_knows_its_own_sessions(client: Client) -
     session = client.ask("POST", "/login", {"username": USER, "password": PASSWORD}).json()["sessionID"]
     for address, status in zip(addresses, (200, 401), strict=True):
         url = f"http://{address}:{client.node.port}/rest/v1/VirDomain"
-        assert requests.get(url, headers={"Cookie": f"sessionID={session}"}, timeout=5).status_code == status
-        assert requests.get(url, auth=(USER, PASSWORD), timeout=5).status_code == 200
+        assert requests.get(url, headers={"Cookie": f"sessionID={session}"}, timeout=30).status_code == status
+        assert requests.get(url, auth=(USER, PASSWORD), timeout=30).status_code == 200
 
 
 def test_a_cluster_that_was_never_updated_has_no_status(client: Client) -> None:
     url = f"{client.node.url}/update/update_status.json"
-    answer = requests.get(url, timeout=5)
+    answer = requests.get(url, timeout=30)
     assert answer.status_code == 404
     assert answer.text.startswith("<html>")
     client.cluster.update_status = {"prepareStatus": {"state": "COMPLETE"}}
-    assert requests.get(url, timeout=5).json() == client.cluster.update_status
+    assert requests.get(url, timeout=30).json() == client.cluster.update_status
 
 
 def test_a_node_that_is_shut_down_for_an_update_breaks_off_the_handshake() -> None:
@@ -419,12 +419,12 @@ def test_a_node_that_is_shut_down_for_an_update_breaks_off_the_handshake() -> No
         assert node.certificate is not None
         trust = str(node.certificate.files / "server.crt")
         url = f"{node.url}/rest/v1/Cluster"
-        assert requests.get(url, auth=(USER, PASSWORD), verify=trust, timeout=5).status_code == 200
+        assert requests.get(url, auth=(USER, PASSWORD), verify=trust, timeout=30).status_code == 200
         node.break_tls()
         with pytest.raises(requests.exceptions.SSLError):
-            requests.get(url, auth=(USER, PASSWORD), verify=trust, timeout=5)
+            requests.get(url, auth=(USER, PASSWORD), verify=trust, timeout=30)
         node.mend_tls()
-        assert requests.get(url, auth=(USER, PASSWORD), verify=trust, timeout=5).json()[0]["uuid"] == cluster.id
+        assert requests.get(url, auth=(USER, PASSWORD), verify=trust, timeout=30).json()[0]["uuid"] == cluster.id
     finally:
         node.stop()
 
@@ -461,7 +461,7 @@ def test_an_iso_takes_three_steps_and_a_disc_is_changed_by_path_and_name(client:
     iso, _ = client.change("POST", "/ISO", {"name": "x.iso", "size": 3, "readyForInsert": False})
     client.change("PATCH", f"/ISO/{iso}", {"readyForInsert": True})
     assert client.get(f"/ISO/{iso}")[0]["readyForInsert"] is False, "there is nothing in it yet"
-    sent = client.http.put(f"{client.base}/ISO/{iso}/data", data=b"abc", timeout=5)
+    sent = client.http.put(f"{client.base}/ISO/{iso}/data", data=b"abc", timeout=30)
     client.wait(sent.json()["taskTag"])
     client.change("PATCH", f"/ISO/{iso}", {"readyForInsert": True})
     (record,) = client.get(f"/ISO/{iso}")

@@ -171,7 +171,7 @@ def image(tmp_path: Path) -> Path:
 def put(client: Client, image: Path, name: str = "disk.qcow2", size: int | None = None) -> requests.Response:
     query = {"filename": name, "filesize": str(image.stat().st_size if size is None else size)}
     url = f"{client.base}/VirtualDisk/upload"
-    return client.http.put(url, params=query, data=image.read_bytes(), timeout=5)
+    return client.http.put(url, params=query, data=image.read_bytes(), timeout=30)
 
 
 def named(client: Client) -> list[str]:
@@ -262,7 +262,7 @@ def test_uploads_are_of_a_known_kind_and_a_known_length(client: Client, image: P
     assert put(client, image, "disk.iso").json() == {"error": "File type is invalid"}
     assert put(client, image, size=7).status_code == 400
     url = f"{client.base}/VirtualDisk/upload?filename=disk.qcow2&filesize={image.stat().st_size}"
-    assert client.http.put(url, data=iter([image.read_bytes()]), timeout=5).status_code == 400, "in chunks"
+    assert client.http.put(url, data=iter([image.read_bytes()]), timeout=30).status_code == 400, "in chunks"
     garbage = tmp_path / "garbage.qcow2"
     garbage.write_bytes(b"nothing" * 1000)
     assert client.wait(put(client, garbage).json()["taskTag"])["state"] == "ERROR"

@@ -44,7 +44,7 @@ def rdp_guest(address: str, folder: Path) -> Iterator[RdpGuest]:
         with suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        serving.join(10)
+        serving.join(30)
 
 
 def _serve(listener: socket.socket, guest: RdpGuest) -> None:
@@ -55,7 +55,7 @@ def _serve(listener: socket.socket, guest: RdpGuest) -> None:
             threads.append(threading.Thread(target=_talk, args=(connection, guest)))
             threads[-1].start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
 
 
 def _talk(plain: socket.socket, guest: RdpGuest) -> None:

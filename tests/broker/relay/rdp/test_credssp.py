@@ -41,7 +41,7 @@ def test_the_pools_account_opens_a_guest_to_a_browser_that_knows_no_password(
         confirmation = der.only(answer(browser)[6], der.OCTET_STRING)
         assert x224.read_confirmation(confirmation).security is Security.TLS
         browser.send(CONNECT_INITIAL)
-        response = browser.recv(timeout=10)
+        response = browser.recv(timeout=30)
         assert isinstance(response, bytes)
         assert response[7:9] == b"\x7f\x66", "the guest goes on with its conference"
 

@@ -65,7 +65,7 @@ def request(ticket: str, offered: Security = Security.TLS | Security.NLA, destin
 
 
 def answer(browser: ClientConnection) -> dict[int, bytes]:
-    data = browser.recv(timeout=20)
+    data = browser.recv(timeout=30)
     assert isinstance(data, bytes)
     return der.fields(data)
 
@@ -77,7 +77,7 @@ def error(found: dict[int, bytes]) -> dict[int, int]:
 def closing(browser: ClientConnection) -> tuple[int, str]:
     with suppress(ConnectionClosed):
         while True:
-            browser.recv(timeout=20)
+            browser.recv(timeout=30)
     assert browser.close_code is not None
     return browser.close_code, browser.close_reason or ""
 

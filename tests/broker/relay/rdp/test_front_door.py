@@ -301,6 +301,6 @@ def test_a_door_that_is_asked_to_stop_says_so_in_the_rows_and_its_programs_may_c
         eventually(ScreenSession.objects.exists)
         door.process.terminate()
         assert ends(program)
-        door.process.wait(10)
+        door.process.wait(30)
     assert ScreenSession.objects.get().end_reason == "The relay stopped."
     assert native.admit(ticket=ticket, address="127.0.0.1")
