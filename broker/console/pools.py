@@ -64,11 +64,11 @@ def list_(request: HttpRequest) -> HttpResponse:
     is_short, now = request.GET.get("short") == "1", timezone.now()
     rows = selectors.pools_with_members()
     if is_short:
-        found = selectors.standings(list(rows), now)
+        found = selectors.standings(list(Pool.objects.all()), now)
         rows = rows.filter(pk__in=[one.pool.pk for one in found if one.is_short or one.pool.hold_reason])
 
     def standings(page: Page[Pool]) -> dict[str, object]:
-        return {"shown": selectors.standings(list(page), now)}
+        return {"shown": selectors.explained(selectors.standings(list(page), now), now)}
 
     return LIST.answer(request, "console/pools/list.html", rows, {"is_short": is_short}, standings)
 
@@ -133,10 +133,10 @@ def _entitle_all(actor: User, pool: Pool, form: NewPoolForm) -> None:
 def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
     pool = get_object_or_404(selectors.pools_with_members(), pk=pool_id)
     mine = desktops.labelled(desktops.desktops_with_owner()).filter(pool=pool)
-    members = selectors.member_standings(pool)
+    members, now = selectors.member_standings(pool), timezone.now()
     context = {
         "pool": pool,
-        "standing": selectors.standings([pool], timezone.now())[0],
+        "standing": selectors.explained(selectors.standings([pool], now), now)[0],
         "members": members,
         "pushes": pushes.of_pool(pool),
         "notes": [note for member in members for note in member.notes],
@@ -145,7 +145,7 @@ def detail(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         .filter(pool=pool, application=None)
         .order_by("group__name", "user__username"),
         "owners": selectors.owners_of(pool.pk),
-        "leases": leases.ending(pool.pk, timezone.now())[:LEASES_SHOWN],
+        "leases": leases.ending(pool.pk, now)[:LEASES_SHOWN],
         "schedules": schedules.schedules_of(pool.pk),
         "desktops": desktops.DesktopFilter().apply(mine)[:DESKTOPS_SHOWN],
         "events": audit.events_of(pool),

@@ -47,7 +47,7 @@ def list_(request: HttpRequest) -> HttpResponse:
 
 def _standings(user: User, now: datetime) -> list[pools.Standing]:
     """How the pools stand that this person answers for, and no other."""
-    return pools.standings(list(pools.pools_with_members(pools.pools_owned(user)).order_by("name")), now)
+    return pools.standings(list(pools.pools_owned(user).order_by("name")), now)
 
 
 @require_POST

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
 
 from broker.domain.lifecycle import COMING, LIVE, State
 from broker.models import Assignment, Desktop, Operation, ScreenSession
@@ -114,9 +114,10 @@ def counts_by_group(by_state: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def used_count() -> int:
-    """How many desktops somebody looks at right now."""
-    return ScreenSession.objects.filter(ended_at=None).values("desktop").distinct().count()
+def used_by_pool() -> dict[UUID, int]:
+    """Pool -> how many of its desktops somebody looks at right now; pools without any are left out."""
+    used = ScreenSession.objects.filter(ended_at=None).order_by().values_list("desktop__pool")
+    return dict(used.annotate(number=Count("desktop", distinct=True)))
 
 
 def in_use(desktop_ids: list[UUID]) -> int:

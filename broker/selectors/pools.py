@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, prefetch_related_objects
 
 from broker.domain import resources
 from broker.domain.labels import Label, Tone
@@ -35,9 +35,12 @@ def pools_usable(user: User) -> QuerySet[Pool]:
 
 def pools_with_members(pools: QuerySet[Pool] | None = None) -> QuerySet[Pool]:
     """Pools (all, unless some are named) with their members: two statements."""
-    members = PoolMember.objects.select_related("hypervisor", "copy__version__template")
     wanted = Pool.objects.all() if pools is None else pools
-    return wanted.select_related("network", "trusted_group").prefetch_related(Prefetch("members", members))
+    return wanted.select_related("network", "trusted_group").prefetch_related(_members())
+
+
+def _members() -> Prefetch[str]:
+    return Prefetch("members", PoolMember.objects.select_related("hypervisor", "copy__version__template"))
 
 
 def desktop_counts(pool_ids: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
@@ -89,8 +92,8 @@ class Standing:
     """Requests in its queue."""
     holding: Holding
     """Minimum and spare that hold now."""
-    why_nothing: str
-    """Why no further desktop can be built now; empty if one can."""
+    why_nothing: str = ""
+    """Why no further desktop can be built now; empty if one can, if none is missing, and until `explained`."""
 
     @property
     def ready(self) -> int:
@@ -124,6 +127,11 @@ class Standing:
         return self.pool.is_enabled and self.ready < self.spare and self.assigned < self.pool.maximum
 
     @property
+    def is_at_a_loss(self) -> bool:
+        """Short, with nothing under way and no order to wait: only hosts and storages can tell why."""
+        return self.is_short and not self.coming and not self.pool.hold_reason
+
+    @property
     def reason(self) -> str:
         """Why it is short, in words; the most telling reason first."""
         if self.pool.hold_reason:
@@ -150,22 +158,29 @@ class Standing:
 
 
 def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
-    """How each pool stands. Pools come from `pools_with_members`; five statements, whatever their number."""
+    """How each pool stands, without what only hosts and storages can tell: two statements, whatever their number."""
     counts = desktop_counts(pool.pk for pool in pools)
     queue = Request.objects.filter(pool__in=[p.pk for p in pools], state__in=Request.IN_QUEUE).order_by()
     waiting = dict(queue.values_list("pool").annotate(number=Count("pk")))
+    return [Standing(pool, counts.get(pool.pk, {}), waiting.get(pool.pk, 0), pool.holding(now)) for pool in pools]
+
+
+def explained(found: Sequence[Standing], now: datetime) -> list[Standing]:
+    """The same with `why_nothing`: at most eight statements, none if nothing is missing. What `pools_with_members` has
+    read is not read again.
+    """
+    reasons = _why_nothing([standing.pool for standing in found if standing.is_at_a_loss], now)
+    return [replace(standing, why_nothing=reasons.get(standing.pool.pk, "")) for standing in found]
+
+
+def _why_nothing(pools: Sequence[Pool], now: datetime) -> dict[UUID, str]:
+    """Pool -> why no desktop of it can be built now; empty if one can."""
+    if not pools:
+        return {}
+    prefetch_related_objects(pools, "network", _members())
     members = {pool.pk: list(pool.members.all()) for pool in pools}
     known = room.estate([member for some in members.values() for member in some], {p.network_id for p in pools})
-    return [
-        Standing(
-            pool,
-            counts.get(pool.pk, {}),
-            waiting.get(pool.pk, 0),
-            pool.holding(now),
-            room.why_nothing(pool, members[pool.pk], known, now),
-        )
-        for pool in pools
-    ]
+    return {pool.pk: room.why_nothing(pool, members[pool.pk], known, now) for pool in pools}
 
 
 @dataclass(frozen=True, slots=True)
