@@ -253,7 +253,9 @@ class KvmHost:
         """Connections to this port of the host's address go to a guest, whose network nobody outside reaches."""
         socat = str(require_program("socat", "socat"))
         way = (f"TCP-LISTEN:{port},bind={self.address},fork,reuseaddr", f"TCP:{guest}:{guest_port}")
-        passing = self._start("socat", [*self._enter(), socat, *way])
+        nsenter = str(require_program("nsenter", "util-linux"))
+        # Its network alone: into a namespace of processes nsenter goes by a child, which would outlive the block.
+        passing = self._start("socat", [nsenter, "-t", str(self._first_pid()), "--net", "--", socat, *way])
         try:
             yield
         finally:
