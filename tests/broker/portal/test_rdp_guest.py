@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import numpy
@@ -16,7 +17,7 @@ from broker.services import pools
 from tests.broker.portal.cast import Estate
 from tests.broker.relay.serving import Web
 from tests.journeys.pictures import difference, pixels
-from tests.support.guests import guest_file_exists, wait_for_agent
+from tests.support.guests import guest_file_exists, run_in_guest, wait_for_agent
 from tests.support.kvm_hosts import KvmHosts
 from tests.support.server_guest import BOOT_LIMIT_S, remove_server, start_server
 
@@ -37,6 +38,15 @@ def blue(png: bytes) -> int:
     """How many pixels are of the desktop's colour, as near as RemoteFX comes."""
     away = numpy.abs(pixels(png) - numpy.array(BLUE)).max(axis=2)
     return int((away <= 6).sum())
+
+
+def black(png: bytes) -> int:
+    """How many pixels are black, as the terminal is."""
+    return int((pixels(png).max(axis=2) <= 8).sum())
+
+
+def is_running(domain: Any, program: str) -> bool:
+    return bool(run_in_guest(domain, "/bin/sh", "-c", 'pgrep -x "$0" || true', program).strip())
 
 
 def wait_until(page: Page, claim: str, holds: Callable[[], bool], limit_s: float) -> None:
@@ -72,7 +82,11 @@ def test_a_desktop_of_a_real_guest_shows_and_what_is_typed_arrives_in_it(
                 page.get_by_label("Password").fill("vdi")
                 page.get_by_role("button", name="Open", exact=True).click()
             expect(page.locator(".viewer")).to_have_attribute("data-phase", "open", timeout=240_000)
-            wait_until(page, "the desktop is painted", lambda: blue(shot(page)) > 100_000, SESSION_S)
+            wait_until(page, "the desktop is painted", lambda: blue(shot(page)) > 500_000, SESSION_S)
+            # It is painted before anything runs on it, and nobody gives a window the keys before its manager is there.
+            wait_until(page, "the terminal is there", lambda: black(shot(page)) > 150_000, SESSION_S)
+            wait_until(page, "windows have a manager", lambda: is_running(domain, "openbox"), SESSION_S)
+            page.locator("#viewer-screen canvas").click(position={"x": 300, "y": 300})
             before = shot(page)
             page.get_by_role("button", name="Type text").click()
             page.get_by_role("textbox", name="Text").fill("touch /tmp/Typed_by-Alice; echo Hello")
