@@ -225,6 +225,20 @@ class OpenScreen(Order):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetGuestPassword(Order):
+    """Give an account that the guest knows this password, through the guest itself. Doing so again is success.
+
+    A kind whose platform would need an account in the guest to do so does not take this order. RUNNING as long as the
+    guest does not listen, `Conflict` while it is off, `Unsupported` where it never will; what it does not take fails.
+    Neither the platform nor the connector keeps the password, and it stands in no receipt, no step and no error.
+    """
+
+    machine: MachineRef
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeAcceleration(Order):
     """Boot a tiny guest for at most `limit_s` to learn whether hardware acceleration works. Result: `Probed`.
 

@@ -32,6 +32,7 @@ from connectors.base import (
     Reconfigure,
     RecycleMachine,
     RevertSnapshot,
+    SetGuestPassword,
     SetPower,
     Settings,
     ShareResources,
@@ -47,6 +48,7 @@ from connectors.kvm import (
     landing,
     machines,
     mapping,
+    passwords,
     power,
     presence,
     probe,
@@ -72,6 +74,7 @@ PROCEDURES: Mapping[type[Order], Callable[[Any], Outcome]] = {
     Reconfigure: machines.reconfigure,
     ShareResources: shares.share,
     SetPower: power.set_power,
+    SetGuestPassword: passwords.set_password,
     TakeSnapshot: snapshots.take,
     RevertSnapshot: snapshots.revert,
     DeleteSnapshot: snapshots.delete,
@@ -137,8 +140,8 @@ class KvmConnector:
         takes = set(self.takes)
         if not self.surroundings.probe_image:
             takes.discard(ProbeAcceleration)
-        if connection.getType() != "QEMU":  # libvirt's other drivers have no VNC passwords, acceleration or shares
-            takes -= {OpenScreen, ProbeAcceleration, ShareResources}
+        if connection.getType() != "QEMU":  # libvirt's other drivers have none of what these need
+            takes -= {OpenScreen, ProbeAcceleration, ShareResources, SetGuestPassword}
         if connection.getURI().endswith("/session"):  # an ordinary user's daemon has no cgroups
             takes.discard(ShareResources)
         version = f"{_version(connection.getVersion())} (libvirt {_version(connection.getLibVersion())})"

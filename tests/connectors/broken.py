@@ -27,6 +27,7 @@ from connectors.base import (
     Reconfigure,
     RecycleMachine,
     ScreenOpened,
+    SetGuestPassword,
     SetPower,
     Settings,
     ShareResources,
@@ -238,7 +239,7 @@ class BrokenConnector:
             if self._fault == "overwrites_names":
                 self._remove_namesakes(order)
         if self._fault == "believes_any_stamp" and isinstance(
-            order, (DeleteMachine, RecycleMachine, SetPower, OpenScreen, ShareResources)
+            order, (DeleteMachine, RecycleMachine, SetPower, OpenScreen, ShareResources, SetGuestPassword)
         ):
             found: Stamp | None = self._world.machines().get(order.machine.id)
             return replace(order, machine=MachineRef(order.machine.id, found))

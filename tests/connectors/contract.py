@@ -40,6 +40,7 @@ from connectors.base import (
     ResourceShare,
     RevertSnapshot,
     ScreenOpened,
+    SetGuestPassword,
     SetPower,
     ShareResources,
     SnapshotTaken,
@@ -404,6 +405,7 @@ def check_a_foreign_stamp_is_a_conflict_and_nothing_happens(world: World) -> Non
         TakeSnapshot(key=new_key(), machine=before, name="mine"),
         OpenScreen(key=new_key(), machine=before),
         ShareResources(key=new_key(), machine=before, share=ResourceShare(weight=400)),
+        SetGuestPassword(key=new_key(), machine=before, user="desk", password="straw hat"),
     ):
         if type(order) in connector.takes:
             assert isinstance(refuse(world, connector, order), Conflict), f"{type(order).__name__} on a foreign machine"

@@ -38,6 +38,7 @@ from connectors.base import (
     RecycleMachine,
     RevertSnapshot,
     ScreenOpened,
+    SetGuestPassword,
     SetPower,
     Settings,
     ShareResources,
@@ -105,6 +106,7 @@ class InstantConnector:
             Reconfigure,
             ShareResources,
             OpenScreen,
+            SetGuestPassword,
             ProbeAcceleration,
         }
     )
@@ -129,6 +131,7 @@ class InstantConnector:
             Reconfigure: self._reconfigure,
             ShareResources: self._share,
             OpenScreen: self._open_screen,
+            SetGuestPassword: self._set_password,
             ProbeAcceleration: self._probe,
         }
 
@@ -569,6 +572,21 @@ class InstantConnector:
         host, port, password = (self.world.faults.value("screen") or f"127.0.0.1 5900 {uuid4().hex[:8]}").split()
         opened = ScreenOpened(protocol="vnc", host=host, port=int(port), password=password)
         return Outcome(key=order.key, stage=Stage.DONE, result=opened)
+
+    def _set_password(self, order: SetGuestPassword) -> Outcome:
+        """Every guest knows every account but "nobody"."""
+        machine = self._same(order.machine)
+        if machine.power != "on":
+            raise Conflict(f"{machine.name} is {machine.power}: nobody there sets a password.")
+        if self.world.faults.strikes("silent"):
+            return Outcome(key=order.key, stage=Stage.RUNNING, step="Waiting for the guest's agent", receipt={})
+        if order.user == "nobody":
+            raise PlatformFault(f"The guest of {machine.name} does not take a password for {order.user!r}.")
+        with self.world.change() as db:
+            query = "INSERT OR REPLACE INTO password SELECT id, ?, ? FROM disk WHERE machine = ?"
+            db.execute(query, [order.user, order.password, machine.id])
+            self._note(order, f"password of {order.user}", db)
+        return Outcome(key=order.key, stage=Stage.DONE)
 
     def _probe(self, order: ProbeAcceleration) -> Outcome:
         probed = Probed(acceleration="instant", reason="Nothing runs here.")

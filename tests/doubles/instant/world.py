@@ -31,6 +31,7 @@ CREATE TABLE machine (
 CREATE TABLE share (
     machine TEXT PRIMARY KEY, weight INT, cpu_reservation INT, cpu_limit INT, memory_reservation INT
 );
+CREATE TABLE password (disk TEXT, user TEXT, password TEXT, PRIMARY KEY (disk, user));
 CREATE TABLE disk (id TEXT PRIMARY KEY, machine TEXT, storage TEXT, size_mib INT, content TEXT, of_order TEXT);
 CREATE INDEX disk_of_machine ON disk (machine);
 CREATE INDEX machine_of_order ON machine (key);
@@ -179,6 +180,11 @@ class World:
         return self._db.execute(
             "SELECT key, kind, attempt, what FROM act WHERE what LIKE ? ORDER BY number", [what]
         ).fetchall()
+
+    def passwords(self, machine_id: str) -> dict[str, str]:
+        """Of the accounts that its guest knows by now."""
+        query = "SELECT user, password FROM password JOIN disk ON disk.id = password.disk WHERE disk.machine = ?"
+        return dict(self._db.execute(query, [machine_id]).fetchall())
 
     # What users and people at the hypervisor do.
 
