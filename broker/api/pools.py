@@ -252,7 +252,8 @@ class PoolChange(In):
     has_clipboard: bool = True
     native_clients: bool = False
     guest_account: str = Pool.GuestAccount.ASK.value
-    """With rdp: ask, its user types it; pool, by `guest_user` and `guest_password`, which no browser gets to see."""
+    """With rdp: ask, its user types it; pool, by `guest_user` and `guest_password`, which no browser gets to see;
+    local, by `guest_user` with a password for each assignment, which the platform sets in the guest."""
     guest_user: str = ""
     guest_password: str | None = None
     """Null: the one there is stays; empty: none."""

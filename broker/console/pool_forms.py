@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,9 @@ def _of_rdp(field: forms.Field) -> forms.Field:
     return field
 
 
-def _of_account(field: forms.Field) -> forms.Field:
-    """Asked for only where the pool has an account of its own."""
-    field.when = f"guest_account={Pool.GuestAccount.POOL}"  # type: ignore[attr-defined]
+def _of_account(accounts: Iterable[Pool.GuestAccount], field: forms.Field) -> forms.Field:
+    """Asked for only where guests let people in by one of these."""
+    field.when = f"guest_account={' '.join(accounts)}"  # type: ignore[attr-defined]
     return field
 
 
@@ -108,15 +109,19 @@ class PoolForm(forms.Form):
         forms.ChoiceField(
             label="Guests let people in as", choices=Pool.GuestAccount.choices, initial=Pool.GuestAccount.ASK,
             required=False,
+            help_text="A local account gets a password for each assignment, set when its user opens the desktop first "
+            "and replaced when they give it back; nobody sees it. KVM can do that; elsewhere users type.",
         )
     )  # fmt: skip
     guest_user = _of_account(
+        [Pool.GuestAccount.POOL, Pool.GuestAccount.LOCAL],
         forms.CharField(
             label="Account in the guest", max_length=200, required=False,
-            help_text="Name of the pool’s own account: name, DOMAIN\\name or name@domain.",
+            help_text="The pool’s own: name, DOMAIN\\name or name@domain. A local one: its name in the template.",
         )
     )  # fmt: skip
     guest_password = _of_account(
+        [Pool.GuestAccount.POOL],
         forms.CharField(
             label="Its password", max_length=500, required=False, strip=False,
             widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),

@@ -14,8 +14,8 @@ CONTENT_TYPES = (rdp_files.CONTENT_TYPE, vv_files.CONTENT_TYPE)
 def file_kind(*, is_allowed: bool, protocol: str, guest_account: str, has_rdp_door: bool, has_vnc_door: bool) -> str:
     """The kind of file by which a desktop of such a pool may be opened; empty if by none.
 
-    Not where guests know only the pool's own account: its password never leaves the broker, and between such a program
-    and the guest nobody can type it.
+    Not where guests know only the pool's own account, or one with a password for each assignment: that password never
+    leaves the broker, and between such a program and the guest nobody can type it.
     """
     if not is_allowed:
         return ""

@@ -1,9 +1,10 @@
-"""Operation rows <-> the connectors' orders, outcomes and receipts. Pure translation."""
+"""Operation rows <-> the connectors' orders, outcomes and receipts. Translation: nothing is read or written."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from broker.hypervisors import passwords
 from broker.models import Operation
 from connectors.base import (
     CloneMachine,
@@ -20,6 +21,7 @@ from connectors.base import (
     RecycleMachine,
     ResourceShare,
     RevertSnapshot,
+    SetGuestPassword,
     SetPower,
     ShareResources,
     Stamp,
@@ -37,6 +39,7 @@ KINDS: dict[str, type[Order]] = {
     Operation.Kind.RECONFIGURE: Reconfigure,
     Operation.Kind.SHARE: ShareResources,
     Operation.Kind.SCREEN: OpenScreen,
+    Operation.Kind.PASSWORD: SetGuestPassword,
     Operation.Kind.PROBE: ProbeAcceleration,
 }
 
@@ -46,8 +49,11 @@ def machine_ref(parameters: dict[str, Any], installation: str) -> MachineRef:
     return MachineRef(id=parameters["machine"], stamp=Stamp(installation, key) if key else None)
 
 
-def to_order(operation: Operation, installation: str) -> Order:
-    """The order an operation stands for, with the operation's id as key."""
+def to_order(operation: Operation, installation: str, password: str = "") -> Order:
+    """The order an operation stands for, with the operation's id as key.
+
+    `password`: what an account in the guest is to get; empty, one that nobody keeps.
+    """
     given = dict(operation.parameters)
     values: dict[str, Any] = {"key": str(operation.pk), "attempt": max(operation.attempt, 1)}
     if "machine" in given:
@@ -62,8 +68,10 @@ def to_order(operation: Operation, installation: str) -> Order:
         values["share"] = ResourceShare(**given.pop("share"))
     if "action" in given:
         values["action"] = PowerAction(given.pop("action"))
+    if operation.kind == Operation.Kind.PASSWORD:
+        values["password"] = password or passwords.fresh()
     return KINDS[operation.kind](**values, **given)
 
 
-def to_receipt(operation: Operation, installation: str) -> Receipt:
-    return Receipt(order=to_order(operation, installation), data=operation.receipt or {})
+def to_receipt(operation: Operation, installation: str, password: str = "") -> Receipt:
+    return Receipt(order=to_order(operation, installation, password), data=operation.receipt or {})

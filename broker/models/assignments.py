@@ -6,7 +6,7 @@ import uuid
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, Value
 
 from broker.domain.leases import Lease
 from broker.models.desktops import Desktop
@@ -32,6 +32,12 @@ class Assignment(models.Model):
     """When its user was told that it has ended."""
     next_lease_at = models.DateTimeField(null=True)
     """When the clock has something to do about the lease; who moves it from its old value does it."""
+    guest_user = models.CharField(max_length=200, blank=True, default="", db_default="")
+    """The account in the guest whose password is this assignment's own; empty: none."""
+    guest_secret = models.BinaryField(default=bytes, db_default=Value(b"", models.BinaryField()))
+    """That password, sealed: drawn before the guest gets it, forgotten with the assignment's end."""
+    guest_machine = models.CharField(max_length=200, blank=True, default="", db_default="")
+    """Id of the machine whose guest has it; empty or another one: the guest is still to get it."""
 
     class Meta:
         ordering = ["-since"]

@@ -28,6 +28,8 @@ class Operation(models.Model):
         RECONFIGURE = "reconfigure", "Reconfigure"
         SHARE = "share", "Share resources"
         SCREEN = "screen", "Open screen"
+        PASSWORD = "password", "Set guest password"
+        """Of an account in the guest. The password stands nowhere in the row."""
         PROBE = "probe", "Probe acceleration"
 
     class State(models.TextChoices):

@@ -50,6 +50,8 @@ class Pool(models.Model):
         """It stays in the browser's page and goes to the guest alone."""
         POOL = "pool", "The pool's own account"
         """Handed to the guest by the relay; no browser ever holds its password."""
+        LOCAL = "local", "A local account of the guest"
+        """Likewise, with a password for each assignment, where the platform can set it; elsewhere its user types it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=100, unique=True)

@@ -25,7 +25,7 @@ from broker.domain.tiles import closed
 from broker.models import Assignment, AuditEntry, Desktop, Event, Operation, Pool, Request
 from broker.models.operations import UNFINISHED
 from broker.selectors.pools import entitling
-from broker.services import audit, notices, nudges, operations, sessions
+from broker.services import audit, guest_passwords, notices, nudges, operations, sessions
 from broker.services.errors import Clash, Missing
 from broker.services.intake import Intake
 from broker.services.permissions import Right, has, require
@@ -436,10 +436,10 @@ def _take_back(
         moved = Desktop.objects.filter(pk=desktop_id, is_moving=False, state__in=sources(Move.RELEASED)).update(
             state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None, attempts=0
         )
-        if not moved or not unchanged.update(until=now, next_lease_at=None):
+        if not moved or not unchanged.update(until=now, next_lease_at=None, **guest_passwords.FORGOTTEN):
             raise Clash("The desktop was released a moment ago.")
         sessions.over(desktop_id, now, reason)
-        desktop = Desktop.objects.select_related("pool", "copy", "member__copy").get(pk=desktop_id)
+        desktop = Desktop.objects.select_related("pool", "copy", "member__copy", "hypervisor").get(pk=desktop_id)
         Request.objects.filter(desktop_id=desktop_id, state=Request.State.READY).update(
             state=Request.State.ENDED, ended_at=now, reason=reason
         )
@@ -450,7 +450,9 @@ def _take_back(
         audit.record(actor=actor, action=action, subject=desktop, changes=changes)
         operations.event("desktop.released", reason, desktop=desktop).save(force_insert=True)
         operation = None
-        if not Operation.objects.filter(desktop_id=desktop_id, changes=True, state__in=UNFINISHED).exists():
+        is_free = not Operation.objects.filter(desktop_id=desktop_id, changes=True, state__in=UNFINISHED).exists()
+        # Where the guest gets another password first, the recycle follows that, whatever came of it.
+        if is_free and not guest_passwords.replace(desktop, assignment, requested_by=actor):
             operation = order_recycle(desktop, requested_by=actor)
         nudges.nudge(nudges.RECONCILE, desktop.pool_id)
         nudges.announce("desktops", user=str(assignment.user_id), desktop=str(desktop_id))

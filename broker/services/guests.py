@@ -18,8 +18,8 @@ from django.utils import timezone
 
 from broker.domain.applications import Program
 from broker.hypervisors import sealing
-from broker.models import Application, Desktop, GuestCertificate, Pool
-from broker.services import audit, nudges
+from broker.models import Application, Assignment, Desktop, GuestCertificate, Operation, Pool, Ticket
+from broker.services import audit, guest_passwords, nudges, operations
 from broker.services.errors import Clash, Forbidden
 from broker.services.permissions import Right, require
 from broker.services.rows import locked
@@ -27,7 +27,7 @@ from broker.services.screens import Admission
 
 log = structlog.get_logger()
 
-PASSWORD = "password"  # noqa: S105 - the key of a sealed mapping
+PASSWORD = guest_passwords.PASSWORD
 CHANGED = (
     "The desktop answers with another certificate than when it was first opened, so it may be somebody else. "
     "Tell your administrator."
@@ -36,7 +36,7 @@ CHANGED = (
 
 @dataclass(frozen=True, slots=True)
 class GuestAccount:
-    """As whom a pool's guests let people in."""
+    """As whom guests let people in who do not sign in themselves."""
 
     user: str
     password: str = field(repr=False)
@@ -55,25 +55,54 @@ class Way:
     """None: the user signs in."""
     program: Program | None = None
     """What alone is shown; None: the whole desktop."""
+    can_renew: bool = False
+    """Whether a guest that refuses the account may be told of (`distrust`), and gets its password anew then."""
 
 
 def way_to(admission: Admission) -> Way | None:
-    """Where the guest of an admitted stream is; None while no address of it is known.
+    """Where the guest of an admitted stream is; None while no address of it is known, or it has not got the password
+    yet that lets its user in.
 
-    Raises `Forbidden` if the desktop changed hands meanwhile.
+    Raises `Forbidden` if the desktop changed hands meanwhile, `Clash` if the guest could not be given the password.
     """
-    desktop = Desktop.objects.select_related("pool").get(pk=admission.desktop_id)
+    desktop = Desktop.objects.select_related("pool", "hypervisor").get(pk=admission.desktop_id)
     if desktop.epoch != admission.epoch:
         raise Forbidden("The desktop was released.")
     addresses = reachable(desktop.addresses)
-    if not addresses:
+    is_local = guest_passwords.is_used(desktop)
+    account = _local_account(desktop, admission) if is_local else account_of(desktop.pool)
+    if not addresses or (is_local and account is None):
         return None
     pool = desktop.pool
     shown = Application.objects.filter(pk=admission.application_id).first() if admission.application_id else None
     if admission.application_id and (shown is None or not shown.is_enabled):
         raise Forbidden("This application is not offered any more.")
     program = shown.program if shown else None
-    return Way(addresses, pool.rdp_port, pool.asks_32_bpp, pool.has_clipboard, account_of(pool), program)
+    return Way(addresses, pool.rdp_port, pool.asks_32_bpp, pool.has_clipboard, account, program, is_local)
+
+
+def _local_account(desktop: Desktop, admission: Admission) -> GuestAccount | None:
+    """By which its guest lets its user in; None while it is being given the password. Raises `Clash`."""
+    if kept := guest_passwords.kept(desktop):
+        return GuestAccount(*kept)
+    order = Ticket.objects.select_related("operation").get(pk=admission.ticket_id).operation
+    if order is None or order.state == Operation.State.DONE:
+        raise Clash("The desktop has no password for its user any more. Open it again.")
+    if order.state in (Operation.State.FAILED, Operation.State.CANCELLED):
+        raise Clash(order.error or "The desktop got no password for its user.", order)
+    return None
+
+
+def distrust(*, admission: Admission) -> None:
+    """The guest refused the password of its assignment: it gets it anew when the desktop is opened next."""
+    with transaction.atomic():
+        rows = Assignment.objects.filter(desktop=admission.desktop_id, user=admission.user_id, until=None)
+        if not rows.filter(desktop__epoch=admission.epoch).exclude(guest_machine="").update(guest_machine=""):
+            return
+        desktop = Desktop.objects.get(pk=admission.desktop_id)
+        words = "Its guest refused the password of its user's assignment, and gets it anew."
+        operations.event("desktop.password_refused", words, level="warning", desktop=desktop).save(force_insert=True)
+    log.warning("guest.password_refused", desktop=str(admission.desktop_id))
 
 
 def account_of(pool: Pool) -> GuestAccount | None:
@@ -130,13 +159,15 @@ def recognise(*, admission: Admission, sha256: str) -> None:
 
 
 def forget_certificate(*, actor: User, desktop_id: UUID) -> None:
-    """Let the desktop's guest be met anew, by whatever certificate it shows next. Nothing to forget changes nothing.
+    """Let the desktop's guest be met anew, by whatever certificate it shows next, and be given its user's password anew
+    where it has one. Nothing to forget changes nothing.
 
     Raises `Missing`, `Forbidden`.
     """
     require(actor, Right.SERVE)
     with transaction.atomic():
         desktop = locked(Desktop.objects.all(), desktop_id, "desktop")
+        guest_passwords.lost([desktop.pk])
         known = GuestCertificate.objects.filter(desktop=desktop).first()
         if known is None:
             return

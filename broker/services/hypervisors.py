@@ -19,6 +19,7 @@ from django.utils import timezone
 from broker.domain.lifecycle import LIVE
 from broker.hypervisors import sealing
 from broker.models import (
+    Assignment,
     Desktop,
     FileSigner,
     Host,
@@ -242,6 +243,7 @@ def rotate_secrets() -> int:
         + _rotate(vaults, "secrets")
         + _rotate(pools, "guest_secret")
         + _rotate(signers, "secrets")
+        + _rotate(Assignment.objects.all(), "guest_secret")
         + _rotate(Ticket.objects.all(), "holder")
     )
 

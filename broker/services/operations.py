@@ -38,6 +38,7 @@ DEADLINE_S = {
     Operation.Kind.DELETE: 1800,
     Operation.Kind.POWER: 600,
     Operation.Kind.SCREEN: 30,
+    Operation.Kind.PASSWORD: 60,
     Operation.Kind.PROBE: 300,
 }
 STAGGERED_S = 4 * 3600
@@ -225,7 +226,8 @@ def cancel_operation(*, actor: User, operation_id: UUID) -> Operation:
 
 def repeats_itself(operation: Operation) -> bool:
     """Whether the broker orders this anew by itself while it is needed, so that nobody needs to retry it."""
-    builds = (Operation.Kind.CLONE, Operation.Kind.RECYCLE, Operation.Kind.SCREEN, Operation.Kind.SHARE)
+    kinds = Operation.Kind
+    builds = (kinds.CLONE, kinds.RECYCLE, kinds.SCREEN, kinds.PASSWORD, kinds.SHARE)
     return operation.kind in builds or (operation.kind == Operation.Kind.DELETE and operation.desktop_id is not None)
 
 

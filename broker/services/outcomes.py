@@ -19,7 +19,7 @@ from broker.domain.lifecycle import TRANSITIONS, State
 from broker.domain.lifecycle import Event as Move
 from broker.domain.resources import UNKNOWN, Share
 from broker.models import Desktop, Event, Hypervisor, Machine, Operation, Pool, PoolMember
-from broker.services import hypervisor_status, nudges, operations, reservations
+from broker.services import guest_passwords, hypervisor_status, nudges, operations, reservations
 from broker.services.setwise import update_each
 from connectors.base import MachineMade, Outcome, PowerSet, Probed, ScreenOpened, Stage
 from connectors.errors import Busy, CapacityExhausted, ConnectorError, Unsupported
@@ -58,6 +58,10 @@ class Batch:
     machines: list[Machine] = field(default_factory=list)
     removed_machines: list[str] = field(default_factory=list)
     screens: list[tuple[Operation, ScreenOpened]] = field(default_factory=list)
+    passwords: list[Operation] = field(default_factory=list)
+    """Carried out: guests have them."""
+    reverted: list[UUID] = field(default_factory=list)
+    """Desktops whose disks are as they once were."""
     held: dict[UUID, tuple[float | None, str]] = field(default_factory=dict)
     """Pool member -> (seconds, or None for back-off; why)."""
     is_busy: bool = False
@@ -280,6 +284,18 @@ def _screen_opened(batch: Batch, operation: Operation, answer: Outcome) -> None:
         batch.screens.append((operation, answer.result))
 
 
+def _password_set(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    batch.passwords.append(operation)
+    account = operation.parameters["user"]
+    batch.note("desktop.password", f"Its guest has a new password for the account {account}.", operation)
+
+
+def _reverted(batch: Batch, operation: Operation, answer: Outcome) -> None:
+    if operation.desktop_id:
+        batch.reverted.append(operation.desktop_id)
+    _noted(batch, operation, answer)
+
+
 def _probed(batch: Batch, operation: Operation, answer: Outcome) -> None:
     if not isinstance(answer.result, Probed):
         return
@@ -301,9 +317,10 @@ DONE: dict[Operation.Kind, Callable[[Batch, Operation, Outcome], None]] = {
     Kind.DELETE: _deleted,
     Kind.POWER: _powered,
     Kind.SCREEN: _screen_opened,
+    Kind.PASSWORD: _password_set,
     Kind.PROBE: _probed,
     Kind.SNAPSHOT: _noted,
-    Kind.REVERT: _noted,
+    Kind.REVERT: _reverted,
     Kind.UNSNAPSHOT: _noted,
     Kind.RECONFIGURE: _noted,
     Kind.SHARE: _shared,
@@ -417,6 +434,9 @@ def _save(batch: Batch) -> None:
 
         for operation, opened in batch.screens:
             screens.store_target(operation=operation, opened=opened)
+    guest_passwords.taken(batch.passwords)
+    if batch.reverted:
+        guest_passwords.lost(batch.reverted)
     _hold_members(batch)
     if batch.is_busy:
         hypervisor_status.slow_down(batch.hypervisor, batch.now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from datetime import time
@@ -33,7 +33,7 @@ from broker.models import (
     Storage,
     TemplateCopy,
 )
-from broker.services import approvals, audit, guests, history, leases, nudges, sessions
+from broker.services import approvals, audit, guest_passwords, guests, history, leases, nudges, sessions
 from broker.services.errors import Clash
 from broker.services.intake import Intake
 from broker.services.permissions import Right, require
@@ -154,6 +154,7 @@ def create_pool(*, actor: User, members: Sequence[MemberWish] = (), **fields: Un
     pool = Pool()
     values = _cleaned(intake, pool, {"name": "", "naming": "", **fields})
     copies = _copies(intake, members)
+    _local_account(intake, pool, values, [copy.hypervisor for copy in copies.values()])
     _minimums(intake, sum(wish.minimum for wish in members), values.get("maximum", pool.maximum), "member_minimum")
     intake.refuse_faults("The pool was not created.")
     with transaction.atomic(), refusing_duplicates("name", NAME_TAKEN):
@@ -176,6 +177,7 @@ def change_pool(*, actor: User, pool_id: UUID, **fields: Unpack[PoolFields]) -> 
         pool = locked(Pool.objects.all(), pool_id, "pool")
         intake = Intake()
         values = _cleaned(intake, pool, fields)
+        _local_account(intake, pool, values, list(Hypervisor.objects.filter(members__pool=pool)))
         _minimums(intake, _promised(pool), values.get("maximum", pool.maximum), "maximum")
         intake.refuse_faults("The pool was not changed.")
         if changes := alter(pool, values):
@@ -372,12 +374,24 @@ def _guests(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
         if len(password) > GUEST_PASSWORD_LENGTH or not password.isprintable():
             intake.faults["guest_password"] = f"At most {GUEST_PASSWORD_LENGTH} printable characters on one line."
         values["guest_secret"] = sealing.seal({guests.PASSWORD: password}) if password else b""
-    is_pools = values.get("guest_account", pool.guest_account) == Pool.GuestAccount.POOL
-    if is_pools and not values.get("guest_user", pool.guest_user):
+    signs_in = values.get("guest_account", pool.guest_account) != Pool.GuestAccount.ASK
+    if signs_in and not values.get("guest_user", pool.guest_user):
         intake.faults.setdefault("guest_user", "Give the name of the account that the guests know.")
-    if is_pools and values.get("native_clients", pool.native_clients):
+    if signs_in and values.get("native_clients", pool.native_clients):
         field = "native_clients" if "native_clients" in values else "guest_account"
         intake.faults.setdefault(field, "Programs of users' own need users who sign in themselves.")
+
+
+def _local_account(intake: Intake, pool: Pool, values: dict[str, Any], where: Collection[Hypervisor]) -> None:
+    """Passwords of guests' accounts are set by their platforms. Where a pool builds nowhere yet, nothing is refused."""
+    named = values.keys() & {"guest_account", "protocol"}
+    is_local = values.get("guest_account", pool.guest_account) == Pool.GuestAccount.LOCAL
+    if not named or not is_local or values.get("protocol", pool.protocol) != Pool.Protocol.RDP:
+        return
+    if where and not any(guest_passwords.can_set(hypervisor) for hypervisor in where):
+        names = ", ".join(sorted(hypervisor.name for hypervisor in where))
+        words = f"Nowhere that it builds can passwords be set in guests: not on {names}."
+        intake.faults.setdefault("guest_account", words)
 
 
 def _naming(intake: Intake, pool: Pool, values: dict[str, Any], others: QuerySet[Pool]) -> str:

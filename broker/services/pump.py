@@ -29,7 +29,7 @@ from broker.hypervisors import gate
 from broker.hypervisors.orders import to_order, to_receipt
 from broker.models import Hypervisor, Operation
 from broker.models.operations import UNFINISHED
-from broker.services import hypervisor_status, nudges, operations, outcomes
+from broker.services import guest_passwords, hypervisor_status, nudges, operations, outcomes
 from connectors.base import Connector, Outcome
 from connectors.errors import ConnectorError
 
@@ -244,7 +244,8 @@ def _poll(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
         if not due:
             return
         installation = gate.installation_id()
-        receipts = [to_receipt(operation, installation) for operation in due]
+        passwords = guest_passwords.of_orders(due)
+        receipts = [to_receipt(operation, installation, passwords.get(operation.pk, "")) for operation in due]
         _carry(lease, hypervisor, connector.poll(receipts, deadline))
         if len(due) < BATCH:
             return
@@ -260,7 +261,8 @@ def _submit(lease: Lease, hypervisor: Hypervisor, connector: Connector) -> None:
         if not chosen:
             return
         installation = gate.installation_id()
-        orders = [to_order(operation, installation) for operation in chosen]
+        passwords = guest_passwords.of_orders(chosen)
+        orders = [to_order(operation, installation, passwords.get(operation.pk, "")) for operation in chosen]
         unsupported = [o for o, order in zip(chosen, orders, strict=True) if type(order) not in connector.takes]
         if unsupported:
             _carry(lease, hypervisor, (outcomes.unsupported(hypervisor, o) for o in unsupported))

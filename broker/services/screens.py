@@ -2,8 +2,8 @@
 
 The screen of a machine is an order like any other: `connect` writes it with a ticket and answers at once; the pump
 carries it out and hands the address to `store_target`; the relay burns the ticket (`admit`), waits for `target_of` and
-carries the stream. The remote desktop of a guest (RDP) needs no hypervisor: there is a ticket and no order, and
-`services/guests` tells the relay where the guest is.
+carries the stream. The remote desktop of a guest (RDP) needs no screen: there is a ticket, `services/guests` tells the
+relay where the guest is, and at most its password there is ordered first (`services/guest_passwords`).
 Nothing here talks to a hypervisor. Tickets and addresses are never logged, and no ticket is kept in clear.
 """
 
@@ -44,7 +44,7 @@ from broker.models import (
     ScreenSession,
     Ticket,
 )
-from broker.services import audit, brokering, nudges, operations, power, sessions
+from broker.services import audit, brokering, guest_passwords, nudges, operations, power, sessions
 from broker.services.errors import Clash, Forbidden, Invalid, Missing
 from connectors.base import Power, PowerAction, ScreenOpened
 
@@ -80,9 +80,9 @@ class GuestRules:
     name: str
     """The desktop's."""
     account: str
-    """ask: the user signs in; pool: the relay does, or the guest asks by itself."""
+    """ask: the user signs in; pool, local: the relay does, or the guest asks by itself."""
     user: str
-    """Of the pool's account; empty if the user signs in. The password never leaves the broker this way."""
+    """Of that account; empty if the user signs in. The password never leaves the broker this way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Opening:
     ticket: str = field(repr=False)
     """In clear, for the person who asked; only its hash is kept."""
     operation: Operation | None
-    """The order for the screen; None where a guest shows itself (RDP)."""
+    """The order for the screen; where a guest shows itself (RDP), for its user's password there, or None."""
     expires_at: datetime
     protocol: str = VNC
     guest: GuestRules | None = None
@@ -243,7 +243,7 @@ def _give_out(
     plain, protocol = secrets.token_urlsafe(32), desktop.pool.protocol
     expires_at = timezone.now() + timedelta(seconds=TICKET_S)
     with transaction.atomic():
-        operation = order_screen(user, desktop) if protocol == VNC else None
+        operation = _order(user, desktop)
         Ticket(
             hash=digest(plain),
             user=user,
@@ -261,10 +261,19 @@ def _give_out(
     return Opening(plain, operation, expires_at, protocol, rules, desktop.pool.has_clipboard)
 
 
+def _order(user: User, desktop: Desktop) -> Operation | None:
+    """What has to be done before the stream can stand; None if nothing has."""
+    if desktop.pool.protocol == VNC:
+        return order_screen(user, desktop)
+    return guest_passwords.prepare(user=user, desktop=desktop)
+
+
 def _rules(desktop: Desktop) -> GuestRules:
     pool = desktop.pool
-    user = pool.guest_user if pool.guest_account == Pool.GuestAccount.POOL else ""
-    return GuestRules(desktop.name, pool.guest_account, user)
+    account = Pool.GuestAccount(pool.guest_account)
+    if account == Pool.GuestAccount.LOCAL and not guest_passwords.is_used(desktop):
+        account = Pool.GuestAccount.ASK
+    return GuestRules(desktop.name, account.value, "" if account == Pool.GuestAccount.ASK else pool.guest_user)
 
 
 def order_screen(user: User, desktop: Desktop) -> Operation:

@@ -196,7 +196,7 @@ async def _welcome(browser: Browser, way: Way, asked: Security, guest: Guest, ad
     told = guest.confirmation
     account = Account(way.account.user, way.account.password) if way.account else None
     if account and guest.security is Security.NLA:
-        await _sign_in(guest, account)
+        await _sign_in(guest, account, way, admission)
         account = None
         chosen, told = guest.security, x224.telling(guest.confirmation, Security.TLS)
         if not asked & Security.TLS:
@@ -206,7 +206,7 @@ async def _welcome(browser: Browser, way: Way, asked: Security, guest: Guest, ad
     return Rdp(Changes(way.asks_32_bpp, way.has_clipboard, chosen, account, start))
 
 
-async def _sign_in(guest: Guest, account: Account) -> None:
+async def _sign_in(guest: Guest, account: Account, way: Way, admission: screens.Admission) -> None:
     try:
         async with asyncio.timeout(SIGN_IN_S):
             await credssp.sign_in(
@@ -215,6 +215,10 @@ async def _sign_in(guest: Guest, account: Account) -> None:
     except TimeoutError:
         raise Closing(Code.UNREACHABLE, "The desktop did not answer to the sign-in in time. Try again.") from None
     except credssp.NotLetIn:
+        if way.can_renew:
+            await ask(guests.distrust, admission=admission)
+            words = "The desktop did not know its user's password and gets it anew. Try again."
+            raise Closing(Code.NOT_READY, words) from None
         words = "The desktop does not take the account that its pool has. Tell your administrator."
         raise Closing(Code.REFUSED, words) from None
     except credssp.Imposter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from broker.console.pool_forms import initial_of
 from broker.models import (
     ApiToken,
     AuditEntry,
@@ -107,6 +109,23 @@ def test_without_javascript_an_act_leads_back_with_a_message(house: Estate, dana
     assert "office-001 is in maintenance: it is not given out." in text_of(answer)
     house.desktop.refresh_from_db()
     assert house.desktop.is_in_maintenance
+
+
+def test_a_local_account_is_asked_for_by_name_alone_and_refused_in_words(house: Estate, dana: Client) -> None:
+    edit = dana.get(at("pool-edit", house.pool.pk)).content.decode()
+    conditions = dict(re.findall(r'data-when="guest_account=([a-z ]+)">.*?name="(\w+)"', edit, re.DOTALL))
+    assert conditions == {"pool local": "guest_user", "pool": "guest_password"}
+    form = {
+        str(name): value for name, value in initial_of(house.pool).items() if value is not None and value is not False
+    }
+    wish = form | {"protocol": "rdp", "guest_account": "local", "guest_user": "desk"}
+    refused = dana.post(at("pool-edit", house.pool.pk), wish)
+    assert refused.status_code == 422
+    assert "Nowhere that it builds can passwords be set in guests: not on kvm-01." in text_of(refused)
+    Hypervisor.objects.update(takes=["SetGuestPassword"])
+    assert dana.post(at("pool-edit", house.pool.pk), wish).status_code == 302
+    page = text_of(dana.get(at("pool", house.pool.pk)))
+    assert "port 3389, as desk, with a password for each assignment" in page
 
 
 def test_a_guests_certificate_is_shown_and_forgotten(house: Estate, dana: Client) -> None:

@@ -114,4 +114,8 @@ def test_a_desktop_in_a_program_of_ones_own(live_house: Estate, enter: Enter, th
     for name in ("client-files", "client-files-bring", "client-files-anew"):
         dana.look_at("console", name, reverse(f"console:{name}"))
     dana.look_at("console", "pool-edit-native", reverse("console:pool-edit", args=[live_house.pool.pk]))
+    account = {"native_clients": False, "guest_account": "local", "guest_user": "desk"}
+    Pool.objects.filter(pk=live_house.pool.pk).update(**account)
+    dana.look_at("console", "pool-edit-local", reverse("console:pool-edit", args=[live_house.pool.pk]))
+    dana.look_at("console", "pool-local", reverse("console:pool", args=[live_house.pool.pk]))
     assert not alice.complaints + dana.complaints, "\n".join(alice.complaints + dana.complaints)

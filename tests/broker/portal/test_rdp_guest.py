@@ -12,8 +12,8 @@ import numpy
 import pytest
 from playwright.sync_api import Page, expect
 
-from broker.models import Desktop, Pool, ScreenSession
-from broker.services import pools
+from broker.models import Desktop, Hypervisor, Operation, Pool, ScreenSession
+from broker.services import guest_passwords, pools, pump
 from tests.broker.portal.cast import Estate
 from tests.broker.relay.serving import Web
 from tests.journeys.pictures import difference, pixels
@@ -56,7 +56,7 @@ def wait_until(page: Page, claim: str, holds: Callable[[], bool], limit_s: float
         page.wait_for_timeout(500)
 
 
-@pytest.mark.parametrize("account", ["ask", "pool"])
+@pytest.mark.parametrize("account", ["ask", "pool", "local"])
 def test_a_desktop_of_a_real_guest_shows_and_what_is_typed_arrives_in_it(
     alices_page: Page, web: Web, live_house: Estate, kvm_hosts: KvmHosts, rdp_image: Path, account: str
 ) -> None:
@@ -69,11 +69,15 @@ def test_a_desktop_of_a_real_guest_shows_and_what_is_typed_arrives_in_it(
         # The agent answers well before xrdp does.
         wait_until(page, "xrdp runs", lambda: guest_file_exists(domain, "/run/xrdp/xrdp.pid"), BOOT_LIMIT_S)
         (lease, *_) = domain.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE).values()
+        settings = {"transport": "local", "socket": str(host.folder / "run" / "libvirt-sock"), "acceleration": "qemu"}
+        Hypervisor.objects.update(settings=settings, takes=[guest_passwords.ORDER])
         pools.change_pool(
             actor=house.dana, pool_id=house.pool.pk, protocol=Pool.Protocol.RDP, rdp_port=PORT,
             guest_account=account, guest_user="vdi", guest_password="vdi",
         )  # fmt: skip
-        Desktop.objects.filter(pk=house.desktop.pk).update(addresses=[host.address])
+        Desktop.objects.filter(pk=house.desktop.pk).update(
+            addresses=[host.address], machine_id=domain.UUIDString(), stamp_key=""
+        )
         with host.passing_on(PORT, lease["addrs"][0]["addr"], 3389):
             page.goto(f"{web.origin}/desktops/{house.desktop.pk}/open/")
             if account == "ask":
@@ -81,6 +85,10 @@ def test_a_desktop_of_a_real_guest_shows_and_what_is_typed_arrives_in_it(
                 page.get_by_label("User name").fill("vdi")
                 page.get_by_label("Password").fill("vdi")
                 page.get_by_role("button", name="Open", exact=True).click()
+            if account == "local":
+                wait_until(page, "a password is ordered", Operation.objects.filter(state="queued").exists, 60)
+                pump.run(house.hypervisor.pk)
+                assert Operation.objects.get().state == "done"
             expect(page.locator(".viewer")).to_have_attribute("data-phase", "open", timeout=240_000)
             wait_until(page, "the desktop is painted", lambda: blue(shot(page)) > 500_000, SESSION_S)
             # It is painted before anything runs on it, and nobody gives a window the keys before its manager is there.

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from broker.models import Desktop, Pool
+from broker.hypervisors import sealing
+from broker.models import Assignment, Desktop, Hypervisor, Operation, Pool
 from broker.relay.closing import Code
 from broker.relay.rdp import cleanpath, der, x224
 from broker.relay.rdp.x224 import Security
-from broker.services import pools
+from broker.services import guest_passwords, pools
 from tests.broker.portal.cast import Estate
 from tests.broker.relay.rdp.test_door import CONNECT_INITIAL, answer, ask, closing, error, open_socket, request
 from tests.broker.relay.serving import Web, signed_in
@@ -57,3 +58,53 @@ def test_an_account_that_the_guest_does_not_take_is_said_and_not_tried_again(
         assert error(answer(browser)) == {0: cleanpath.GENERAL, 1: 403}
         words = "The desktop does not take the account that its pool has. Tell your administrator."
         assert closing(browser) == (Code.REFUSED, words)
+
+
+def give_password(house: Estate, password: str) -> None:
+    """What a local account's order leaves behind: Alice's assignment has it, and so, if it is right, has the guest."""
+    Hypervisor.objects.update(takes=[guest_passwords.ORDER])
+    give_account(house, NLA_USER, "", guest_account="local")
+    sealed = sealing.seal({guest_passwords.PASSWORD: password})
+    Assignment.objects.filter(user=house.alice).update(
+        guest_user=NLA_USER, guest_secret=sealed, guest_machine=house.desktop.machine_id
+    )
+
+
+def test_the_password_of_an_assignment_opens_its_guest(house: Estate, web: Web, guest: RdpServer) -> None:
+    give_password(house, NLA_PASSWORD)
+    cookie = signed_in(house, "alice")
+    with open_socket(web, cookie) as browser:
+        browser.send(request(ask(house, cookie), Security.TLS))
+        assert 6 in answer(browser)
+        browser.send(CONNECT_INITIAL)
+        response = browser.recv(timeout=10)
+        assert isinstance(response, bytes)
+        assert response[7:9] == b"\x7f\x66", "the guest goes on with its conference"
+
+
+def test_a_guest_that_refuses_the_password_of_an_assignment_gets_it_anew(
+    house: Estate, web: Web, guest: RdpServer
+) -> None:
+    give_password(house, "wrong")
+    cookie = signed_in(house, "alice")
+    with open_socket(web, cookie) as browser:
+        browser.send(request(ask(house, cookie), Security.TLS))
+        assert error(answer(browser)) == {0: cleanpath.GENERAL, 1: 504}
+        words = "The desktop did not know its user's password and gets it anew. Try again."
+        assert closing(browser) == (Code.NOT_READY, words)
+    ask(house, cookie)
+    assert Operation.objects.get().kind == Operation.Kind.PASSWORD
+
+
+def test_a_guest_that_could_not_be_given_the_password_is_said_in_words(
+    house: Estate, web: Web, guest: RdpServer
+) -> None:
+    give_password(house, NLA_PASSWORD)
+    Assignment.objects.update(guest_machine="")
+    cookie = signed_in(house, "alice")
+    ticket = ask(house, cookie)
+    Operation.objects.update(state=Operation.State.FAILED, error="The guest does not take it.")
+    with open_socket(web, cookie) as browser:
+        browser.send(request(ticket, Security.TLS))
+        assert error(answer(browser)) == {0: cleanpath.GENERAL, 1: 500}
+        assert closing(browser) == (Code.FAILED, "The guest does not take it.")
