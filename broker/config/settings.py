@@ -125,7 +125,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "broker.console.access.can",
             ],
-            "builtins": ["broker.templatetags.deskyard"],
+            "builtins": ["broker.templatetags.deskyard", "broker.templatetags.faults"],
         },
     }
 ]

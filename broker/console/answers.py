@@ -143,6 +143,7 @@ class Question:
     """Must be typed to go on; for deleting only."""
     note: str = ""
     """What may be typed beside the answer, as its label; it comes as `note`."""
+    note_length: int = 500
     is_harmless: bool = False
     hidden: list[tuple[str, str]] = field(default_factory=list)
     """Fields sent along with the answer."""
@@ -163,15 +164,22 @@ def ask_first(
     if request.method != "POST" or "asked" in request.POST:
         return _ask(request, question)
     if question.typed_name and request.POST.get("typed_name", "").strip() != question.typed_name:
-        return _ask(request, question, _("That is not the name. Nothing was changed."), status=422)
+        return _ask(request, question, faults={"typed_name": [_("That is not the name. Nothing was changed.")]})
     try:
         message = do()
+    except Invalid as refusal:
+        if question.note and refusal.fields:
+            return _ask(request, question, refusal.message, faults={"note": list(refusal.fields.values())})
+        return _ask(request, question, words_of(refusal))
     except Refusal as refusal:
-        return _ask(request, question, words_of(refusal), status=422)
+        return _ask(request, question, words_of(refusal))
     return done(request, message, to if isinstance(to, str) else to(), leaves=leaves)
 
 
-def _ask(request: HttpRequest, question: Question, problem: str = "", *, status: int = 200) -> HttpResponse:
+def _ask(
+    request: HttpRequest, question: Question, problem: str = "", *, faults: Mapping[str, list[str]] | None = None
+) -> HttpResponse:
+    """With what was wrong about the answer: as a whole, and `faults` of single fields. What was typed stays."""
     context = {
         "action": request.get_full_path(),
         "title": question.title,
@@ -179,11 +187,16 @@ def _ask(request: HttpRequest, question: Question, problem: str = "", *, status:
         "verb": question.verb,
         "back": question.back,
         "typed_name": question.typed_name,
+        "typed": request.POST.get("typed_name", ""),
         "note": question.note,
+        "note_length": question.note_length,
+        "note_value": request.POST.get("note", ""),
         "is_harmless": question.is_harmless,
         "hidden": question.hidden,
         "problem": problem,
+        "faults": faults or {},
     }
+    status = 422 if problem or faults else 200
     if is_htmx(request):
         return render(request, "components/confirm.html", context, status=status)
     return render(request, "console/confirm.html", {**context, **frame.of(request)}, status=status)

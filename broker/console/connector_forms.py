@@ -9,6 +9,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext as _
 
+from broker.console.fields import WholeField
 from connectors.base import Connector, Settings
 
 PREFIX = "setting_"
@@ -32,6 +33,12 @@ class HypervisorForm(forms.Form):
             field = _field(declared, kept)
             field.when = _condition(declared)  # type: ignore[attr-defined]
             self.fields[PREFIX + declared.name] = field
+        # Services name faults by the settings' own names.
+        self.called = {
+            declared.name: PREFIX + declared.name
+            for declared in dataclasses.fields(connector.settings)
+            if declared.name not in self.base_fields
+        }
 
     def values(self) -> dict[str, str]:
         """The settings by their own names, as text, the way services take them."""
@@ -40,12 +47,6 @@ class HypervisorForm(forms.Form):
             for name, value in self.cleaned_data.items()
             if name.startswith(PREFIX)
         }
-
-    def add_error(self, field: str | None, error: Any) -> None:
-        """Services name faults by the settings' own names."""
-        if field is not None and field not in self.fields and PREFIX + field in self.fields:
-            field = PREFIX + field
-        super().add_error(field, error)
 
 
 def _condition(declared: dataclasses.Field[Any]) -> str:
@@ -78,7 +79,7 @@ def _field(declared: dataclasses.Field[Any], kept: Mapping[str, Any] | None) -> 
     if isinstance(default, bool):
         return forms.BooleanField(**common)
     if isinstance(default, int):
-        return forms.IntegerField(**common)
+        return WholeField(**common)
     if meta.get("multiline"):
         return forms.CharField(
             widget=forms.Textarea(attrs={"rows": 4, "class": "mono", "spellcheck": "false"}), **common

@@ -8,9 +8,17 @@ from django import forms
 from django.utils.translation import gettext as _
 
 from broker.domain.spans import span_in_words, span_of
+from broker.services.intake import WHOLE_LIMIT
 
 HOUR_S = 3600
 MINUTE_S = 60
+
+
+class WholeField(forms.IntegerField):
+    """A whole number that the database can keep."""
+
+    def __init__(self, *, max_value: int = WHOLE_LIMIT, **kwargs: Any) -> None:
+        super().__init__(max_value=max_value, **kwargs)
 
 
 class SpanField(forms.CharField):

@@ -27,6 +27,7 @@ from broker.console.answers import (
     typed,
 )
 from broker.console.connector_forms import HypervisorForm, settings_shown
+from broker.console.fields import WholeField
 from broker.console.lists import Column, Listing
 from broker.models import Hypervisor
 from broker.selectors import audit, drift, samples
@@ -191,10 +192,10 @@ def edit(request: HttpRequest, hypervisor_id: UUID) -> HttpResponse:
 class LimitsForm(forms.Form):
     """How much Deskyard asks of a hypervisor."""
 
-    build_budget = forms.IntegerField(
+    build_budget = WholeField(
         label="Builds at once", min_value=1, max_value=1000, help_text="Builds, recycles and deletions in flight."
     )
-    power_budget = forms.IntegerField(
+    power_budget = WholeField(
         label="Other orders at once", min_value=1, max_value=1000, help_text="Power actions, snapshots and the like."
     )
     memory_ratio = forms.FloatField(

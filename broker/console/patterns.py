@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from broker.console.access import staff_only
 from broker.console.answers import show
+from broker.console.fields import WholeField
 from broker.domain import sessions
 from broker.domain.labels import (
     Label,
@@ -40,7 +41,7 @@ class PatternForm(forms.Form):
     """One field of each sort, some of them wrong."""
 
     text = forms.CharField(label="Text", help_text="Help stands below.")
-    wrong = forms.IntegerField(label="Wrong", help_text="What is wrong stands last.")
+    wrong = WholeField(label="Wrong", help_text="What is wrong stands last.")
     optional = forms.CharField(label="Text", required=False)
     choice = forms.ChoiceField(label="Choice", choices=[("a", "First"), ("b", "Second")])
     long = forms.CharField(label="Long text", widget=forms.Textarea(attrs={"rows": 3}))

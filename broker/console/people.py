@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from broker.console.access import Right, actor_of, insist, needs, staff_only
 from broker.console.answers import Question, ask_first, done, posted, saved, show, typed
+from broker.console.fields import WholeField
 from broker.console.lists import Column, Listing
 from broker.domain.permissions import MEANS, NAMES, RIGHTS, WORDS, Role
 from broker.models import ApiToken
@@ -85,7 +86,7 @@ class PasswordForm(forms.Form):
 
 class TokenForm(forms.Form):
     name = forms.CharField(label="What is it for?", max_length=100, help_text="Such as “nightly report”.")
-    days = forms.IntegerField(label="Valid for (days)", min_value=1, max_value=366, initial=30)
+    days = WholeField(label="Valid for (days)", min_value=1, max_value=366, initial=30)
     scopes = forms.MultipleChoiceField(label="It may", widget=forms.CheckboxSelectMultiple)
 
     def __init__(self, user: User, data: object = None) -> None:

@@ -12,6 +12,7 @@ from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 
+from broker.console.fields import WholeField
 from broker.domain import naming, resources
 from broker.domain.resources import ResourceClass
 from broker.models import Host, LogicalNetwork, Network, Pool, PoolMember, Storage, TemplateCopy
@@ -24,9 +25,9 @@ READY_WHEN = [
 ]
 
 
-def _own_number(label: str, lowest: int, highest: int, usual: int, help_text: str) -> forms.IntegerField:
+def _own_number(label: str, lowest: int, highest: int, usual: int, help_text: str) -> WholeField:
     """One of the numbers that the resource class decides, asked for only where the pool has its own."""
-    field = forms.IntegerField(
+    field = WholeField(
         label=label, min_value=lowest, max_value=highest, initial=usual, required=False, help_text=help_text
     )
     field.when = f"resource_class={ResourceClass.OWN}"  # type: ignore[attr-defined]
@@ -64,17 +65,17 @@ class PoolForm(forms.Form):
         label="Network", queryset=LogicalNetwork.objects.all(), required=False, empty_label="As the templates have it",
         help_text="It must have a counterpart wherever the pool shall build.",
     )  # fmt: skip
-    minimum = forms.IntegerField(label="Minimum", min_value=0, initial=0, help_text="Desktops that always exist.")
-    spare = forms.IntegerField(label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use.")
-    maximum = forms.IntegerField(label="Maximum", min_value=0, initial=10, help_text="Never more than these.")
-    maximum_per_host = forms.IntegerField(
+    minimum = WholeField(label="Minimum", min_value=0, initial=0, help_text="Desktops that always exist.")
+    spare = WholeField(label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use.")
+    maximum = WholeField(label="Maximum", min_value=0, initial=10, help_text="Never more than these.")
+    maximum_per_host = WholeField(
         label="At most on one host",
         min_value=1,
         required=False,
         help_text="So that one that fails takes few. Empty: any number.",
     )
-    vcpus = forms.IntegerField(label="vCPUs", min_value=1, required=False, help_text="Empty: as the template has it.")
-    memory_mib = forms.IntegerField(
+    vcpus = WholeField(label="vCPUs", min_value=1, required=False, help_text="Empty: as the template has it.")
+    memory_mib = WholeField(
         label="Memory (MiB)", min_value=1, required=False, help_text="Empty: as the template has it."
     )
     is_linked = forms.BooleanField(
@@ -82,7 +83,7 @@ class PoolForm(forms.Form):
         help_text="Desktops share the template’s disk and keep only what differs: built in seconds. Off: full copies.",
     )  # fmt: skip
     preparation = forms.ChoiceField(label="A desktop is ready when", choices=READY_WHEN)
-    prepare_timeout_s = forms.IntegerField(
+    prepare_timeout_s = WholeField(
         label="Give up after (seconds)", min_value=10, initial=900, help_text="If the guest has not answered by then."
     )
     gives_seed = forms.BooleanField(label="Hand each guest its name (cloud-init)", required=False, initial=True)
@@ -96,9 +97,7 @@ class PoolForm(forms.Form):
         initial=Pool.Protocol.VNC,
         required=False,
     )
-    rdp_port = _of_rdp(
-        forms.IntegerField(label="RDP port", min_value=1, max_value=65_535, initial=3389, required=False)
-    )
+    rdp_port = _of_rdp(WholeField(label="RDP port", min_value=1, max_value=65_535, initial=3389, required=False))
     asks_32_bpp = _of_rdp(
         forms.BooleanField(
             label="Full colour (32 bits a pixel)", required=False, initial=True,
@@ -146,7 +145,7 @@ class PoolForm(forms.Form):
     cpu_reservation_percent = _own_number("CPU kept free (%)", 0, 100, 0, "Of each desktop’s own vCPUs.")
     cpu_limit_percent = _own_number("CPU at most (%)", 1, 100, 100, "Of each desktop’s own vCPUs.")
     memory_reservation_percent = _own_number("Memory kept (%)", 0, 100, 0, "Of each desktop’s own memory.")
-    delete_budget_per_hour = forms.IntegerField(
+    delete_budget_per_hour = WholeField(
         label="Deletions an hour", min_value=0, initial=30,
         help_text="When more would go, the pool stops and asks an administrator.",
     )  # fmt: skip
@@ -207,9 +206,9 @@ class NewPoolForm(PoolForm):
             label=_("Users"), required=False, help_text=_("Sign-in names, separated by commas.")
         )
         for key in self.copy_rows:
-            self.fields[f"weight_{key}"] = forms.IntegerField(min_value=0, max_value=10_000, required=False)
-            self.fields[f"minimum_{key}"] = forms.IntegerField(min_value=0, required=False)
-            self.fields[f"maximum_{key}"] = forms.IntegerField(min_value=1, required=False)
+            self.fields[f"weight_{key}"] = WholeField(min_value=0, max_value=10_000, required=False)
+            self.fields[f"minimum_{key}"] = WholeField(min_value=0, required=False)
+            self.fields[f"maximum_{key}"] = WholeField(min_value=1, required=False)
 
     def clean_copies(self) -> list[str]:
         chosen: list[str] = self.cleaned_data["copies"]
@@ -242,7 +241,7 @@ class NewPoolForm(PoolForm):
         return {name: self.cleaned_data[name] for name in PoolForm.base_fields if name in self.cleaned_data}
 
     def places(self) -> list[dict[str, Any]]:
-        """Each copy as the form shows it: whether it is chosen, with which weight and limit."""
+        """Each copy as the form shows it: whether it is chosen, and its fields for weight and limits."""
         chosen = set(self["copies"].value() or []) if self.is_bound else set()
         return [
             {
@@ -251,6 +250,7 @@ class NewPoolForm(PoolForm):
                 "weight": self.data.get(f"weight_{key}", "100") if self.is_bound else "100",
                 "minimum": self.data.get(f"minimum_{key}", "") if self.is_bound else "",
                 "maximum": self.data.get(f"maximum_{key}", "") if self.is_bound else "",
+                "fields": {name: self[f"{name}_{key}"] for name in ("weight", "minimum", "maximum")},
                 "errors": [
                     words
                     for name in ("weight", "minimum", "maximum")
@@ -276,13 +276,13 @@ class MemberForm(forms.Form):
     called = {"copy": "copy_id", "member_minimum": "minimum", "member_maximum": "maximum"}
 
     copy_id = forms.TypedChoiceField(label="Template copy")
-    weight = forms.IntegerField(
+    weight = WholeField(
         label="Weight", min_value=0, max_value=10_000, initial=100, help_text="Twice the weight: about twice as many."
     )
-    minimum = forms.IntegerField(
+    minimum = WholeField(
         label="At least", min_value=0, initial=0, required=False, help_text="Desktops that always stand there."
     )
-    maximum = forms.IntegerField(
+    maximum = WholeField(
         label="At most",
         min_value=1,
         required=False,

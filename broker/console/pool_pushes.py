@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from broker.console.access import Right, actor_of, needs, staff_only
 from broker.console.answers import Question, ask_first, done, posted, saved, show
-from broker.console.fields import MinutesField
+from broker.console.fields import MinutesField, WholeField
 from broker.console.schedule_forms import zone_choices
 from broker.domain import pushes as rules
 from broker.models import Pool, Push
@@ -53,7 +53,7 @@ class PushForm(forms.Form):
     deadline_at = _moment("Deadline")
     notice_min = MinutesField(label="Told before", initial=15, help_text="Such as 15 min or 2 h.")
     zone = forms.ChoiceField(label="Time zone", choices=zone_choices, help_text="Of both times.", initial="UTC")
-    stops_after = forms.IntegerField(
+    stops_after = WholeField(
         label="Stop after failures in a row", min_value=1, max_value=100, initial=rules.STOPS_AFTER,
         help_text="The pool then builds from the version before.",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 
 from broker.console.access import Right, actor_of, needs
 from broker.console.answers import done, posted, saved, show
+from broker.console.fields import WholeField
 from broker.console.schedule_forms import zone_choices
 from broker.domain.scaling import PERCENT_LIMIT
 from broker.domain.schedules import NAMES, weekdays_of
@@ -20,12 +21,12 @@ from broker.models import Pool
 from broker.services import pools as services
 
 
-def _number(label: str, help_text: str = "") -> forms.IntegerField:
-    return forms.IntegerField(label=label, min_value=0, help_text=help_text)
+def _number(label: str, help_text: str = "") -> WholeField:
+    return WholeField(label=label, min_value=0, help_text=help_text)
 
 
-def _share() -> forms.IntegerField:
-    return forms.IntegerField(
+def _share() -> WholeField:
+    return WholeField(
         label="Spare in % of those in use", min_value=1, max_value=PERCENT_LIMIT, required=False,
         help_text="Rounded up, and never fewer than the number beside it. Empty: the number alone.",
     )  # fmt: skip

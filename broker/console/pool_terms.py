@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from broker.console.access import Right, actor_of, needs
 from broker.console.answers import Question, ask_first, done, posted, saved, show
-from broker.console.fields import HoursField
+from broker.console.fields import HoursField, WholeField
 from broker.console.who import ask_who
 from broker.models import Pool, PoolOwner
 from broker.services import owners
@@ -40,7 +40,7 @@ class TermsForm(forms.Form):
     asks_how_long = forms.BooleanField(
         label="Ask for how long it is needed", required=False, help_text="People may choose less than that."
     )
-    renewals = forms.IntegerField(
+    renewals = WholeField(
         label="Renewals", min_value=0, initial=0, help_text="How often its user may lengthen a lease."
     )
     renewal_h = HoursField(label="Each by", required=False, help_text="Empty: by a whole lease.")

@@ -176,6 +176,7 @@ def enable(request: HttpRequest, pool_id: UUID) -> HttpResponse:
         back=_address(pool_id),
         sentences=[] if on else [_("Nothing new is built and nothing is given out. What is in use stays in use.")],
         note="" if on else _("What users are told in the portal: why, and until when"),
+        note_length=services.CLOSED_LENGTH,
         is_harmless=True,
     )
 

@@ -30,7 +30,6 @@ from broker.console.answers import (
     typed,
     typed_uuid,
     word,
-    words_of,
 )
 from broker.console.lists import Column, Listing
 from broker.console.replication_forms import PolicyForm, WatchForm, policy_initial
@@ -247,13 +246,13 @@ def choose(request: HttpRequest, policy_id: UUID) -> HttpResponse:
     policy = get_object_or_404(ReplicationPolicy.objects.select_related("vault"), pk=policy_id, is_own=False)
     kind = typed(request, "kind")
     kind = kind if kind in TO_CHOOSE else KINDS.MACHINE.value
-    problem = ""
+    problem: Refusal | None = None
     if request.method == "POST":
         try:
             message = _add_chosen(request, policy, kind)
             return done(request, message, request.get_full_path())
         except Refusal as refusal:
-            problem = words_of(refusal)
+            problem = refusal
     registered = selectors.kinds_registered()
     readable = [one for one in registered if replication.can_serve(policy, one)]
     text = typed(request, "q")
@@ -267,13 +266,24 @@ def choose(request: HttpRequest, policy_id: UUID) -> HttpResponse:
         "page": page,
         "rows": _with_tags(page) if kind == KINDS.MACHINE else [(row, []) for row in page],
         "text": text,
-        "problem": problem,
+        "problem": problem.message if problem else "",
+        "faults": _beside(problem, kind),
+        "chosen": set(request.POST.getlist("choice")),
         "tags": selectors.tags_to_choose(policy_id) if kind == KINDS.MACHINE else [],
         "chosen_count": policy.choices.count(),
         "left_out": [one.name for one in selectors.hypervisors_of(set(registered) - set(readable))[:NAMED]],
         "has_readable": bool(readable),
     }
     return show(request, "console/replication/choose.html", context, status=422 if problem else 200)
+
+
+def _beside(refusal: Refusal | None, kind: str) -> dict[str, list[str]]:
+    """What is wrong, by the page's fields; what is about none of these is about what was chosen."""
+    typed_ones = {"disks", "tag"} if kind == KINDS.MACHINE else {"disks"}
+    found: dict[str, list[str]] = {}
+    for name, words in refusal.fields.items() if isinstance(refusal, Invalid) else ():
+        found.setdefault(name if name in typed_ones else "choice", []).append(words)
+    return found
 
 
 def _with_tags(page: Any) -> list[tuple[Any, list[str]]]:

@@ -12,7 +12,7 @@ from django import forms
 from django.utils.translation import gettext as _
 
 from broker.console.failover_forms import storage_choices
-from broker.console.fields import SpanField
+from broker.console.fields import SpanField, WholeField
 from broker.console.schedule_forms import zone_choices
 from broker.models import Network, RecoveryPoint, ReplicationPolicy, Storage, Vault
 from broker.services.replication_policies import PolicyFields
@@ -64,11 +64,11 @@ class PolicyForm(forms.Form):
         label="RPO", initial=7200,
         help_text="How old the newest copy may be, so how much may be lost. More than the interval and a run together.",
     )  # fmt: skip
-    keep_last = forms.IntegerField(label="Last", min_value=1, initial=3)
-    keep_hourly = forms.IntegerField(label="Hourly", min_value=0, initial=24)
-    keep_daily = forms.IntegerField(label="Daily", min_value=0, initial=7)
-    keep_weekly = forms.IntegerField(label="Weekly", min_value=0, initial=4)
-    keep_monthly = forms.IntegerField(label="Monthly", min_value=0, initial=0)
+    keep_last = WholeField(label="Last", min_value=1, initial=3)
+    keep_hourly = WholeField(label="Hourly", min_value=0, initial=24)
+    keep_daily = WholeField(label="Daily", min_value=0, initial=7)
+    keep_weekly = WholeField(label="Weekly", min_value=0, initial=4)
+    keep_monthly = WholeField(label="Monthly", min_value=0, initial=0)
     verification = forms.ChoiceField(
         label="How copies are checked", choices=ReplicationPolicy.Verification.choices, widget=forms.RadioSelect,
         initial=ReplicationPolicy.Verification.DIGEST,
@@ -276,7 +276,7 @@ class BringUpForm(forms.Form):
     """A machine of a recovery point: one choice of network for each of its NICs."""
 
     hides_optional = True
-    called = {"storage_id": "storage", "hypervisor_id": "storage"}
+    called = {"storage_id": "storage", "hypervisor_id": "storage", "network_ids": "nic_1"}
 
     name = forms.CharField(
         label="Name of the machine", max_length=NAME_AT_MOST, widget=forms.TextInput(attrs={"autocomplete": "off"})
@@ -307,11 +307,6 @@ class BringUpForm(forms.Form):
 
     def nic_fields(self) -> list[forms.BoundField]:
         return [self[name] for name in self.fields if name.startswith("nic_")]
-
-    def add_error(self, field: str | None, error: Any) -> None:
-        if field == "network_ids":
-            field = next((name for name in self.fields if name.startswith("nic_")), None)
-        super().add_error(field, error)
 
     def values(self) -> Mapping[str, Any]:
         """As the service takes them; the form must be valid."""

@@ -9,6 +9,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext as _
 
+from broker.console.fields import WholeField
 from broker.domain.schedules import NAMES, Action, Reach, weekdays_of, zones
 from broker.models import HolidayCalendar, PowerSchedule
 from broker.services.schedules import ScheduleFields
@@ -38,10 +39,12 @@ def zone_choices() -> list[tuple[str, Any]]:
 class ScheduleForm(forms.Form):
     hides_optional = True
     """How many is asked only where it is needed, and the choice of a calendar says what none means."""
+    called = {"action": "does", "reach": "does", "calendar_id": "calendar"}
+    """What the services call it, and what we."""
 
     name = forms.CharField(label="Name", max_length=100, help_text="Such as Weekday mornings; operations name it.")
     does = forms.ChoiceField(label="What it does", choices=DOES, widget=forms.RadioSelect, initial=Reach.ALL)
-    amount = forms.IntegerField(
+    amount = WholeField(
         label="How many", min_value=1, required=False, help_text="Desktops or per cent. Those that are on count."
     )
     at = forms.TimeField(
@@ -65,11 +68,6 @@ class ScheduleForm(forms.Form):
         if is_new and not self.is_bound:
             # The page sets the reader's own zone.
             self.fields["zone"].widget.attrs["data-own-zone"] = True
-
-    def add_error(self, field: str | None, error: Any) -> None:
-        """Services call the choice of what it does "action" and "reach"."""
-        named = {"action": "does", "reach": "does", "calendar_id": "calendar"}
-        super().add_error(named.get(field or "", field), error)
 
     def explained(self) -> list[tuple[Any, str]]:
         """Each choice of what it does with what that means."""

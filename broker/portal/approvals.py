@@ -20,7 +20,7 @@ from broker.portal.frame import show
 from broker.selectors import notices, pools
 from broker.selectors import requests as selectors
 from broker.services import approvals
-from broker.services.errors import Clash, Refusal
+from broker.services.errors import Clash, Invalid, Refusal
 
 PAGE_SIZE = 25
 HERE = "portal:approvals"
@@ -73,11 +73,13 @@ def decline(request: HttpRequest, request_id: UUID) -> HttpResponse:
         words = request.POST.get("note", "")
         approvals.decide(actor=person(request), request_id=request_id, yes=False, words=words)
     except Refusal as refusal:
-        return _question(request, wish, refusal.message, 422)
+        return _question(request, wish, refusal)
     return told(request, _("The request of %s was declined.") % wish.user, to=HERE)
 
 
-def _question(request: HttpRequest, wish: Request, problem: str = "", status: int = 200) -> HttpResponse:
+def _question(request: HttpRequest, wish: Request, refusal: Refusal | None = None) -> HttpResponse:
+    """With what was wrong about the answer, which stays as it was typed."""
+    status = 422 if refusal else 200
     context = {
         "title": _("Decline the request of %s?") % wish.user,
         "sentences": [_("They are told, with what you say here, and may ask again.")],
@@ -86,7 +88,8 @@ def _question(request: HttpRequest, wish: Request, problem: str = "", status: in
         "note_value": request.POST.get("note", ""),
         "action": request.path,
         "back": reverse(HERE),
-        "problem": problem,
+        "problem": refusal.message if refusal else "",
+        "faults": {"note": list(refusal.fields.values())} if isinstance(refusal, Invalid) else {},
     }
     if is_htmx(request):
         return render(request, "components/confirm.html", context, status=status)
