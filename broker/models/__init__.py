@@ -30,6 +30,7 @@ from broker.models.samples import Sample
 from broker.models.schedules import Holiday, HolidayCalendar, PowerSchedule
 from broker.models.sessions import Client, DesktopSession, Device, GuestCertificate, ScreenSession, Ticket
 from broker.models.standbys import Standby
+from broker.models.submissions import Submission
 from broker.models.templates import Template, TemplateCopy, TemplateVersion
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "StaffRole",
     "Standby",
     "Storage",
+    "Submission",
     "Template",
     "TemplateCopy",
     "TemplateVersion",

@@ -20,6 +20,7 @@ from broker.models import (
     ReplicationRun,
     RpoBreach,
     ScreenSession,
+    Submission,
     Ticket,
 )
 from broker.models.operations import UNFINISHED
@@ -46,6 +47,7 @@ def tidy() -> int:
     finished = Operation.objects.filter(finished_at__lt=now - KEEP_OPERATIONS)
     return (
         _drop(Ticket.objects.filter(expires_at__lt=now - KEEP_TICKETS))
+        + _drop(Submission.objects.filter(until__lt=now))
         + _drop(Event.objects.filter(at__lt=now - KEEP_EVENTS))
         + _drop(ScreenSession.objects.filter(ended_at__lt=now - KEEP_SESSIONS))
         + _drop(DesktopSession.objects.filter(ended_at__lt=now - KEEP_SESSIONS))

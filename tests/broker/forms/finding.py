@@ -36,7 +36,7 @@ class Control:
     lowest: float | None = None
     highest: float | None = None
     options: tuple[str, ...] = ()
-    """What may be chosen, without the empty one."""
+    """What may be chosen, without the empty one; of a name that must be typed to confirm, that name."""
     when: str = ""
     """For which values of which other control it is asked."""
 
@@ -51,6 +51,8 @@ class Form:
     """What a browser would send without anybody touching it, the token and buttons left out."""
     controls: Mapping[str, Control] = field(hash=False)
     buttons: tuple[tuple[str, str], ...] = ()
+    token: str = ""
+    """Of the rendering of its page."""
 
     @property
     def name(self) -> str:
@@ -89,8 +91,11 @@ def _form(page: str, address: str, element: Any) -> Form:
     names = dict.fromkeys(one.get("name") for one in speaking)
     controls = {name: _control([one for one in speaking if one.get("name") == name]) for name in names if name != TOKEN}
     values = tuple((one.get("name"), value) for one in speaking for value in _said(one) if one.get("name") != TOKEN)
+    token = next((one.get("value", "") for one in speaking if one.get("name") == TOKEN), "")
     pressed = [one for one in element.iter("button") if one.get("name")]
-    return Form(page, address, values, controls, tuple((one.get("name"), one.get("value") or "") for one in pressed))
+    return Form(
+        page, address, values, controls, tuple((one.get("name"), one.get("value") or "") for one in pressed), token
+    )
 
 
 def _said(element: Any) -> Iterator[str]:
@@ -118,6 +123,8 @@ def _control(elements: list[Any]) -> Control:
     elif kind in ("radio", "checkbox"):
         options = [one.get("value", "on") for one in elements]
         kind = "checkbox-many" if kind == "checkbox" and len(elements) > 1 else kind
+    if first.get("name") == "typed_name":
+        options = [one.text_content() for form in first.iterancestors("form") for one in form.cssselect("label b")]
     place = next((one for one in first.iterancestors() if one.get("data-when")), None)
     return Control(
         first.get("name"), kind, first.get("required") is not None,
