@@ -95,10 +95,18 @@ class TokenForm(forms.Form):
             services.PORTAL: _("Use the user’s own desktops"),
             services.ADMIN: _("Do in the console what the user’s role may"),
         }
+        self._user = user
         field = self.fields["scopes"]
         assert isinstance(field, forms.MultipleChoiceField)  # noqa: S101 - for the type checker
         field.choices = [(scope, words[scope]) for scope in services.own_scopes(user)]
         field.initial = [services.PORTAL]
+
+    def clean_name(self) -> str:
+        """The answer is a secret that nobody keeps to say it again: sent twice, the name keeps it from being two."""
+        name: str = self.cleaned_data["name"].strip()
+        if selectors.tokens_of(self._user).filter(revoked_at=None, name__iexact=name).exists():
+            raise forms.ValidationError(_("There is already a token of that name."))
+        return name
 
 
 @staff_only

@@ -175,8 +175,7 @@ def make_token(
 ) -> tuple[ApiToken, str]:
     """A token of a user and its plain text, which is kept nowhere. No scopes named: all of the user's own rights.
 
-    People make tokens for themselves; only administrators for others. Names tell the tokens of a user apart, and keep
-    one that is asked for twice from being two. Raises `Forbidden`, `Invalid`.
+    People make tokens for themselves; only administrators for others. Raises `Forbidden`, `Invalid`.
     """
     if actor.pk != user.pk:
         require(actor, Right.ADMINISTER)
@@ -193,13 +192,9 @@ def make_token(
         raise Forbidden(f"The account {user.get_username()} is closed.")
     plain = TOKEN_MARK + secrets.token_urlsafe(32)
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)
-        now = timezone.now()
-        intake.free_name("name", name, user.api_tokens.filter(revoked_at=None, expires_at__gt=now), "token")
-        intake.refuse_faults("The token was not made.")
         token = ApiToken.objects.create(
             user=user, name=name, hash=_hash(plain), prefix=plain[:8], scopes=sorted(set(scopes)),
-            expires_at=now + timedelta(days=days),
+            expires_at=timezone.now() + timedelta(days=days),
         )  # fmt: skip
         changes = {"user": [None, user.get_username()], "scopes": [None, token.scopes], "days": [None, days]}
         audit.record(actor=actor, action="token.make", subject=token, changes=changes)

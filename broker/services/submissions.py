@@ -29,7 +29,7 @@ def take_up(key: str) -> bool:
 
 
 def answer_to(key: str) -> dict[str, Any] | None:
-    """What was said to the sending that somebody else took up; None if nothing was within a minute, or it was forgotten."""
+    """What was said to the sending that somebody else took up; None: nothing within a minute, or it was forgotten."""
     ends = time.monotonic() + WAIT_S
     while time.monotonic() < ends:
         row = Submission.objects.filter(key=key).first()

@@ -4,12 +4,14 @@ import { startDialog } from "./dialog.js";
 import { startTheme } from "./theme.js";
 import { startCopying } from "./copying.js";
 import { startAges } from "./ages.js";
+import { startConnection } from "./connection.js";
 
 startToasts();
 startDialog();
 startTheme();
 startCopying();
 startAges();
+startConnection();
 
 // A menu is a <details>: it closes on Escape, on a click elsewhere, and once something in it was chosen.
 document.addEventListener("click", (event) => {
@@ -32,6 +34,7 @@ document.addEventListener("htmx:responseError", (event) => {
   const { status } = event.detail.xhr;
   if (status === 401 || status === 403) return toast("You are signed out, or may not do this. Load the page anew.", "bad");
   if (status === 404) return toast("That is no longer there.", "attention");
+  // Of a proxy: the server does not answer, which connection.js says.
+  if (status === 502 || status === 504) return;
   toast(`The server could not answer (${status}). Try again; if it stays so, look at its log.`, "bad");
 });
-document.addEventListener("htmx:sendError", () => toast("No answer from the server. Check the connection.", "bad"));

@@ -2,6 +2,7 @@
 export function startDialog() {
   const dialog = document.getElementById("dialog");
   if (!dialog) return;
+  const said = ["lost", "toasts"].map((id) => document.getElementById(id));
   let opener = null;
 
   document.addEventListener("htmx:beforeRequest", (event) => {
@@ -10,6 +11,8 @@ export function startDialog() {
   document.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id === "dialog-content" && !dialog.open) {
       dialog.showModal();
+      // What is said meanwhile is said in front of it.
+      dialog.append(...said);
       dialog.querySelector("[autofocus], input:not([type=hidden]), .dialog__acts a")?.focus();
     }
   });
@@ -22,6 +25,7 @@ export function startDialog() {
   });
   document.addEventListener("close-dialog", () => dialog.close());
   dialog.addEventListener("close", () => {
+    dialog.before(...said);
     document.getElementById("dialog-content").replaceChildren();
     if (opener?.isConnected) opener.focus();
   });

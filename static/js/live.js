@@ -4,6 +4,7 @@
 // (hidden, lost), went unheard, and nobody may say it twice.
 (() => {
   const POLL_MS = 15000;
+  const AGAIN_MS = 3000;
 
   class LiveSource extends EventTarget {
     constructor(url) {
@@ -43,10 +44,9 @@
       source.onerror = (event) => {
         show("off");
         if (source.readyState !== EventSource.CLOSED) return;
-        // Refused for good (signed out, server restarting): the extension makes a new one after a pause.
+        // Refused for good (signed out, a proxy whose server restarts). The extension would pause for up to a minute.
         this.rest();
-        this.close();
-        this.onerror?.(event);
+        setTimeout(() => !document.hidden && this.wake(), AGAIN_MS);
       };
     }
 
@@ -68,6 +68,7 @@
   }
 
   function show(state) {
+    document.dispatchEvent(new CustomEvent("deskyard:stream", { detail: state }));
     document.querySelectorAll("[data-live]").forEach((mark) => {
       mark.dataset.live = state;
       mark.title = state === "on" ? mark.dataset.titleOn : mark.dataset.titleOff;

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.request import urlopen
 
@@ -91,7 +92,13 @@ def same_rows(django_db_setup: None, django_db_blocker: DjangoDbBlocker, redis_u
 
 @pytest.fixture(scope="session")
 def web(same_rows: dict[str, str]) -> Iterator[Web]:
-    port = free_port()
+    with serving(same_rows, free_port()) as started:
+        yield started
+
+
+@contextmanager
+def serving(environment: dict[str, str], port: int) -> Iterator[Web]:
+    """Web and relay for as long as the block lasts; then nobody answers there."""
     server = subprocess.Popen(
         die_with_us(
             sys.executable,
@@ -112,7 +119,7 @@ def web(same_rows: dict[str, str]) -> Iterator[Web]:
             "1",
         ),
         cwd=REPOSITORY,
-        env=same_rows,
+        env=environment,
         stdin=subprocess.DEVNULL,
     )
     started = Web(port, server.pid)
