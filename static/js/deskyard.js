@@ -5,6 +5,7 @@ import { startTheme } from "./theme.js";
 import { startCopying } from "./copying.js";
 import { startAges } from "./ages.js";
 import { startConnection } from "./connection.js";
+import { startHearing } from "./heard.js";
 
 startToasts();
 startDialog();
@@ -12,6 +13,7 @@ startTheme();
 startCopying();
 startAges();
 startConnection();
+startHearing();
 
 // A menu is a <details>: it closes on Escape, on a click elsewhere, and once something in it was chosen.
 document.addEventListener("click", (event) => {

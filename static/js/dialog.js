@@ -13,7 +13,7 @@ export function startDialog() {
       dialog.showModal();
       // What is said meanwhile is said in front of it.
       dialog.append(...said);
-      dialog.querySelector("[autofocus], input:not([type=hidden]), .dialog__acts a")?.focus();
+      dialog.querySelector("[autofocus], input:not([type=hidden]), textarea, select, .dialog__acts a")?.focus();
     }
   });
   document.addEventListener("click", (event) => {
@@ -27,6 +27,8 @@ export function startDialog() {
   dialog.addEventListener("close", () => {
     dialog.before(...said);
     document.getElementById("dialog-content").replaceChildren();
-    if (opener?.isConnected) opener.focus();
+    // A live part may have been made anew meanwhile, with the opener in it.
+    const there = opener?.isConnected ? opener : opener?.id && document.getElementById(opener.id);
+    (there || document.getElementById("main"))?.focus();
   });
 }

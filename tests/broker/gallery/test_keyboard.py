@@ -83,7 +83,7 @@ def test_the_drawer_tells_what_is_done_and_by_whom(page: Page, furniture: Furnit
     assert "Replicate" in words, "and runs of replication"
     page.keyboard.press("Escape")
     expect(drawer).to_be_hidden()
-    assert page.evaluate("document.activeElement.id") == "tasks-button"
+    expect(page.locator("#tasks-button")).to_be_focused()
 
 
 def test_a_failed_operation_is_retried_from_the_drawer(page: Page, furniture: Furniture) -> None:
