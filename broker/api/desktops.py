@@ -91,6 +91,13 @@ class DesktopFilter(Window):
 class ConnectIn(In):
     protocol: str = ""
     """vnc or rdp, as the desktop's pool has it; empty: that one."""
+    application: UUID | None = None
+    """Of the desktop's pool: it alone is shown."""
+
+
+class ClientFileIn(In):
+    application: UUID | None = None
+    """Of the desktop's pool: it alone is shown."""
 
 
 class ConnectOut(Out):
@@ -276,7 +283,12 @@ def connect(request: HttpRequest, id: UUID, wish: ConnectIn) -> ConnectOut:
     """
     found = person(request)
     opening = screens.connect(
-        user=found.user, desktop_id=id, protocol=wish.protocol, session_key=found.session_key, token=found.token
+        user=found.user,
+        desktop_id=id,
+        protocol=wish.protocol,
+        session_key=found.session_key,
+        token=found.token,
+        application_id=wish.application,
     )
     return ConnectOut(
         url=screens.address(host=request.get_host(), is_secure=request.is_secure(), protocol=opening.protocol),
@@ -289,14 +301,20 @@ def connect(request: HttpRequest, id: UUID, wish: ConnectIn) -> ConnectOut:
 
 
 @router.post("/{id}/client-file", openapi_extra=FILE)
-def client_file(request: HttpRequest, id: UUID) -> HttpResponse:
+def client_file(request: HttpRequest, id: UUID, wish: ClientFileIn | None = None) -> HttpResponse:
     """A file by which a program opens one's own desktop (`.rdp` or `.vv`), good to start for five minutes.
 
     From its first use on it serves only the address that used it. 409 if the desktop is not ready, as for connect, or
     if its pool's desktops are not opened so.
     """
     found = person(request)
-    file = native.client_file(user=found.user, desktop_id=id, session_key=found.session_key, token=found.token)
+    file = native.client_file(
+        user=found.user,
+        desktop_id=id,
+        session_key=found.session_key,
+        token=found.token,
+        application_id=wish.application if wish else None,
+    )
     headers = {"Content-Disposition": f'attachment; filename="{file.name}"', "Cache-Control": "no-store"}
     return HttpResponse(file.content, content_type=file.content_type, headers=headers)
 

@@ -11,6 +11,7 @@ from ninja.openapi.schema import OpenAPISchema
 
 import broker.api
 from broker.api import (
+    applications,
     desktops,
     entitlements,
     failovers,
@@ -79,6 +80,7 @@ for prefix, router in (
     ("/pools", pools.router),
     ("/pools", pushes.of_pools),
     ("/pushes", pushes.router),
+    ("/applications", applications.router),
     ("/entitlements", entitlements.router),
     ("/requests", requests.router),
     ("/desktops", desktops.router),

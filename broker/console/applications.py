@@ -7,20 +7,38 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from broker.console.access import Right, actor_of, needs, staff_only
-from broker.console.answers import Question, ask_first, done, page_of, posted, saved, show
+from broker.console.answers import Question, ask_first, done, posted, saved, show, typed, typed_uuid
+from broker.console.lists import Column, Listing
 from broker.console.who import ask_who
+from broker.domain.labels import application_label
 from broker.models import Application, Pool
 from broker.selectors import applications as selectors
 from broker.selectors.pools import entitlements as entitlement_rows
 from broker.services import applications as services
 from broker.services import entitlements
 
+
+def _state(row: Any) -> str:
+    return application_label(is_enabled=row.is_enabled, protocol=row.pool.protocol, people=row.people).text
+
+
+LIST = Listing(
+    "applications",
+    Column("name", gettext_lazy("Application"), lambda row: row.name, ("name",)),
+    Column("state", gettext_lazy("State"), _state),
+    Column("pool", gettext_lazy("Pool"), lambda row: row.pool.name, ("pool__name",)),
+    Column("starts", gettext_lazy("What is started"), lambda row: row.program.line, ("command", "arguments")),
+    Column("people", gettext_lazy("Users and groups"), lambda row: row.people, ("people",), begins_down=True),
+    Column("created", gettext_lazy("Published"), lambda row: row.created_at),
+)
 FIELDS = ("name", "description", "icon", "guest", "command", "arguments", "folder", "is_enabled")
 
 
@@ -69,8 +87,15 @@ def _address(application_id: UUID) -> str:
 
 @staff_only
 def list_(request: HttpRequest) -> HttpResponse:
-    context = {"page": page_of(request, selectors.applications())}
-    return show(request, "console/applications/list.html", context)
+    pool, text = typed_uuid(request, "pool"), typed(request, "q")
+    rows = selectors.applications()
+    if pool:
+        rows = rows.filter(pool=pool)
+    if text:
+        rows = rows.filter(Q(name__icontains=text) | Q(command__icontains=text))
+    pools = Pool.objects.filter(applications__isnull=False).distinct().only("name")
+    context = {"pools": pools, "pool": pool, "text": text}
+    return LIST.answer(request, "console/applications/list.html", rows, context)
 
 
 @needs(Right.OPERATE)

@@ -188,6 +188,17 @@ _VAULTS: dict[str, Label] = {
 }
 
 
+def application_label(*, is_enabled: bool, protocol: str, people: int) -> Label:
+    """`protocol`: how its pool's desktops are shown; `people`: how many users and groups may have it."""
+    if not is_enabled:
+        return Label("Not offered", Tone.OFF, "lock")
+    if protocol != "rdp":
+        return Label("Its pool shows VNC", Tone.ATTENTION, "warning")
+    if not people:
+        return Label("For nobody yet", Tone.ATTENTION, "warning")
+    return Label("Offered", Tone.GOOD, "check")
+
+
 def vault_label(status: str) -> Label:
     return _VAULTS[status]
 

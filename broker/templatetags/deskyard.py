@@ -20,6 +20,7 @@ from broker.domain.labels import (
     Label,
     Tone,
     account_label,
+    application_label,
     consistency_label,
     desktop_label,
     failover_label,
@@ -103,6 +104,12 @@ def reached_by(address: str, can: Any) -> bool:
 @register.filter
 def operation_state(operation: Any) -> Label:
     return operation_label(operation.state)
+
+
+@register.filter
+def application_state(row: Any) -> Label:
+    """Of a row of `selectors.applications`."""
+    return application_label(is_enabled=row.is_enabled, protocol=row.pool.protocol, people=row.people)
 
 
 @register.filter

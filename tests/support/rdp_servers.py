@@ -1,7 +1,7 @@
 """Real RDP servers on this machine, at an address that is not loopback: the relay follows no guest to itself.
 
-`xrdp` shows its login, which takes keys; nobody signs in. `shadow` (FreeRDP) shows a virtual X display to those who
-prove name and password before it shows anything (NLA).
+`xrdp` takes every account and then says in a window that it reaches no session. `shadow` (FreeRDP) shows a virtual X
+display to those who prove name and password before it shows anything (NLA).
 """
 
 from __future__ import annotations
@@ -51,14 +51,13 @@ EnableSyslog=false
 [Channels]
 cliprdr=true
 rdpdr=true
-[Xorg]
-name=Xorg
-lib=libxup.so
+[Nowhere]
+name=Nowhere
+lib=libvnc.so
 username=ask
 password=ask
 ip=127.0.0.1
-port=-1
-code=20
+port=1
 """
 
 
@@ -93,7 +92,7 @@ def guest_address() -> Iterator[str]:
 
 @contextmanager
 def xrdp(address: str, folder: Path) -> Iterator[RdpServer]:
-    """xrdp with its login, over TLS."""
+    """xrdp over TLS; who signs in finds no session behind it."""
     server = RdpServer(address, free_port(), folder)
     make_certificate(folder)
     (folder / "xrdp.ini").write_text(XRDP.format(port=server.port, folder=folder))

@@ -9,7 +9,7 @@ const CONTROL = 0x1d, ALT = 0x38, DELETE = 0xe053, SHIFT = 0x2a;
 /** Faster than a person, slow enough for the login of a guest. */
 const KEY_MS = 12;
 /** How long the socket's close event, which bears the reason, is awaited after the client gave up. */
-const REASON_MS = 5000;
+const REASON_MS = 15000;
 /** Kinds of IronError that mean name or password were not right. */
 const WRONG_ACCOUNT = new Set([1, 2, 3]);
 const SMALLEST = { width: 800, height: 600 };

@@ -193,6 +193,9 @@ CHANGES: list[tuple[str, str, object]] = [
     ("GET", "/pools/{id}/owners", None),
     ("POST", "/pools/{id}/owners", {"user": "charlie"}),
     ("DELETE", "/pools/{id}/owners/{id}", None),
+    ("POST", "/applications", {"pool": "{id}", "name": "x", "command": "x"}),
+    ("PATCH", "/applications/{id}", {"name": "x"}),
+    ("DELETE", "/applications/{id}", None),
     ("GET", "/entitlements", None),
     ("GET", "/entitlements/{id}", None),
     ("POST", "/entitlements", {"pool": "{id}", "user": "charlie"}),
@@ -276,6 +279,7 @@ def test_only_administrators_run_the_estate(
 
 
 EVERYBODYS = {
+    ("GET", "/applications"), ("GET", "/applications/{id}"),
     ("GET", "/desktops"), ("GET", "/desktops/{id}"), ("POST", "/desktops/{id}/connect"),
     ("POST", "/desktops/{id}/client-file"),
     ("POST", "/desktops/{id}/power"), ("POST", "/desktops/{id}/release"), ("POST", "/desktops/{id}/renew"),

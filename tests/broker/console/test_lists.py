@@ -21,7 +21,7 @@ from tests.broker.portal.cast import Estate
 
 FILES = (
     "desktops", "pools", "operations", "audit", "people", "hypervisors", "runs", "points", "failovers",
-    "requests",
+    "requests", "applications", "sessions",
 )  # fmt: skip
 NAME = re.compile(r'class="table__title"[^>]*>\s*<a class="table__name" href="[^"]*">\s*([^<]*?)\s*<')
 

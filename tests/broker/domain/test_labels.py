@@ -112,3 +112,16 @@ def test_a_wait_goes_through_its_four_words_in_order() -> None:
     ]
     assert tuple(steps) == labels.WAITS
     assert wait(has_desktop=True, power="on", is_answering=False, waits_for_guest=False) == Wait.CONNECTING
+
+
+@pytest.mark.parametrize(
+    ("is_enabled", "protocol", "people", "text"),
+    [
+        (False, "rdp", 3, "Not offered"),
+        (True, "vnc", 3, "Its pool shows VNC"),
+        (True, "rdp", 0, "For nobody yet"),
+        (True, "rdp", 1, "Offered"),
+    ],
+)
+def test_an_application_says_why_nobody_has_it(is_enabled: bool, protocol: str, people: int, text: str) -> None:
+    assert labels.application_label(is_enabled=is_enabled, protocol=protocol, people=people).text == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -32,8 +33,9 @@ def is_complaint(said: ConsoleMessage) -> bool:
     return said.type in ("error", "warning") and not said.text.startswith("Failed to load resource")
 
 
-def eventually(page: Page, claim: Callable[[], object]) -> None:
-    for _ in range(100):
+def eventually(page: Page, claim: Callable[[], object], limit_s: float = 30) -> None:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
         if claim():
             return
         page.wait_for_timeout(50)
