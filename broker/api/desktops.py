@@ -113,7 +113,7 @@ class ConnectOut(Out):
     protocol: str
     expires_at: datetime
     operation: OperationOut | None
-    """What makes the screen; null with rdp, where the guest shows itself."""
+    """What makes the screen; with rdp, where the guest shows itself, what gives it its user's password, or null."""
 
 
 class RenewIn(In):
