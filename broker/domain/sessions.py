@@ -7,6 +7,7 @@ only a guest that showed its user before, and since the last stream ended showed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -124,6 +125,20 @@ def after_reading(seen: Seen, reading: Reading) -> Seen:
     if seen.closed_at is None or reading.began_at <= seen.closed_at:
         return seen
     return replace(seen, empties=seen.empties + 1)
+
+
+def accounts_of(user: str, names: Iterable[str]) -> list[str]:
+    """Those of the accounts that a guest named which are this person's: of the same name, whatever domain each bears.
+
+    On a session host others are logged on too. Whoever signs in there under another name is never seen, and so never
+    taken for gone.
+    """
+    return [name for name in names if _bare(name) == _bare(user)]
+
+
+def _bare(account: str) -> str:
+    """`alice` of `CORP\\alice` and of `alice@corp.example`."""
+    return account.rpartition("\\")[2].partition("@")[0].casefold()
 
 
 def after_stream(seen: Seen, *, is_open: bool, input_at: datetime | None, now: datetime) -> Seen:

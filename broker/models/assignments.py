@@ -1,4 +1,5 @@
-"""Whose desktop is whose. The quota and "already has one" are constraints, not code."""
+"""Whose desktop is whose, and who has a seat on which session host. The quota, "already has one" and "no seat twice"
+are constraints, not code."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ class Assignment(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="assignments")
     slot = models.PositiveSmallIntegerField(default=0)
     desktop = models.ForeignKey(Desktop, models.PROTECT, related_name="assignments")
+    seat = models.PositiveSmallIntegerField(default=0, db_default=0)
+    """Which of a session host's seats, from 1; 0: the desktop is this user's alone."""
     since = models.DateTimeField()
     until = models.DateTimeField(null=True)
     """None while open."""
@@ -42,7 +45,7 @@ class Assignment(models.Model):
     class Meta:
         ordering = ["-since"]
         constraints = [
-            models.UniqueConstraint(fields=["desktop"], condition=Q(until=None), name="assignment_one_a_desktop"),
+            models.UniqueConstraint(fields=["desktop", "seat"], condition=Q(until=None), name="assignment_one_a_seat"),
             models.UniqueConstraint(
                 fields=["pool", "user", "slot"], condition=Q(until=None), name="assignment_one_a_slot"
             ),

@@ -57,6 +57,8 @@ class Desktop(models.Model):
     is_resting = models.BooleanField(default=False, db_default=False)
     """A schedule shut it down and nothing has switched it on since: while it is off, that is no fault, and whoever asks
     gets it with a start order."""
+    is_emptying = models.BooleanField(default=False, db_default=False)
+    """A session host that is not needed: nobody new gets a seat on it, and those who have one stay until they leave."""
     rdp_epoch = models.PositiveIntegerField(default=0, db_default=0)
     """The epoch for which the guest's RDP server has answered, where the pool waits for that."""
     rdp_asked_at = models.DateTimeField(null=True)

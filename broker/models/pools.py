@@ -11,6 +11,7 @@ from django.db.models import F, Q, Value
 from broker.domain.leases import Terms
 from broker.domain.resources import ResourceClass, Share
 from broker.domain.scaling import Holding, Peak, Target, holding
+from broker.domain.seating import SEATS_LIMIT
 from broker.domain.sessions import Timers
 from broker.models.hypervisors import Hypervisor
 from broker.models.networks import LogicalNetwork
@@ -23,6 +24,8 @@ class Pool(models.Model):
         """A desktop is anybody's; after release it is recycled."""
         DEDICATED = "dedicated", "Dedicated"
         """A desktop stays its user's until released."""
+        SHARED = "shared", "Shared"
+        """A desktop is a session host: several users are on it at once, each with a seat."""
 
     class Preparation(models.TextChoices):
         AGENT = "agent", "Wait until the guest's agent answers"
@@ -57,6 +60,11 @@ class Pool(models.Model):
     name = models.CharField(max_length=100, unique=True)
     description = models.TextField(blank=True)
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.FLOATING)
+    seats = models.PositiveSmallIntegerField(default=8, db_default=8)
+    """Shared: how many users a session host takes at once."""
+    freshens_when_empty = models.BooleanField(default=True, db_default=True)
+    """Shared: whether a session host gets a fresh disk when the last of its users has left, before it takes anybody
+    again."""
     network = models.ForeignKey(LogicalNetwork, models.PROTECT, null=True, blank=True, related_name="pools")
     """None: as the templates have them."""
     naming = models.CharField(max_length=60)
@@ -183,6 +191,7 @@ class Pool(models.Model):
                 name="pool_peak_is_whole",
             ),
             models.CheckConstraint(condition=Q(lease_h=None) | Q(lease_h__gte=1), name="pool_lease_lasts"),
+            models.CheckConstraint(condition=Q(seats__range=(1, SEATS_LIMIT)), name="pool_seats_in_range"),
             models.CheckConstraint(
                 condition=(Q(idle_min=None) | Q(idle_min__gte=1))
                 & (Q(disconnected_min=None) | Q(disconnected_min__gte=1))
@@ -193,6 +202,16 @@ class Pool(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_dedicated(self) -> bool:
+        """Whether a desktop stays its user's when nobody is logged on."""
+        return self.kind == Pool.Kind.DEDICATED
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several users are on a desktop at once."""
+        return self.kind == Pool.Kind.SHARED
 
     @property
     def share(self) -> Share:
@@ -220,7 +239,7 @@ class Pool(models.Model):
             renewal_h=self.renewal_h,
             notice_h=self.notice_h,
             grace_h=self.grace_h,
-            reclaims=self.reclaims or self.kind == Pool.Kind.FLOATING,
+            reclaims=self.reclaims or not self.is_dedicated,
         )
 
     @property

@@ -113,7 +113,7 @@ class DesktopSession(models.Model):
     """A user's presence on a desktop: one while it lasts, however many streams it has had, and also while it has none.
 
     Whoever writes one locks its desktop first, then this row: streams that open, streams that end, timers and people
-    meet there.
+    meet there. A session host has one for each of its users.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -150,7 +150,7 @@ class DesktopSession(models.Model):
     class Meta:
         ordering = ["-began_at", "-id"]
         constraints = [
-            models.UniqueConstraint(fields=["desktop"], condition=Q(ended_at=None), name="session_one_a_desktop")
+            models.UniqueConstraint(fields=["desktop", "user"], condition=Q(ended_at=None), name="session_one_a_user")
         ]
         indexes = [
             models.Index(fields=["-began_at", "-id"], name="session_newest"),

@@ -9,7 +9,7 @@ from django.db.models import CharField, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from broker.domain.sessions import Deadline, State, Why, deadline
-from broker.models import DesktopSession, Device, Pool, ScreenSession
+from broker.models import DesktopSession, Device, ScreenSession
 
 OPEN = "open"
 """The filter's word for all that are not over."""
@@ -38,7 +38,7 @@ class OwnSession:
 
     @property
     def is_floating(self) -> bool:
-        return bool(self.session.desktop.pool.kind == Pool.Kind.FLOATING)
+        return not self.session.desktop.pool.is_dedicated
 
 
 def sessions_of(user: User) -> list[OwnSession]:

@@ -1,7 +1,8 @@
 """Who gets which desktop: request, claim, queue, release.
 
 A claim is one statement over a partial index; the quota and "already has one" are constraints, so that no number of
-processes can hand one desktop to two people or two desktops to one.
+processes can hand one desktop to two people or two desktops to one. A seat on a session host is taken under locks
+(`services/seats`) and its number is unique by constraint; the rest of its life is that of any assignment.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from broker.domain.tiles import closed
 from broker.models import Assignment, AuditEntry, Desktop, Event, Operation, Pool, Request
 from broker.models.operations import UNFINISHED
 from broker.selectors.pools import entitling
-from broker.services import audit, guest_passwords, notices, nudges, operations, sessions
+from broker.services import audit, guest_passwords, notices, nudges, operations, seats, sessions
 from broker.services.errors import Clash, Missing
 from broker.services.intake import Intake
 from broker.services.permissions import Right, has, require
@@ -55,7 +56,7 @@ UPDATE broker_desktop
           AND (SELECT h.status = 'up' FROM broker_hypervisor h WHERE h.id = d.hypervisor_id)
         ORDER BY d.is_answering DESC, d.ready_at, d.id
         LIMIT 1 {lock})
-   AND (SELECT p.is_enabled FROM broker_pool p WHERE p.id = %(pool)s)
+   AND (SELECT p.is_enabled AND p.kind <> 'shared' FROM broker_pool p WHERE p.id = %(pool)s)
    AND EXISTS (
        SELECT 1 FROM broker_entitlement e
         WHERE e.pool_id = %(pool)s
@@ -112,9 +113,13 @@ class Claimed:
     power: str
     is_answering: bool
     has_order: bool
-    """A schedule wanted to switch it."""
+    """Something was to be switched on it: by a schedule, or a start for another user of a session host."""
     lease_h: int | None
     notice_h: int
+    seat: int = 0
+    """Of a session host; 0: all of the desktop."""
+    why: str = ""
+    """Why this session host."""
 
 
 def _uuid(value: object) -> UUID:
@@ -137,9 +142,25 @@ def _claim(*, pool_id: UUID, user_id: int, now: datetime, from_queue: bool, wish
     return Claimed(*desktop, lease_h=row[9], notice_h=row[10])
 
 
+def _claim_seat(pool: Pool, user: User, now: datetime) -> Claimed | None:
+    """Take a seat for this user on one of the pool's session hosts; None if all are taken or the user may not."""
+    if not pool.is_enabled or not is_entitled(user, pool.pk):
+        return None
+    found = seats.take(pool, now)
+    if found is None:
+        return None
+    host, seat = found
+    has_order = Operation.objects.filter(desktop=host, changes=True, state__in=UNFINISHED).exists()
+    return Claimed(
+        host.pk, host.name, host.epoch, host.hypervisor_id, host.machine_id, host.stamp_key, host.power,
+        host.is_answering, has_order, pool.lease_h, pool.notice_h, seat.number, seat.reason,
+    )  # fmt: skip
+
+
 def _assigned(claimed: Claimed, *, user: User, request: Request, now: datetime) -> Assignment:
     """The assignment with its lease, unsaved."""
     assignment = Assignment(pool_id=request.pool_id, user=user, slot=0, desktop_id=claimed.id, since=now)
+    assignment.seat = claimed.seat
     set_lease(assignment, Terms(claimed.lease_h, 0, None, claimed.notice_h, 0, reclaims=True), request.asked_h)
     return assignment
 
@@ -161,7 +182,8 @@ def _hand_over(claimed: Claimed, *, user: User, request: Request, is_new: bool, 
     event = Event(
         at=now,
         kind="desktop.claimed",
-        message=f"Assigned to {user.get_username()}.",
+        message=f"{f'Seat {claimed.seat} assigned' if claimed.seat else 'Assigned'} to {user.get_username()}."
+        + (f" {claimed.why}" if claimed.why else ""),
         desktop_id=claimed.id,
         pool_id=request.pool_id,
         hypervisor_id=claimed.hypervisor_id,
@@ -241,6 +263,10 @@ def request_desktop(*, user: User, pool_id: UUID, why: str = "", hours: int | No
                 return open_request, False
             pool = _check_may_ask(user, pool_id)
             _check_wish(pool, wish)
+            request.pool = pool
+            if claimed := _newcomers_seat(pool, user, now):
+                _hand_over(claimed, user=user, request=request, is_new=True, now=now)
+                return request, True
             _wait(request, pool)
     except IntegrityError:
         # The same person asked twice at once: the constraint let one through, the other is told about that one.
@@ -254,10 +280,23 @@ def request_desktop(*, user: User, pool_id: UUID, why: str = "", hours: int | No
     return request, True
 
 
+def _newcomers_seat(pool: Pool, user: User, now: datetime) -> Claimed | None:
+    """A seat for somebody who waits for nobody: not for a decision, and not for others who came before."""
+    if not pool.is_shared or _must_ask(pool, user):
+        return None
+    if Request.objects.filter(pool=pool, state__in=Request.IN_QUEUE).exists():
+        return None
+    return _claim_seat(pool, user, now)
+
+
+def _must_ask(pool: Pool, user: User) -> bool:
+    return pool.approval == Pool.Approval.OWNERS and not user.groups.filter(pk=pool.trusted_group_id).exists()
+
+
 def _wait(request: Request, pool: Pool) -> None:
     """Write the request: into the queue, or before those who decide."""
     user = request.user
-    must_ask = pool.approval == Pool.Approval.OWNERS and not user.groups.filter(pk=pool.trusted_group_id).exists()
+    must_ask = _must_ask(pool, user)
     request.state = Request.State.WAITING if must_ask else Request.State.APPROVED
     request.reason = NOT_DECIDED if must_ask else NOBODY_LEFT
     request.save(force_insert=True)
@@ -334,7 +373,10 @@ def _serve(request_id: UUID, pool_id: UUID) -> bool | None:
         request = waiting.filter(pk=request_id, state__in=Request.IN_QUEUE).first()
         if request is None:
             return False
-        claimed = _claim(pool_id=pool_id, user_id=request.user_id, now=now, from_queue=True)
+        if request.pool.is_shared:
+            claimed = _claim_seat(request.pool, request.user, now)
+        else:
+            claimed = _claim(pool_id=pool_id, user_id=request.user_id, now=now, from_queue=True)
         if claimed is None:
             return None
         _hand_over(claimed, user=request.user, request=request, is_new=False, now=now)
@@ -359,19 +401,33 @@ def cancel_request(*, actor: User, request_id: UUID) -> Request:
     return request
 
 
-def release_desktop(*, actor: User, desktop_id: UUID) -> Operation | None:
-    """End an assignment: by its user (release) or an administrator (reclaim). The desktop gets a fresh disk.
+def held(actor: User, desktop_id: UUID, user_id: int | None = None) -> Assignment:
+    """The open assignment of a desktop that this person may end or lengthen, with `desktop`, `pool` and `user`.
 
-    Returns the recycle operation, or None if an operation in flight must end first (the broker goes on by itself).
-    Open screens are closed, and orders of the old owner that were not sent die. Raises `Missing` if it is not theirs.
+    `user_id`: whose, where several have a seat there; None: one's own, or that of the only user. Raises `Missing` if it
+    is not theirs, `Clash` if it is not said whose.
     """
-    assignment = (
-        Assignment.objects.select_related("desktop", "desktop__pool", "desktop__copy", "user")
-        .filter(desktop_id=desktop_id, until=None)
-        .first()
-    )
-    if assignment is None or not (has(actor, Right.SERVE) or assignment.user_id == actor.pk):
+    rows = Assignment.objects.select_related("desktop__pool", "desktop__copy", "pool", "user")
+    found = list(rows.filter(desktop_id=desktop_id, until=None))
+    whose = [one for one in found if one.user_id == (actor.pk if user_id is None else user_id)]
+    if user_id is None and not whose and has(actor, Right.SERVE):
+        whose = found
+    if not whose or not (has(actor, Right.SERVE) or whose[0].user_id == actor.pk):
         raise Missing("There is no such desktop.")
+    if len(whose) > 1:
+        raise Clash(f"{len(whose)} people have a seat on {whose[0].desktop}. Say whose.")
+    return whose[0]
+
+
+def release_desktop(*, actor: User, desktop_id: UUID, user_id: int | None = None) -> Operation | None:
+    """End an assignment: by its user (release) or an administrator (reclaim). The desktop gets a fresh disk; a session
+    host does so when its last user has left, if its pool says so.
+
+    `user_id`: whose, as with `held`. Returns the recycle operation, or None if an operation in flight must end first
+    (the broker goes on by itself) or others are still there. The user's open screens are closed, and orders of the old
+    owner that were not sent die. Raises `Missing` if it is not theirs.
+    """
+    assignment = held(actor, desktop_id, user_id)
     if assignment.desktop.is_moving:
         raise Clash(f"{assignment.desktop} is being moved to another host. Wait until it is there.")
     is_own = assignment.user_id == actor.pk
@@ -430,12 +486,17 @@ def reclaim_left(assignment: Assignment, reason: str) -> Operation | None:
 def _take_back(
     assignment: Assignment, *, actor: User | None, reason: str, action: str, unchanged: QuerySet[Assignment]
 ) -> Operation | None:
-    """End the assignment if it is still as `unchanged` has it, and recycle its desktop."""
+    """End the assignment if it is still as `unchanged` has it, and recycle its desktop, unless others are on it or it
+    needs no fresh disk."""
     now, desktop_id = timezone.now(), assignment.desktop_id
     with transaction.atomic():
+        if assignment.seat and not (seats.is_last(assignment) and assignment.desktop.pool.freshens_when_empty):
+            _leave_seat(assignment, actor=actor, reason=reason, action=action, unchanged=unchanged)
+            return None
         moved = Desktop.objects.filter(pk=desktop_id, is_moving=False, state__in=sources(Move.RELEASED)).update(
-            state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None, attempts=0
-        )
+            state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None,
+            attempts=0, is_emptying=False,
+        )  # fmt: skip
         if not moved or not unchanged.update(until=now, next_lease_at=None, **guest_passwords.FORGOTTEN):
             raise Clash("The desktop was released a moment ago.")
         sessions.over(desktop_id, now, reason)
@@ -458,6 +519,45 @@ def _take_back(
         nudges.announce("desktops", user=str(assignment.user_id), desktop=str(desktop_id))
         nudges.announce("screens", desktop=str(desktop_id), close="released")
     return operation
+
+
+def _leave_seat(
+    assignment: Assignment, *, actor: User | None, reason: str, action: str, unchanged: QuerySet[Assignment]
+) -> None:
+    """End the assignment; its session host goes on as it is, for the others and for whoever comes next."""
+    now, desktop = timezone.now(), assignment.desktop
+    if not unchanged.update(until=now, next_lease_at=None):
+        raise Clash("The seat was given back a moment ago.")
+    seats.leave(assignment, now, reason)
+    Request.objects.filter(desktop=desktop, user=assignment.user_id, state=Request.State.READY).update(
+        state=Request.State.ENDED, ended_at=now, reason=reason
+    )
+    changes = {"user": [assignment.user.get_username(), None], "seat": [assignment.seat, None]}
+    audit.record(actor=actor, action=action, subject=desktop, changes=changes)
+    words = f"Seat {assignment.seat} of {assignment.user}: {reason}"
+    operations.event("desktop.released", words, desktop=desktop).save(force_insert=True)
+    nudges.nudge(nudges.RECONCILE, desktop.pool_id)
+    nudges.announce("desktops", user=str(assignment.user_id), desktop=str(desktop.pk))
+
+
+def freshen(desktop: Desktop, reason: str) -> bool:
+    """Give a session host that nobody is on any more a fresh disk, as the broker's own deed. False if somebody came
+    meanwhile, or it is not one that others were on."""
+    now = timezone.now()
+    with transaction.atomic():
+        Desktop.objects.select_for_update(no_key=True).get(pk=desktop.pk)
+        moved = (
+            Desktop.objects.filter(pk=desktop.pk, state=State.ASSIGNED, pool__kind=Pool.Kind.SHARED)
+            .exclude(assignments__until=None, assignments__isnull=False)
+            .update(
+                state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None,
+                attempts=0, is_emptying=False,
+            )
+        )  # fmt: skip
+        if moved:
+            operations.event("desktop.retried", reason, desktop=desktop).save(force_insert=True)
+            nudges.announce("desktops", desktop=str(desktop.pk))
+    return bool(moved)
 
 
 def order_recycle(desktop: Desktop, *, requested_by: User | None = None) -> Operation:

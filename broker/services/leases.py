@@ -19,7 +19,7 @@ from broker.domain.leases import Lease, Step
 from broker.domain.notices import Kind
 from broker.models import Assignment, Pool
 from broker.services import audit, brokering, notices, nudges, operations
-from broker.services.errors import Clash, Missing
+from broker.services.errors import Clash
 from broker.services.permissions import Right, has
 
 log = structlog.get_logger()
@@ -30,16 +30,19 @@ LATER = timedelta(minutes=5)
 """When a desktop that cannot be reclaimed now is looked at again."""
 
 
-def renew(*, actor: User, desktop_id: UUID, seen_until: datetime | None = None) -> tuple[Assignment, bool]:
+def renew(
+    *, actor: User, desktop_id: UUID, seen_until: datetime | None = None, user_id: int | None = None
+) -> tuple[Assignment, bool]:
     """Lengthen the lease of one's desktop as its pool allows; administrators do so for others.
 
     `seen_until`: the end that was shown to who asks. If it is another by now, the lease was renewed a moment ago (the
-    button was pressed twice) and stays as it is. Returns the assignment and whether it was renewed by this call.
+    button was pressed twice) and stays as it is. `user_id`: whose, as with `brokering.held`. Returns the assignment and
+    whether it was renewed by this call.
 
     Raises `Missing` if the desktop is not theirs, `Clash` if it is not leased or there is no renewal left.
     """
     now = timezone.now()
-    assignment = _held(actor, desktop_id)
+    assignment = brokering.held(actor, desktop_id, user_id)
     lease = assignment.lease
     if lease is None:
         raise Clash(f"{assignment.desktop} is not leased: it stays yours until you release it.")
@@ -62,7 +65,8 @@ def renew(*, actor: User, desktop_id: UUID, seen_until: datetime | None = None) 
             next_lease_at=rules.next_at(after, terms),
         )
         if not changed:
-            return _came_late(actor, desktop_id)
+            # Somebody was faster: another renewal, or the end.
+            return brokering.held(actor, desktop_id, user_id), False
         audit.record(
             actor=actor,
             action="lease.renew",
@@ -74,19 +78,6 @@ def renew(*, actor: User, desktop_id: UUID, seen_until: datetime | None = None) 
         nudges.announce("desktops", user=str(assignment.user_id), desktop=str(desktop_id))
     assignment.refresh_from_db()
     return assignment, True
-
-
-def _held(actor: User, desktop_id: UUID) -> Assignment:
-    rows = Assignment.objects.select_related("desktop", "pool", "user")
-    assignment = rows.filter(desktop_id=desktop_id, until=None).first()
-    if assignment is None or not (has(actor, Right.SERVE) or assignment.user_id == actor.pk):
-        raise Missing("There is no such desktop.")
-    return assignment
-
-
-def _came_late(actor: User, desktop_id: UUID) -> tuple[Assignment, bool]:
-    """Somebody was faster: another renewal, or the end. `Missing` if it is not theirs any more."""
-    return _held(actor, desktop_id), False
 
 
 DECIDES_THE_END = frozenset({"kind", "reclaims", "grace_h", "notice_h"})
@@ -115,7 +106,7 @@ def run(assignment_id: UUID) -> None:
     """Take the step that is due, if one is and nobody else takes it."""
     nudges.taken(nudges.LEASE, assignment_id)
     now = timezone.now()
-    rows = Assignment.objects.select_related("desktop", "pool", "user")
+    rows = Assignment.objects.select_related("desktop__pool", "pool", "user")
     assignment = rows.filter(pk=assignment_id, until=None, next_lease_at__lte=now).first()
     lease = assignment.lease if assignment else None
     if assignment is None or lease is None:

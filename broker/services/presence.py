@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from broker.domain import devices
 from broker.domain.notices import Kind
-from broker.models import Assignment, DesktopSession, Device, Operation, Pool, ScreenSession
+from broker.models import Assignment, DesktopSession, Device, Operation, ScreenSession
 from broker.services import audit, brokering, notices, nudges, operations, power, screens, sessions
 from broker.services.errors import Clash, Missing
 from broker.services.intake import Intake
@@ -40,13 +40,13 @@ def end_screen(*, user: User, session_id: UUID) -> bool:
     if stream is None:
         raise Missing("There is no such screen.")
     with transaction.atomic():
-        sessions.lock(stream.desktop_id)
+        sessions.lock(stream.desktop_id, user.pk)
         ended = ScreenSession.objects.filter(pk=session_id, ended_at=None).update(
             ended_at=timezone.now(), end_reason=ENDED
         )
         if ended:
             screens.void_tickets(ScreenSession.objects.filter(pk=session_id))
-            sessions.left(stream.desktop_id)
+            sessions.left(stream.desktop_id, user.pk)
             words = f"The screen of {user} was closed: {ENDED}"
             operations.event("screen.closed", words, desktop=stream.desktop).save(force_insert=True)
             screens.recheck(desktop=stream.desktop_id, user=user.pk)
@@ -73,16 +73,18 @@ def disconnect(*, actor: User, session_id: UUID) -> DesktopSession:
 
 def log_off(*, actor: User, session_id: UUID) -> Operation | None:
     """End a session with what runs in it: a floating desktop is released and gets a fresh disk, a dedicated one is
-    restarted, its disk stays. Returns the order, if there is one now.
+    restarted, its disk stays. On a session host its user's seat is given back. Returns the order, if there is one now.
 
     For whoever may serve users, and for its user. Raises `Missing`, and `Clash` if it is over or the desktop is busy.
     """
     with transaction.atomic():
         session = _locked(actor, session_id)
-        if session.desktop.pool.kind == Pool.Kind.FLOATING:
-            operation = brokering.release_desktop(actor=actor, desktop_id=session.desktop_id)
-        else:
+        if session.desktop.pool.is_dedicated:
             operation = _restart(session, actor)
+        else:
+            operation = brokering.release_desktop(
+                actor=actor, desktop_id=session.desktop_id, user_id=session.user_id
+            )
         audit.record(actor=actor, action="session.log_off", subject=session)
     return operation
 
@@ -112,10 +114,10 @@ def _locked(actor: User, session_id: UUID) -> DesktopSession:
     found = DesktopSession.objects.filter(pk=session_id)
     if not has(actor, Right.SERVE):
         found = found.filter(user=actor)
-    desktop_id = found.values_list("desktop", flat=True).first()
-    if desktop_id is None:
+    where = found.values_list("desktop", "user").first()
+    if where is None:
         raise Missing("There is no such session.")
-    _desktop, session = sessions.lock(desktop_id)
+    _desktop, session = sessions.lock(*where)
     if session is None or session.pk != session_id:
         raise Clash("This session is over.")
     return session
@@ -130,7 +132,7 @@ def close_streams(session: DesktopSession, now: datetime, reason: str) -> int:
     closed = streams.update(ended_at=now, end_reason=reason[:100])
     if closed:
         sessions.note(session, "session.disconnected", f"{session.user} was disconnected: {reason}")
-        sessions.left(session.desktop_id)
+        sessions.left(session.desktop_id, session.user_id)
         screens.recheck(desktop=session.desktop_id, user=session.user_id)
         nudges.announce("desktops", user=str(session.user_id), desktop=str(session.desktop_id))
     return closed
@@ -141,11 +143,11 @@ def take_back(session: DesktopSession, now: datetime, reason: str) -> None:
 
     Raises `Clash` if that cannot be just now; nothing was changed then.
     """
-    if session.desktop.pool.kind != Pool.Kind.FLOATING:
+    if session.desktop.pool.is_dedicated:
         _restart(session, None, reason)
         return
     assignment = (
-        Assignment.objects.select_related("desktop", "pool", "user")
+        Assignment.objects.select_related("desktop__pool", "pool", "user")
         .filter(desktop=session.desktop_id, user=session.user_id, until=None)
         .first()
     )

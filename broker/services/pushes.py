@@ -389,12 +389,12 @@ def _turn_out(push_id: UUID, assignment_id: UUID, now: datetime) -> None:
         # moment is as good as cancelled a moment later.
         desktop = Desktop.objects.select_for_update(no_key=True).get(pk=found)
         row = Push.objects.filter(pk=push_id, state=STATES.RUNNING).first()
-        rows = Assignment.objects.select_related("desktop", "pool", "user")
+        rows = Assignment.objects.select_related("desktop__pool", "pool", "user")
         assignment = rows.filter(pk=assignment_id, until=None).first()
         if row is None or assignment is None or desktop.state != State.ASSIGNED:
             return
         brokering.reclaim_left(assignment, "It gets a newer template version.")
-        is_kept = assignment.pool.kind == Pool.Kind.DEDICATED and brokering.is_entitled(assignment.user, row.pool_id)
+        is_kept = assignment.pool.is_dedicated and brokering.is_entitled(assignment.user, row.pool_id)
         if is_kept:
             _queue_again(assignment, now)
         facts = {"pool": assignment.pool.name, "desktop": assignment.desktop.name}

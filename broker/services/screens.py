@@ -401,7 +401,7 @@ def start_session(*, admission: Admission, address: str | None) -> UUID:
         input_at=now,
     )
     with transaction.atomic():
-        sessions.lock(admission.desktop_id)
+        sessions.lock(admission.desktop_id, admission.user_id)
         if is_native:
             _end_earlier(admission, now)
         session.save(force_insert=True)
@@ -428,7 +428,7 @@ def end_session(*, heartbeat: Heartbeat, reason: str) -> None:
         return
     now = timezone.now()
     with transaction.atomic():
-        sessions.lock(session.desktop_id)
+        sessions.lock(session.desktop_id, session.user_id)
         ended = ScreenSession.objects.filter(pk=session.pk, ended_at=None).update(
             seen_at=now,
             input_at=now - timedelta(seconds=heartbeat.idle_s),
@@ -439,7 +439,7 @@ def end_session(*, heartbeat: Heartbeat, reason: str) -> None:
         )
         if not ended:
             return
-        sessions.left(session.desktop_id)
+        sessions.left(session.desktop_id, session.user_id)
         _note(session, "screen.closed", f"The screen of {session.user} was closed: {reason}")
         nudges.announce("desktops", user=str(session.user_id), desktop=str(session.desktop_id))
 

@@ -63,12 +63,12 @@ def look() -> int:
 
 def run(session_id: UUID) -> Step | None:
     """Take the step that is due for a session, if one still is; returns which was taken."""
-    desktop_id = DesktopSession.objects.filter(pk=session_id).values_list("desktop", flat=True).first()
-    if desktop_id is None:
+    where = DesktopSession.objects.filter(pk=session_id).values_list("desktop", "user").first()
+    if where is None:
         return None
     try:
         with transaction.atomic():
-            _desktop, session = sessions.lock(desktop_id)
+            _desktop, session = sessions.lock(*where)
             if session is None or session.pk != session_id:
                 return None
             return _step(session, timezone.now())
@@ -114,10 +114,9 @@ def _warn(session: DesktopSession, coming: Deadline, now: datetime) -> None:
 def _kind(coming: Deadline, pool: Pool) -> Kind:
     if coming.act is Act.DISCONNECT:
         return Kind.SESSION_IDLE
-    is_floating = pool.kind == Pool.Kind.FLOATING
     if coming.why is Why.LONGEST:
-        return Kind.SESSION_LONGEST if is_floating else Kind.SESSION_LONGEST_KEPT
-    return Kind.SESSION_DISCONNECTED if is_floating else Kind.SESSION_DISCONNECTED_KEPT
+        return Kind.SESSION_LONGEST_KEPT if pool.is_dedicated else Kind.SESSION_LONGEST
+    return Kind.SESSION_DISCONNECTED_KEPT if pool.is_dedicated else Kind.SESSION_DISCONNECTED
 
 
 def _act(session: DesktopSession, coming: Deadline, now: datetime) -> None:

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Max, Q
+from django.db.models import Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from broker.domain import sessions as rules
 from broker.domain.sessions import Deadline, Reading, State
-from broker.models import Desktop, DesktopSession, ScreenSession
+from broker.models import Desktop, DesktopSession, ScreenSession, Ticket
 from broker.services import nudges, operations
 from broker.services.setwise import update_each
 from connectors.presence import GuestUsers
@@ -35,14 +35,15 @@ RELEASED = "The desktop was released."
 NAME_LENGTH = 200
 
 
-def lock(desktop_id: UUID) -> tuple[Desktop, DesktopSession | None]:
-    """The desktop, and the session that goes on there, both locked, in the order in which everybody locks them.
+def lock(desktop_id: UUID, user_id: int) -> tuple[Desktop, DesktopSession | None]:
+    """The desktop, and the session of this user that goes on there, both locked, in the order in which everybody locks
+    them.
 
     Call inside a transaction.
     """
     desktop = Desktop.objects.select_for_update(no_key=True, of=("self",)).get(pk=desktop_id)
-    open_one = DesktopSession.objects.select_for_update(of=("self",)).filter(desktop=desktop_id, ended_at=None)
-    return desktop, open_one.first()
+    rows = DesktopSession.objects.select_for_update(of=("self",))
+    return desktop, rows.filter(desktop=desktop_id, user=user_id, ended_at=None).first()
 
 
 def entered(stream: ScreenSession) -> None:
@@ -50,11 +51,11 @@ def entered(stream: ScreenSession) -> None:
 
     A stream of another epoch opens nothing: it is about to be closed.
     """
-    desktop, session = lock(stream.desktop_id)
+    desktop, session = lock(stream.desktop_id, stream.user_id)
     if desktop.epoch != stream.epoch:
         return
     now = stream.started_at
-    if session is not None and (session.epoch, session.user_id) != (stream.epoch, stream.user_id):
+    if session is not None and session.epoch != stream.epoch:
         _end(session, now, RELEASED)
         session.save(update_fields=CHANGING)
         session = None
@@ -66,13 +67,14 @@ def entered(stream: ScreenSession) -> None:
     session.save()
 
 
-def left(desktop_id: UUID) -> None:
-    """A stream has ended: the session is looked at anew. In a transaction that holds `lock`, or outside of one."""
+def left(desktop_id: UUID, user_id: int) -> None:
+    """A stream of this user has ended: their session is looked at anew. In a transaction that holds `lock`, or outside
+    of one."""
     with transaction.atomic():
-        _desktop, session = lock(desktop_id)
+        _desktop, session = lock(desktop_id, user_id)
         if session is None:
             return
-        mine = ScreenSession.objects.filter(desktop=desktop_id, user=session.user_id, epoch=session.epoch)
+        mine = ScreenSession.objects.filter(desktop=desktop_id, user=user_id, epoch=session.epoch)
         # The one that ended may have seen the last key.
         last = mine.aggregate(last=Max("input_at"))["last"]
         session.input_at = max(session.input_at, last) if last else session.input_at
@@ -82,7 +84,20 @@ def left(desktop_id: UUID) -> None:
 
 def over(desktop_id: UUID, now: datetime, reason: str) -> None:
     """The desktop was released: whatever session was there is over. In the transaction that holds its desktop."""
-    DesktopSession.objects.filter(desktop=desktop_id, ended_at=None).update(
+    _over(DesktopSession.objects.filter(desktop=desktop_id), now, reason)
+
+
+def vacate(desktop_id: UUID, user_id: int, now: datetime, reason: str) -> None:
+    """This user's seat there was given back: their session is over, their streams are closed, and no ticket of theirs
+    opens another. The epoch stays, since others go on. In the transaction that holds the desktop."""
+    mine = {"desktop": desktop_id, "user": user_id}
+    _over(DesktopSession.objects.filter(**mine), now, reason)
+    Ticket.objects.filter(**mine, expires_at__gt=now).update(expires_at=now)
+    ScreenSession.objects.filter(**mine, ended_at=None).update(ended_at=now, end_reason=RELEASED)
+
+
+def _over(sessions: QuerySet[DesktopSession], now: datetime, reason: str) -> None:
+    sessions.filter(ended_at=None).update(
         state=State.LOGGED_OFF, state_since=now, ended_at=now, end_reason=reason[:100], next_at=None
     )
 
@@ -116,7 +131,7 @@ def look_at(session: DesktopSession, streams: Sequence[ScreenSession], now: date
         session.state, session.state_since = state, now
         nudges.announce("sessions", user=str(session.user_id), desktop=str(session.desktop_id))
     due = deadline_of(session)
-    if rules.has_left(seen) and desktop.pool.kind != desktop.pool.Kind.FLOATING:
+    if rules.has_left(seen) and desktop.pool.is_dedicated:
         # Nothing is to be done about a desktop that stays its user's.
         _end(session, now, "The user logged off.")
         return None
@@ -168,29 +183,33 @@ def end_lost() -> None:
 # --- what guests say -------------------------------------------------------------------------------------------------
 
 
-def to_ask(hypervisor_id: UUID, now: datetime) -> dict[str, UUID]:
-    """Machine -> session: the guests of a hypervisor that are to be asked who is logged on. Only those on which
+def to_ask(hypervisor_id: UUID, now: datetime) -> dict[str, list[UUID]]:
+    """Machine -> sessions there: the guests of a hypervisor that are to be asked who is logged on. Only those on which
     somebody has a session: what this costs follows sessions, not machines."""
     is_time = Q(asked_at=None) | Q(asked_at__lte=now - ASK_EVERY)
-    rows = (
-        DesktopSession.objects.filter(is_time, ended_at=None, desktop__hypervisor=hypervisor_id, desktop__power="on")
-        .exclude(desktop__machine_id="")
-        .order_by("asked_at")
-    )
-    return {machine: pk for pk, machine in rows.values_list("pk", "desktop__machine_id")[:ASKED_AT_ONCE]}
+    going_on = DesktopSession.objects.filter(ended_at=None, desktop__hypervisor=hypervisor_id, desktop__power="on")
+    going_on = going_on.exclude(desktop__machine_id="").order_by()
+    due = going_on.filter(is_time).values("desktop__machine_id").annotate(longest=Min("asked_at"))
+    machines = [row["desktop__machine_id"] for row in due.order_by("longest")[:ASKED_AT_ONCE]]
+    if not machines:
+        return {}
+    found: dict[str, list[UUID]] = defaultdict(list)
+    for pk, machine in going_on.filter(desktop__machine_id__in=machines).values_list("pk", "desktop__machine_id"):
+        found[machine].append(pk)
+    return dict(found)
 
 
-def told(asked: Mapping[str, UUID], answers: Iterable[GuestUsers], now: datetime) -> None:
+def told(asked: Mapping[str, Sequence[UUID]], answers: Iterable[GuestUsers], now: datetime) -> None:
     """Write down what guests said. One that could not tell, or did not answer, says nothing of who is there.
 
     Sessions that somebody else is at are passed over: to wait for several could deadlock, and they are asked again.
     """
-    said = {asked[one.machine]: one for one in answers if one.machine in asked}
+    said = {pk: one for one in answers for pk in asked.get(one.machine, ())}
     with transaction.atomic():
         rows = (
             DesktopSession.objects.select_for_update(skip_locked=True, of=("self",))
-            .select_related("desktop__pool")
-            .filter(pk__in=list(asked.values()), ended_at=None)
+            .select_related("desktop__pool", "user")
+            .filter(pk__in=[pk for sessions in asked.values() for pk in sessions], ended_at=None)
         )
         sessions = list(rows)
         for session in sessions:
@@ -201,6 +220,9 @@ def told(asked: Mapping[str, UUID], answers: Iterable[GuestUsers], now: datetime
 
 
 def _hear(session: DesktopSession, answer: GuestUsers, names: Sequence[str]) -> None:
+    if session.desktop.pool.is_shared:
+        # Others are logged on there too: only this user's own account says something of this session.
+        names = rules.accounts_of(session.user.get_username(), names)
     seen = rules.after_reading(session.seen, Reading(answer.began_at, has_user=bool(names)))
     session.had_user, session.empties, session.guest_at = seen.had_user, seen.empties, answer.began_at
     guest_user = ", ".join(names)[:NAME_LENGTH]

@@ -317,7 +317,7 @@ def session(people: int, desktops: int) -> dict[str, Any]:
     calls: list[Callable[[], object]] = []
     for number, (user, desktop, admission) in enumerate(held):
         ends = partial(session_timers.run, by_desktop[desktop.pk])
-        asked = {desktop.machine_id: by_desktop[desktop.pk]}
+        asked = {desktop.machine_id: [by_desktop[desktop.pk]]}
         says = partial(sessions.told, asked, [GuestUsers(desktop.machine_id, timezone.now(), ())], timezone.now())
         calls += [ends, says, ends]
         if user.pk in back:

@@ -166,8 +166,8 @@ def test_only_guests_with_a_session_are_asked_and_not_more_often_than_needed(hou
     assert sessions.to_ask(house.hypervisor.pk, timezone.now()) == {}
     open_stream(house.alice, house.desktop)
     session = session_on(house.desktop)
-    assert sessions.to_ask(house.hypervisor.pk, timezone.now()) == {house.desktop.machine_id: session.pk}
-    sessions.told({house.desktop.machine_id: session.pk}, [], timezone.now())
+    assert sessions.to_ask(house.hypervisor.pk, timezone.now()) == {house.desktop.machine_id: [session.pk]}
+    sessions.told({house.desktop.machine_id: [session.pk]}, [], timezone.now())
     assert sessions.to_ask(house.hypervisor.pk, timezone.now()) == {}
     assert sessions.to_ask(house.hypervisor.pk, timezone.now() + sessions.ASK_EVERY) != {}
 
