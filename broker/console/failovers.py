@@ -421,7 +421,7 @@ def _said_of_pool(kind: Kind, left_out: int, tight: int) -> list[str]:
 def of_desktop(desktop: Desktop) -> dict[str, object]:
     """What a desktop's page needs: the failover that it is in, or which it could begin."""
     row = selectors.running_of(desktop.pk)
-    can_go = row is None and desktop.state == State.ASSIGNED and bool(desktop.machine_id)
+    can_go = row is None and not desktop.pool.is_shared and desktop.state == State.ASSIGNED and bool(desktop.machine_id)
     is_up = desktop.hypervisor.status == Hypervisor.Status.UP
     return {
         "failover": selectors.progress_of(row, timezone.now()) if row else None,

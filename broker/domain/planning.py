@@ -9,6 +9,10 @@ What shall be: `clamp(assigned + waiting + spare, minimum, maximum)` desktops. M
 whether their guest answers at this moment or not; those in maintenance, missing, or for more than a minute on a
 hypervisor that is not up do not count, but everything that is not gone counts against the maximum.
 
+A shared pool counts its spare in seats: its session hosts are as many as those who have a seat, who wait and the spare
+need. Where fewer would do, the emptiest take nobody new (`Empty`); whoever is on one stays, and it goes once the last
+has left.
+
 A member may have a minimum of its own. What it lacks is built there and nowhere else, whatever the pool wants in all;
 no surplus is taken below it, and where the pool is full, free desktops elsewhere make room for it, a batch at a time.
 
@@ -37,6 +41,7 @@ from datetime import datetime, timedelta
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import COMING, LIVE, State
 from broker.domain.scaling import spare_of
+from broker.domain.seating import hosts_for
 
 KEPT_FAILED = 3
 KEPT_FAILED_FOR = timedelta(hours=24)
@@ -74,6 +79,11 @@ class PoolFacts:
     deletes_last_hour: int = 0
     hold_reason: str = ""
     """Not empty: it stopped deleting and waits for an administrator."""
+    seats: int | None = None
+    """Of each session host; None: a desktop is one person's. Spare and waiting are seats then, the other numbers
+    hosts."""
+    freshens_when_empty: bool = True
+    """A session host gets a fresh disk when the last of its users has left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +131,10 @@ class DesktopFacts:
     """Its disk may hold the files of somebody who had it."""
     is_assigned: bool = False
     """It has an open assignment."""
+    seats_taken: int = 0
+    """Of a session host."""
+    is_emptying: bool = False
+    """A session host that takes nobody new."""
     is_draining: bool = False
     """Its host is to be emptied."""
     silent_since: datetime | None = None
@@ -164,7 +178,23 @@ class Hold:
     reason: str
 
 
-Action = Build | Retire | Recycle | Fail | Hold
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """A session host takes nobody new; those who are on it stay."""
+
+    desktop: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A session host that was to be emptied is needed again."""
+
+    desktop: str
+    reason: str
+
+
+Action = Build | Retire | Recycle | Fail | Hold | Empty | Fill
 
 # --- the plan --------------------------------------------------------------------------------------------------------
 
@@ -182,7 +212,8 @@ def plan(
     is_busy = bool(recycling or retiring or hold)
     pushing = [] if is_busy or (build and pool.push_failures) else view.pushes()
     reviving = [] if is_busy or pushing else view.revivals()
-    return [*failing, *recycling, *pushing, *reviving, *builds, *view.needless(), *retiring, *hold]
+    hosts = [*view.emptied(), *view.turns()]
+    return [*failing, *recycling, *pushing, *reviving, *hosts, *builds, *view.needless(), *retiring, *hold]
 
 
 def wanted(pool: PoolFacts, assigned: int) -> int:
@@ -300,7 +331,9 @@ class _View:
 
     @property
     def wanted(self) -> int:
-        return wanted(self.pool, self.assigned)
+        if self.pool.seats is None:
+            return wanted(self.pool, self.assigned)
+        return max(self.pool.minimum, min(self.assigned + self.more_hosts(self.pool.seats), self.pool.maximum))
 
     @property
     def wanted_free(self) -> int:
@@ -319,6 +352,72 @@ class _View:
     def batch(self) -> int:
         """How many leaving desktops are replaced at a time."""
         return max(1, self.wanted_free // GRADUAL)
+
+    # Session hosts.
+
+    @property
+    def people(self) -> int:
+        """Those who have a seat, and those who wait for one."""
+        return sum(d.seats_taken for d in self.live) + self.pool.waiting
+
+    @property
+    def spare_seats(self) -> int:
+        return spare_of(self.pool.spare, self.pool.spare_percent, self.people)
+
+    def hosts(self) -> list[DesktopFacts]:
+        """Session hosts that somebody is on, or was, and that may take more."""
+        return [
+            d
+            for d in self.live
+            if d.state == State.ASSIGNED
+            and not d.in_maintenance
+            and d.silent_since is None
+            and self.is_counted_on(d)
+            and not self.is_leaving(d)
+        ]
+
+    def emptying(self) -> set[str]:
+        """Those of `hosts` that shall take nobody new: the others have seats for all. The emptiest, the newest of
+        them."""
+        if self.pool.seats is None:
+            return set()
+        hosts = sorted(self.hosts(), key=lambda d: (d.state_since, d.id), reverse=True)
+        hosts.sort(key=lambda d: (d.seats_taken, not d.is_emptying))
+        kept = max(self.pool.minimum, hosts_for(self.people + self.spare_seats, self.pool.seats))
+        return {d.id for d in hosts[: max(0, len(hosts) - kept)]}
+
+    def more_hosts(self, seats: int) -> int:
+        """How many free session hosts those who wait and the spare need, beside the free seats where others are."""
+        emptying = self.emptying()
+        free = sum(max(0, seats - d.seats_taken) for d in self.hosts() if d.id not in emptying)
+        return hosts_for(max(0, self.pool.waiting + self.spare_seats - free), seats)
+
+    def turns(self) -> list[Empty | Fill]:
+        """Session hosts that take nobody new from now on, and those that do again. What is empty already goes by
+        itself (`emptied`)."""
+        emptying = self.emptying()
+        begin = [d for d in self.hosts() if d.id in emptying and d.is_assigned and not d.is_emptying]
+        again = [d for d in self.hosts() if d.id not in emptying and d.is_emptying]
+        return [
+            *(Fill(d.id, "It is needed again.") for d in again),
+            *(Empty(d.id, "Fewer session hosts are needed: it takes nobody new.") for d in begin),
+        ]
+
+    def emptied(self) -> list[Recycle]:
+        """Session hosts whose last user has left, and that shall not take others as they are."""
+        if self.pool.seats is None:
+            return []
+        emptying, found = self.emptying(), []
+        for d in self.live:
+            if d.state != State.ASSIGNED or d.is_assigned or d.in_maintenance or not self.is_reachable(d):
+                continue
+            if self.pool.freshens_when_empty:
+                found.append(Recycle(d.id, "The last of its users has left."))
+            elif self.is_leaving(d):
+                found.append(Recycle(d.id, self.why_leaving(d)))
+            elif d.id in emptying:
+                found.append(Recycle(d.id, "Fewer session hosts are needed, and nobody is on it."))
+        return found
 
     # Members' minimums.
 

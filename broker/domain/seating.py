@@ -95,5 +95,7 @@ def full_words(hosts: int, taken: int, seats: int) -> str:
     """Why somebody waits."""
     if not hosts:
         return "No session host is ready."
+    if taken < hosts * seats:
+        return f"{taken} of {hosts * seats} seats are taken."
     which = "The only session host is full" if hosts == 1 else f"All {hosts} session hosts are full"
     return f"{which}: {taken} of {hosts * seats} seats."

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from broker.models import Application
 from broker.portal.answers import ARRIVED, download, here, is_htmx, person, refused, signed_in, told
 from broker.portal.frame import show
-from broker.portal.questions import POWER, RELEASE, Question
+from broker.portal.questions import LEAVE, POWER, RELEASE, Question
 from broker.selectors import notices as notices_selectors
 from broker.selectors import portal
 from broker.services import brokering, leases, native, notices, power, presence, screens
@@ -104,13 +104,14 @@ def set_power(request: HttpRequest, desktop_id: UUID, action: str) -> HttpRespon
 @signed_in
 def release(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     tile = _mine(request, desktop_id)
+    question = LEAVE if tile.desktop.pool.is_shared else RELEASE
     if request.method == "GET":
-        return _ask(request, RELEASE, tile)
+        return _ask(request, question, tile)
     try:
         brokering.release_desktop(actor=person(request), desktop_id=desktop_id)
     except Clash as clash:
-        return _ask(request, RELEASE, tile, clash.message, 422)
-    answer = told(request, RELEASE.done % {"name": tile.desktop.name})
+        return _ask(request, question, tile, clash.message, 422)
+    answer = told(request, question.done % {"name": tile.desktop.name})
     if "/open/" in request.headers.get("HX-Current-URL", ""):
         # The page that showed the screen has lost its subject.
         answer.headers["HX-Redirect"] = reverse("portal:home")

@@ -64,3 +64,11 @@ RELEASE = Question(
      _("Copy what you need elsewhere first. You can ask for a fresh desktop at any time.")),
     menu=_("Release"), icon="trash",
 )  # fmt: skip
+
+LEAVE = Question(
+    _("Leave %(name)s?"), _("Give my seat back"), _("Your seat on %(name)s was given back."),
+    (_("What you have open there is closed or lost. Others are on it too; nothing of theirs changes."),
+     _("Save what you need elsewhere first. You can ask for a seat again at any time.")),
+    menu=_("Leave"), icon="sign-out",
+)  # fmt: skip
+"""Instead of `RELEASE` on a session host."""

@@ -19,11 +19,12 @@ def operations() -> QuerySet[Operation]:
 
 
 def operations_seen_by(user: User) -> QuerySet[Operation]:
-    """Those this person asked for, and those of the desktops assigned to them.
+    """Those this person asked for, and those of the desktops assigned to them alone.
 
-    Of the latter only those of the desktop's present epoch: earlier ones tell of the user before.
+    Of the latter only those of the desktop's present epoch: earlier ones tell of the user before. Those of a session
+    host tell of the others on it.
     """
-    mine = Assignment.objects.filter(desktop=OuterRef("desktop"), user=user, until=None)
+    mine = Assignment.objects.filter(desktop=OuterRef("desktop"), user=user, until=None, seat=0)
     on_mine = Exists(mine) & Q(epoch=F("desktop__epoch"))
     return operations().filter(Q(requested_by=user) | on_mine)
 

@@ -29,11 +29,13 @@ from broker.models import (
     PoolMember,
     Preferences,
     Request,
+    ScreenSession,
 )
 from broker.models.operations import UNFINISHED
 from broker.selectors.desktops import labelled
 from broker.selectors.pools import entitling, pools_entitled, pools_usable
 from broker.selectors.presence import OpenScreen, screens_of
+from broker.selectors.seats import with_a_free_seat
 
 NEWS = timedelta(hours=24)
 """How long a refused or failed request is shown."""
@@ -225,7 +227,11 @@ def my_desktops(user: User) -> QuerySet[Desktop]:
             is_favourite=Exists(Favourite.objects.filter(user=user, pool=OuterRef("pool"))),
             opens_natively=Exists(Preferences.objects.filter(user=user, opens_natively=True)),
         )
-        .annotate(latest_change=Subquery(changes.order_by("-created_at").values("pk")[:1]))
+        .annotate(
+            latest_change=Subquery(changes.order_by("-created_at").values("pk")[:1]),
+            # On a session host others look too.
+            has_session=Exists(ScreenSession.objects.filter(desktop=OuterRef("pk"), user=user, ended_at=None)),
+        )
         .order_by("pool__name", "name")
     )
 
@@ -278,7 +284,7 @@ def _tile(
         label=label,
         main=main,
         steps=_steps(desktop, doing, waits_for_guest) if is_there else [],
-        choices=tiles.power_choices(power=desktop.power, doing=doing) if is_there else (),
+        choices=_choices(desktop, doing) if is_there else (),
         problem=problem,
         reference=about,
         note=MOVING if desktop.is_moving else "",
@@ -291,6 +297,11 @@ def _tile(
         file=(file := _file(desktop.pool) if main else ""),
         is_file_first=bool(file and desktop.opens_natively),  # type: ignore[attr-defined]
     )
+
+
+def _choices(desktop: Desktop, doing: str) -> tuple[str, ...]:
+    """Whoever is on a session host switches nothing: it is started when somebody opens it."""
+    return () if desktop.pool.is_shared else tiles.power_choices(power=desktop.power, doing=doing)
 
 
 def _file(pool: Pool) -> str:
@@ -425,7 +436,7 @@ def _pools(user: User) -> QuerySet[Pool]:
     takes_off = Q(power="off") & (Q(pool__starts_powered_off=True) | Q(is_resting=True))
     claimable = ready.filter(Q(is_answering=True) | Q(pool__preparation=Pool.Preparation.NONE) | takes_off)
     return pools_entitled(user).annotate(
-        has_ready=Exists(claimable) & ~Exists(queue),
+        has_ready=(Exists(claimable) | Exists(with_a_free_seat().filter(pool=OuterRef("pk")))) & ~Exists(queue),
         has_coming=Exists(here.filter(state__in=COMING)) | Exists(ready),
         has_host=Exists(members),
         is_favourite=Exists(Favourite.objects.filter(user=user, pool=OuterRef("pk"))),

@@ -19,7 +19,9 @@ def with_facts(desktops: QuerySet[Desktop]) -> QuerySet[Desktop]:
         "id", "name", "state", "power", "epoch", "machine_id", "stamp_key", "hypervisor_id", "pool_id",
         "is_in_maintenance", "is_moving",
     ).annotate(
-        is_busy=Exists(changing), is_in_use=Exists(screens), assigned_since=Subquery(holding.values("since")[:1])
+        is_busy=Exists(changing),
+        is_in_use=Exists(screens),
+        assigned_since=Subquery(holding.order_by("-since").values("since")[:1]),
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def hosts_that_take() -> QuerySet[Desktop]:
         state__in=(State.READY, State.ASSIGNED),
         is_in_maintenance=False,
         is_emptying=False,
+        is_moving=False,
         hypervisor__status=Hypervisor.Status.UP,
         hypervisor__is_draining=False,
     )
@@ -91,15 +92,18 @@ class Occupancy:
         return seating.full_words(self.hosts, self.taken, self.seats)
 
 
-def occupancies(pools: Iterable[Pool]) -> dict[UUID, Occupancy]:
-    """Of the shared ones among these pools; one statement if there are any."""
+def occupancies(pools: Iterable[Pool], hosts: QuerySet[Desktop] | None = None) -> dict[UUID, Occupancy]:
+    """Of the shared ones among these pools, on these hosts, or on all that stand; one statement if there are any."""
     shared = {pool.pk: pool.seats for pool in pools if pool.is_shared}
     if not shared:
         return {}
-    standing = Desktop.objects.filter(pool__in=shared, state__in=(State.READY, State.ASSIGNED)).order_by()
+    standing = Desktop.objects.filter(state__in=(State.READY, State.ASSIGNED)) if hosts is None else hosts
     is_taken = Q(assignments__until=None, assignments__seat__gt=0)
-    rows = standing.values_list("pool").annotate(
-        hosts=Count("pk", distinct=True), taken=Count("assignments", filter=is_taken)
+    rows = (
+        standing.filter(pool__in=shared)
+        .order_by()
+        .values_list("pool")
+        .annotate(hosts=Count("pk", distinct=True), taken=Count("assignments", filter=is_taken))
     )
     found = {pool_id: (hosts, taken) for pool_id, hosts, taken in rows}
     return {pool_id: Occupancy(*found.get(pool_id, (0, 0)), seats) for pool_id, seats in shared.items()}

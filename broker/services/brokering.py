@@ -7,6 +7,7 @@ processes can hand one desktop to two people or two desktops to one. A seat on a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -481,6 +482,18 @@ def reclaim_left(assignment: Assignment, reason: str) -> Operation | None:
         action="desktop.reclaim",
         unchanged=Assignment.objects.filter(pk=assignment.pk, until=None),
     )
+
+
+def reclaim_seats(*, actor: User, user: User, reason: str, pool_id: UUID | None = None) -> None:
+    """End this person's seats on session hosts, of one pool or of all: others wait for them. Desktops of their own
+    stay theirs with what lies on them. In the transaction that took away what the seats rested on.
+    """
+    require(actor, Right.SERVE)
+    rows = Assignment.objects.select_related("desktop__pool", "pool", "user").filter(user=user, until=None, seat__gt=0)
+    for assignment in rows.filter(pool=pool_id).order_by("desktop") if pool_id else rows.order_by("desktop"):
+        unchanged = Assignment.objects.filter(pk=assignment.pk, until=None)
+        with suppress(Clash):
+            _take_back(assignment, actor=actor, reason=reason, action="desktop.reclaim", unchanged=unchanged)
 
 
 def _take_back(

@@ -39,6 +39,9 @@ def adopt(*, actor: User, machine_id: UUID, pool_id: UUID, user_id: int | None =
         user = User.objects.filter(pk=user_id, is_active=True).first() if user_id is not None else None
         if user_id is not None and user is None:
             raise Invalid("The machine was not adopted.", {"user": "There is no such user."})
+        if user and pool.is_shared:
+            words = f"{pool} has session hosts: nobody has one alone. Adopt it without a user."
+            raise Invalid("The machine was not adopted.", {"user": words})
         _refuse_misfit(pool, machine)
         desktop = _adopted(machine, pool, member, State.ASSIGNED if user else State.RECYCLING)
         if user:

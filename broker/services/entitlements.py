@@ -1,5 +1,5 @@
 """Who may have a desktop of a pool, or one application of it. What is taken away ends what rests on it: a place in the
-queue, open screens."""
+queue, a seat, open screens."""
 
 from __future__ import annotations
 
@@ -60,8 +60,9 @@ def entitle(
 def withdraw(*, actor: User, entitlement_id: UUID) -> None:
     """Take an entitlement away.
 
-    Whoever has no other one for the pool loses the place in the queue, and open screens close. An assigned desktop
-    stays assigned with its data until it is released or reclaimed, but can't be opened meanwhile.
+    Whoever has no other one for the pool loses the place in the queue, and open screens close. A seat on a session host
+    is given back. An assigned desktop stays assigned with its data until it is released or reclaimed, but can't be
+    opened meanwhile.
     """
     require(actor, Right.OPERATE)
     with transaction.atomic():
@@ -76,7 +77,8 @@ def withdraw(*, actor: User, entitlement_id: UUID) -> None:
 
 
 def end_what_rested(*, actor: User, people: Iterable[User], pool_ids: Iterable[UUID]) -> None:
-    """End the queue places and screens of those who are no longer entitled. Call inside the change's transaction."""
+    """End the queue places, the seats on session hosts and the screens of those who are no longer entitled. Call inside
+    the change's transaction."""
     people = list(people)
     for pool_id in pool_ids:
         for user in people:
@@ -85,6 +87,7 @@ def end_what_rested(*, actor: User, people: Iterable[User], pool_ids: Iterable[U
             if brokering.is_entitled(user, pool_id):
                 continue
             brokering.end_requests_of(actor=actor, user=user, pool_id=pool_id, reason=WITHDRAWN)
+            brokering.reclaim_seats(actor=actor, user=user, pool_id=pool_id, reason=WITHDRAWN)
             nudges.announce("requests", user=str(user.pk))
 
 

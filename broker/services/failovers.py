@@ -49,6 +49,7 @@ TEST_SUFFIX = "-test"
 TRY_EVERY = timedelta(hours=24)
 """How often at most a policy has the newest point of each machine started."""
 STATES = Failover.State
+SESSION_HOST = replicas.SESSION_HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +262,8 @@ def look_ahead(*, actor: User, pool_id: UUID, target: Target, kind: Kind, even_i
             why_not = f"{pool} does not build on the target: add it to the pool first."
         elif desktop.pk in moving:
             why_not = "It is being moved already."
+        elif pool.is_shared:
+            why_not = SESSION_HOST
         elif desktop.state != State.ASSIGNED or not desktop.machine_id:
             why_not = f"It is {desktop.state}."
         elif kind == Kind.EMERGENCY and is_up and not even_if_up:
@@ -413,6 +416,8 @@ def _movable(desktop_id: UUID, target: Target) -> Desktop:
     desktop = locked(Desktop.objects.select_related("pool__network", "hypervisor"), desktop_id, "desktop")
     if desktop.state != State.ASSIGNED or not desktop.machine_id:
         raise Clash(f"{desktop} is {desktop.state}. Only desktops that somebody has are moved; others are built anew.")
+    if desktop.pool.is_shared:
+        raise Clash(f"{desktop}: {SESSION_HOST}")
     if desktop.hypervisor_id == target.hypervisor_id:
         raise Invalid("The desktop was not moved.", {"hypervisor_id": f"{desktop} is there already."})
     _member(desktop, target)

@@ -118,7 +118,8 @@ def set_password(*, actor: User, user_id: int, password: str) -> None:
 
 
 def set_user_active(*, actor: User, user_id: int, on: bool) -> User:
-    """Close or open an account. A closed one cannot sign in, its tokens do not work, its screens close.
+    """Close or open an account. A closed one cannot sign in, its tokens do not work, its screens close, and its seats
+    on session hosts are given back.
 
     Raises `Forbidden`, `Missing`, `Clash` for one's own account and for the last administrator's.
     """
@@ -134,6 +135,7 @@ def set_user_active(*, actor: User, user_id: int, on: bool) -> User:
             if not on:
                 for pool_id in Request.objects.filter(user=user, state__in=Request.OPEN).values_list("pool", flat=True):
                     brokering.end_requests_of(actor=actor, user=user, pool_id=pool_id, reason="The account was closed.")
+                brokering.reclaim_seats(actor=actor, user=user, reason="The account was closed.")
                 screens.recheck(user=user.pk)
     return user
 

@@ -16,9 +16,10 @@ from django.utils import timezone
 
 from broker.domain import naming, resources, schedules
 from broker.domain.leases import LONGEST_H
-from broker.domain.lifecycle import LIVE
+from broker.domain.lifecycle import LIVE, State
 from broker.domain.resources import ResourceClass, Share
 from broker.domain.scaling import PERCENT_LIMIT
+from broker.domain.seating import SEATS_LIMIT
 from broker.hypervisors import sealing
 from broker.models import (
     Assignment,
@@ -77,6 +78,8 @@ class PoolFields(TypedDict, total=False):
     description: str
     naming: str
     kind: str
+    seats: int
+    freshens_when_empty: bool
     network_id: UUID | None
     minimum: int
     spare: int
@@ -344,6 +347,7 @@ def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
         values["closed_words"] = intake.line("closed_words", fields["closed_words"], length=CLOSED_LENGTH)
     if "kind" in fields:
         intake.choice("kind", fields["kind"], Pool.Kind)
+        _kind(intake, pool, fields["kind"])
     network_id = fields.get("network_id")
     if network_id and not LogicalNetwork.objects.filter(pk=network_id).exists():
         intake.faults["network_id"] = "There is no such network."
@@ -354,11 +358,34 @@ def _cleaned(intake: Intake, pool: Pool, fields: PoolFields) -> dict[str, Any]:
         field = "preparation" if "preparation" in fields else "protocol"
         intake.faults.setdefault(field, "Only where the guest's remote desktop (RDP) is shown can it be waited for.")
     _guests(intake, pool, values)
+    _session_hosts(intake, pool, values)
     _whole_numbers(intake, values)
     _leases(intake, pool, values)
     _resources(intake, pool, values)
     _sizes(intake, pool, values)
     return values
+
+
+def _kind(intake: Intake, pool: Pool, kind: str) -> None:
+    """Whoever has a whole desktop cannot be put beside others, nor can those beside each other get one each."""
+    if Pool.Kind.SHARED not in (kind, pool.kind) or kind == pool.kind:
+        return
+    is_used = Desktop.objects.filter(pool=pool.pk, state=State.ASSIGNED).exists()
+    if is_used or Assignment.objects.filter(pool=pool.pk, until=None).exists():
+        words = "Desktops of it are in use. Take them back before they become session hosts, or stop being some."
+        intake.faults.setdefault("kind", words)
+
+
+def _session_hosts(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
+    """What users who share a machine cannot have."""
+    if values.get("kind", pool.kind) != Pool.Kind.SHARED:
+        return
+    if values.get("protocol", pool.protocol) != Pool.Protocol.RDP:
+        words = "Users of a session host each see their own remote desktop (RDP); the machine has one screen for all."
+        intake.faults.setdefault("protocol" if "protocol" in values else "kind", words)
+    if values.get("guest_account", pool.guest_account) == Pool.GuestAccount.POOL:
+        words = "On a session host everybody signs in as themselves: with one account for all they would share files."
+        intake.faults.setdefault("guest_account" if "guest_account" in values else "kind", words)
 
 
 def _guests(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
@@ -409,6 +436,7 @@ def _naming(intake: Intake, pool: Pool, values: dict[str, Any], others: QuerySet
 TIMERS = frozenset({"idle_min", "disconnected_min", "longest_min", "kind"})
 """What of a pool decides when sessions end."""
 LIMITS = {
+    "seats": (1, SEATS_LIMIT),
     "minimum": (0, POOL_LIMIT),
     "spare": (0, POOL_LIMIT),
     "spare_percent": (1, PERCENT_LIMIT),
@@ -482,13 +510,17 @@ def _resources(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
 def _sizes(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
     _peak(intake, pool, values)
     sizes = ("minimum", "spare", "peak_minimum", "peak_spare")
-    if not values.keys() & {*sizes, "maximum"}:
+    if not values.keys() & {*sizes, "maximum", "kind", "seats"}:
         return
     maximum = values.get("maximum", pool.maximum)
+    is_shared = values.get("kind", pool.kind) == Pool.Kind.SHARED
+    seats = maximum * (values.get("seats", pool.seats) if is_shared else 1)
     has_peak = bool(values.get("peak_weekdays", pool.peak_weekdays))
     for field in sizes if has_peak else sizes[:2]:
-        if values.get(field, getattr(pool, field)) > maximum:
-            intake.faults.setdefault(field, f"Not more than the maximum ({maximum}).")
+        limit = seats if "spare" in field else maximum
+        if values.get(field, getattr(pool, field)) > limit:
+            what = f"seats of the maximum ({limit})" if is_shared and "spare" in field else f"maximum ({limit})"
+            intake.faults.setdefault(field, f"Not more than the {what}.")
 
 
 def _peak(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:

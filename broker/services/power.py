@@ -21,7 +21,7 @@ from broker.models.operations import UNFINISHED
 from broker.selectors.power import facts_of, with_facts
 from broker.services import audit, desktops, nudges, operations
 from broker.services.errors import Clash, Invalid
-from broker.services.permissions import Right, require
+from broker.services.permissions import Right, has, require
 
 ACTIONS = {
     "on": "Switch on",
@@ -32,16 +32,20 @@ ACTIONS = {
     "suspend": "Suspend",
     "resume": "Resume",
 }
+STARTS = ("on", "resume")
 OVERTAKEN = "busy with another change"
 
 
 def set_power(*, actor: User, desktop_id: UUID, action: str) -> Operation:
-    """Order a power action. Users reach the desktop assigned to them, administrators every one.
+    """Order a power action. Users reach the desktop assigned to them, administrators every one. Users of a session host
+    only bring it up: others are on it.
 
     Raises `Invalid` for an unknown action, `Missing`, `Clash` if the desktop is busy or has no machine.
     """
     _refuse_unknown(action)
     desktop = desktops.may_use(actor, desktop_id)
+    if desktop.pool.is_shared and action not in STARTS and not has(actor, Right.SERVE):
+        raise Clash(f"Others are on {desktop} too: only an administrator may switch it off or restart it.")
     return _order(actor, desktop, action)
 
 

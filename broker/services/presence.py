@@ -82,9 +82,7 @@ def log_off(*, actor: User, session_id: UUID) -> Operation | None:
         if session.desktop.pool.is_dedicated:
             operation = _restart(session, actor)
         else:
-            operation = brokering.release_desktop(
-                actor=actor, desktop_id=session.desktop_id, user_id=session.user_id
-            )
+            operation = brokering.release_desktop(actor=actor, desktop_id=session.desktop_id, user_id=session.user_id)
         audit.record(actor=actor, action="session.log_off", subject=session)
     return operation
 

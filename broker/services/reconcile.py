@@ -25,7 +25,7 @@ from django.db import transaction
 from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
-from broker.domain import naming, placement, planning, resources
+from broker.domain import naming, placement, planning, resources, seating
 from broker.domain.backoff import delay_s
 from broker.domain.lifecycle import NEEDS_ORDER, State, sources
 from broker.domain.lifecycle import Event as Move
@@ -45,7 +45,7 @@ from broker.models import (
     TemplateCopy,
 )
 from broker.models.operations import UNFINISHED
-from broker.selectors import networks, room
+from broker.selectors import networks, room, seats
 from broker.services import audit, brokering, desktops, nudges, operations, pushes, reservations
 
 log = structlog.get_logger()
@@ -149,6 +149,10 @@ class Work:
                     self._recycle(by_id[desktop], reason)
                 case planning.Fail(desktop, reason):
                     self._fail(by_id[desktop], reason)
+                case planning.Empty(desktop, reason):
+                    self._turn(by_id[desktop], reason, is_emptying=True)
+                case planning.Fill(desktop, reason):
+                    self._turn(by_id[desktop], reason, is_emptying=False)
         for hold in (a for a in actions if isinstance(a, planning.Hold)):
             self._hold(hold.reason)
         if not moves:
@@ -181,7 +185,7 @@ class Work:
             .only(
                 "id", "name", "state", "state_since", "epoch", "clean_epoch", "is_answering", "power", "member_id",
                 "copy_id", "is_in_maintenance", "attempts", "machine_id", "hypervisor_id", "target_host_id", "pool_id",
-                "reserved_memory_mib", "reserved_vcpus", "observed_at", "is_resting",
+                "reserved_memory_mib", "reserved_vcpus", "observed_at", "is_resting", "is_emptying",
             )
             .annotate(open_assignments=Count("assignments", filter=Q(assignments__until=None)))
         )  # fmt: skip
@@ -206,6 +210,8 @@ class Work:
                 action="desktop.retire", at__gte=hour_ago, object_id__in=self._pool_desktop_ids(hour_ago)
             ).count(),
             hold_reason=pool.hold_reason,
+            seats=pool.seats if pool.is_shared else None,
+            freshens_when_empty=pool.freshens_when_empty,
         )
 
     def _pool_desktop_ids(self, since: datetime) -> list[str]:
@@ -270,13 +276,16 @@ class Work:
             has_machine=bool(desktop.machine_id),
             has_user_data=bool(desktop.machine_id) and desktop.clean_epoch != desktop.epoch > 1,
             is_assigned=bool(desktop.open_assignments),  # type: ignore[attr-defined]
+            seats_taken=desktop.open_assignments if self.pool.is_shared else 0,  # type: ignore[attr-defined]
+            is_emptying=desktop.is_emptying,
             is_draining=is_draining,
             is_reachable=is_reachable or member is not None,
             silent_since=self._silent_since(desktop),
         )
 
     def _silent_since(self, desktop: Desktop) -> datetime | None:
-        """Since when a ready desktop could not be claimed; see `brokering.CLAIM`. None if it can be."""
+        """Since when a ready desktop could not be claimed, or a session host taken; see `brokering.CLAIM`. None if it
+        can be."""
         is_given_out_off = (self.pool.starts_powered_off or desktop.is_resting) and desktop.power == "off"
         if desktop.is_answering or is_given_out_off or self.pool.preparation == Pool.Preparation.NONE:
             return None
@@ -530,7 +539,19 @@ class Work:
 
     # -- single moves --
 
+    def _turn(self, desktop: Desktop, reason: str, *, is_emptying: bool) -> None:
+        """Whoever takes a seat meanwhile has it: a host that is to be emptied keeps all who are on it."""
+        turned = Desktop.objects.filter(pk=desktop.pk, state=State.ASSIGNED, is_emptying=not is_emptying)
+        if turned.update(is_emptying=is_emptying):
+            kind = "desktop.emptying" if is_emptying else "desktop.filling"
+            operations.event(kind, reason, desktop=desktop).save(force_insert=True)
+            nudges.announce("desktops", desktop=str(desktop.pk))
+
     def _recycle(self, desktop: Desktop, reason: str) -> None:
+        if desktop.state == State.ASSIGNED:
+            if brokering.freshen(desktop, reason):
+                self.counts.add(State.RECYCLING)
+            return
         moved = Desktop.objects.filter(pk=desktop.pk, state__in=sources(Move.RETRIED)).update(
             state=State.RECYCLING, state_since=self.now
         )
@@ -600,35 +621,57 @@ class Work:
             pool=self.pool, state__in=[State.PLANNED, State.BUILDING, State.PREPARING, State.RECYCLING]
         ).count()
         if coming and self.pool.is_enabled:
-            state, reason = Request.State.BUILDING, "Your desktop is being built."
+            state, reason = Request.State.BUILDING, self._why_building()
         else:
-            state, reason = Request.State.APPROVED, (self.pool.is_enabled and self.reason) or self._why_none()
+            state, reason = Request.State.APPROVED, self._why_none()
         if queue.exclude(state=state, reason=reason).update(state=state, reason=reason):
             nudges.announce("requests")
         self._hurry(queue.count())
 
     def _hurry(self, people: int) -> None:
-        """As many builds as people wait go before what fills a spare anywhere; the oldest, as they are done first."""
+        """As many builds as those who wait need go before what fills a spare anywhere; the oldest, as they are done
+        first."""
         builds = Operation.objects.filter(
             desktop__pool=self.pool, kind__in=[Operation.Kind.CLONE, Operation.Kind.RECYCLE], state__in=UNFINISHED
         )
         is_ahead = ~Q(state=Operation.State.QUEUED) | Q(rank__lte=operations.RANK_PERSON)
-        missing = people - builds.filter(is_ahead).count()
+        wanted = seating.hosts_for(people, self.pool.seats) if self.pool.is_shared else people
+        missing = wanted - builds.filter(is_ahead).count()
         if missing > 0:
             behind = builds.exclude(is_ahead).order_by("rank", "created_at").values_list("pk", flat=True)[:missing]
             Operation.objects.filter(pk__in=list(behind), state=Operation.State.QUEUED).update(
                 rank=operations.rank_for_person(self.pool.priority)
             )
 
+    def _why_building(self) -> str:
+        if not self.pool.is_shared:
+            return "Your desktop is being built."
+        return f"{self._why_no_seat()} Another one is being built."
+
+    def _why_no_seat(self) -> str:
+        return seats.occupancies([self.pool], seats.hosts_that_take())[self.pool.pk].words
+
     def _why_none(self) -> str:
         if not self.pool.is_enabled:
             return closed(self.pool.closed_words, self.pool.name)
+        if self.pool.is_shared:
+            return self._why_no_host()
+        if self.reason:
+            return self.reason
         live = Desktop.objects.filter(pool=self.pool).exclude(state=State.GONE).count()
         if live >= self.pool.maximum:
             return f"All {live} desktops of {self.pool} are in use; that is its maximum. You get the next one released."
         return placement.explain_none(placement.place(self._wish(), self._targets(), self.now)) or (
             "You are in the queue and get the next one."
         )
+
+    def _why_no_host(self) -> str:
+        live = Desktop.objects.filter(pool=self.pool).exclude(state=State.GONE).count()
+        full = self._why_no_seat()
+        if live >= self.pool.maximum:
+            return f"{full} You get the next seat that is given back."
+        why = self.reason or placement.explain_none(placement.place(self._wish(), self._targets(), self.now))
+        return f"{full} {why or 'You are in the queue and get the next one.'}"
 
     def _hold(self, reason: str) -> None:
         """Delete nothing more until an administrator has looked. A pool on hold plans none, so it is said once."""

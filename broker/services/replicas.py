@@ -16,6 +16,7 @@ from broker.hypervisors.abilities import can_drive_mirrors
 from broker.models import Desktop, Failover, Host, Hypervisor, PoolMember, ReplicationPolicy, ReplicationSource
 from connectors.replication import MirrorState
 
+SESSION_HOST = "A session host is not moved: set it to maintenance, and it empties while its pool builds another one."
 GOES_ON = (MirrorState.HEALTHY, MirrorState.WARNING)
 """States in which the last changes can still be sent."""
 
@@ -81,6 +82,8 @@ def _why_not(desktop: Desktop, told: dict[str, Any], places: list[Hypervisor]) -
     here, to = desktop.hypervisor, told["to"]
     if not can_drive_mirrors(here.kind):
         return f"Deskyard does not fail over what {here} replicates. Do it there."
+    if desktop.pool.is_shared:
+        return SESSION_HOST
     if desktop.state != State.ASSIGNED or not desktop.machine_id:
         return f"It is {desktop.state}. Only desktops that somebody has go elsewhere."
     if not told["can_fail_over"] or told["state"] not in GOES_ON:

@@ -252,6 +252,69 @@ def release(people: int, desktops: int) -> dict[str, Any]:
     }
 
 
+SEATS = 5
+
+
+def share_hosts(ground: Ground) -> None:
+    """The ground's desktops are session hosts."""
+    Pool.objects.filter(pk=ground.pool.pk).update(kind="shared", protocol="rdp", seats=SEATS)
+
+
+def seated(ground: Ground) -> dict[str, Any]:
+    """What the rows say of the seats."""
+    rows = Assignment.objects.filter(pool=ground.pool, until=None).values_list("desktop_id", "seat", "desktop__state")
+    taken = list(rows)
+    return {
+        "on_each": sorted(Counter(desktop for desktop, *_ in taken).values()),
+        "twice": len(taken) - len({(desktop, seat) for desktop, seat, _ in taken}),
+        "numbers": sorted({seat for _, seat, _ in taken}),
+        "states_of_used": sorted({state for *_, state in taken}),
+    }
+
+
+def seats(people: int, desktops: int) -> dict[str, Any]:
+    """Everybody asks for a seat on a session host, in two tabs at once."""
+    ground = Ground(people, desktops)
+    share_hosts(ground)
+    results = at_once([lambda user=user: ground.ask(user) for user in ground.people for _ in range(2)])  # type: ignore[misc]
+    brokering.serve_queue(pool_id=ground.pool.pk)
+    return ground.standing() | seated(ground) | {"errors": errors(results)}
+
+
+def leave(people: int, desktops: int) -> dict[str, Any]:
+    """Everybody has a seat and gives it back in two tabs at once; as many others ask at the same moment."""
+    ground = Ground(people * 2, desktops)
+    share_hosts(ground)
+    there, others = ground.people[:people], ground.people[people:]
+    for user in there:
+        ground.ask(user)
+    held = list(Assignment.objects.filter(pool=ground.pool, until=None).select_related("user"))
+    leaving = [
+        lambda a=assignment: brokering.release_desktop(actor=a.user, desktop_id=a.desktop_id)  # type: ignore[misc]
+        for assignment in held
+        for _ in range(2)
+    ]
+    asking = [lambda user=user: ground.ask(user) for user in others]  # type: ignore[misc]
+    results = at_once([call for pair in zip_longest(leaving, asking) for call in pair if call])
+    hosts = Desktop.objects.filter(pool=ground.pool)
+    recycled = hosts.filter(operations__kind=Operation.Kind.RECYCLE)
+    return (
+        ground.standing()
+        | seated(ground)
+        | {
+            "errors": errors(result for result in results if not isinstance(result, Clash | Missing)),
+            "left": Assignment.objects.filter(user__in=there, until__isnull=False).count(),
+            "stayed": Assignment.objects.filter(user__in=there, until=None).count(),
+            "empty_and_used": hosts.filter(state=State.ASSIGNED)
+            .exclude(assignments__until=None, assignments__isnull=False)
+            .count(),
+            "recycling": hosts.filter(state=State.RECYCLING).count(),
+            "recycled_once": recycled.distinct().count() == recycled.count(),
+            "recycles": recycled.count(),
+        }
+    )
+
+
 def lease(people: int, desktops: int) -> dict[str, Any]:
     """Everybody's lease is over and told of. Two clocks see each; half of the people renew in two tabs at the same
     moment, the others release."""
@@ -584,6 +647,8 @@ RACES: dict[str, Callable[[int, int], dict[str, Any]]] = {
     "schedule": schedule,
     "publish": publish,
     "lease": lease,
+    "seats": seats,
+    "leave": leave,
     "session": session,
 }
 

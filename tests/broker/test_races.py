@@ -181,3 +181,32 @@ def test_people_come_and_go_and_nobody_meets_anothers_files(surroundings: dict[s
     told = race(surroundings, "use", people=12, desktops=6)
     assert not told["foreign_files"]
     assert told["uses"] >= 12
+
+
+def test_no_session_host_takes_one_too_many_and_nobody_has_two_seats(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "seats", people=60, desktops=8)
+    assert told["on_each"] == [5] * 8
+    assert told["twice"] == 0
+    assert told["numbers"] == [1, 2, 3, 4, 5]
+    assert told["holders"] == told["assignments"] == told["audited"] == 40
+    assert told["requests"] == {"ready": 40, "approved": 20}
+    assert told["epochs"] == [["assigned", 2]], "it rises with the first who comes"
+    assert told["agree"]
+
+
+def test_session_hosts_fill_evenly_however_many_come_at_once(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "seats", people=24, desktops=8)
+    assert told["on_each"] == [3] * 8
+    assert told["requests"] == {"ready": 24}
+
+
+def test_a_host_gets_a_fresh_disk_once_and_only_when_the_last_has_left(surroundings: dict[str, str]) -> None:
+    told = race(surroundings, "leave", people=20, desktops=6)
+    assert (told["left"], told["stayed"]) == (20, 0)
+    assert told["empty_and_used"] == 0
+    assert told["recycling"] == told["recycles"]
+    assert told["recycled_once"]
+    assert told["twice"] == 0
+    assert set(told["states_of_used"]) <= {"assigned"}
+    assert max(told["on_each"], default=0) <= 5
+    assert told["agree"]

@@ -146,8 +146,8 @@ def close_pools(actor: User) -> None:
 def retire(actor: User, desktop: Desktop) -> None:
     """One step of one desktop towards its end; what cannot be done now is tried again in the next round."""
     try:
-        if desktop.assignments.filter(until=None).exists():
-            brokering.release_desktop(actor=actor, desktop_id=desktop.pk)
+        for assignment in desktop.assignments.filter(until=None):
+            brokering.release_desktop(actor=actor, desktop_id=desktop.pk, user_id=assignment.user_id)
         desktops.retire_desktop(actor=actor, desktop_id=desktop.pk)
     except Clash:
         return
