@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from ninja import Field, Query, Router, Status
@@ -18,8 +19,9 @@ from broker.api.shapes import In, Out, Switch
 from broker.domain.lifecycle import State
 from broker.domain.native import CONTENT_TYPES
 from broker.domain.power import DesktopFacts
-from broker.models import Desktop
+from broker.models import Assignment, Desktop
 from broker.selectors import desktops as selectors
+from broker.selectors import people, seats
 from broker.selectors import power as power_selectors
 from broker.services import brokering, guests, leases, native, power, screens
 from broker.services import desktops as services
@@ -46,7 +48,9 @@ class DesktopOut(Out):
     vcpus: int
     memory_mib: int
     user: str | None
-    """Name of the user it is assigned to."""
+    """Name of the user it is assigned to; of a session host null, or one's own where one has a seat."""
+    seats_taken: int | None
+    """How many users are on a session host; null: it is no such one."""
     assigned_at: datetime | None
     lease_until: datetime | None
     """When it is to be given back; null: when its user releases it."""
@@ -121,6 +125,22 @@ class RenewIn(In):
     """The end that the caller knows. If it is another by now, nothing is changed: a wish sent twice renews once."""
 
 
+class SeatOut(Out):
+    """Somebody on a session host."""
+
+    user: str
+    number: int
+    """Of the seat, from 1."""
+    since: datetime
+    lease_until: datetime | None
+    """When it is to be given back; null: when its user leaves."""
+
+
+class Whose(In):
+    user: str | None = None
+    """Name of a user, on a session host; empty: one's own."""
+
+
 PowerWord = Literal["on", "off", "shutdown", "reboot", "reset", "suspend", "resume"]
 
 
@@ -178,11 +198,16 @@ def show(row: Any) -> DesktopOut:
         vcpus=row.vcpus,
         memory_mib=row.memory_mib,
         user=row.owner,
+        seats_taken=row.seats_taken if row.pool.is_shared else None,
         assigned_at=row.owned_since,
         lease_until=row.lease_until,
         renewals_left=max(row.pool.renewals - row.renewed, 0) if row.lease_until else 0,
         created_at=row.created_at,
     )
+
+
+def show_seat(row: Assignment) -> SeatOut:
+    return SeatOut(user=row.user.get_username(), number=row.seat, since=row.since, lease_until=row.lease_until)
 
 
 def show_detail(row: Any) -> DesktopDetailOut:
@@ -325,11 +350,34 @@ def set_power(request: HttpRequest, id: UUID, wish: PowerIn) -> OperationOut:
     return show_operation(request, power.set_power(actor=caller(request).user, desktop_id=id, action=wish.action))
 
 
-@router.post("/{id}/release", response={202: OperationOut})
-def release(request: HttpRequest, id: UUID) -> OperationOut:
-    """Give the desktop back: it gets a fresh disk. The operation is that, or the one that must end before it."""
-    operation = brokering.release_desktop(actor=caller(request).user, desktop_id=id)
-    return show_operation(request, operation or selectors.latest_change(id))
+@router.get("/{id}/seats", response=Page[SeatOut])
+def list_seats(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[SeatOut]:
+    """Who is on a session host. None of another desktop. Whoever has a role."""
+    staff(request)
+    return page(seats.on(one(Desktop.objects.all(), id, "desktop")), window, show_seat)
+
+
+@router.post("/{id}/release", response={202: OperationOut, 204: None})
+def release(request: HttpRequest, id: UUID, whose: Query[Whose]) -> Status[OperationOut | None]:
+    """Give the desktop back: it gets a fresh disk. The operation is that, or the one that must end before it.
+
+    Of a session host it is one's own seat that is given back, or with `user` somebody else's; 204 if it goes on as it
+    is, for others or for the next.
+    """
+    user = _named(whose.user)
+    operation = brokering.release_desktop(actor=caller(request).user, desktop_id=id, user_id=user.pk if user else None)
+    if operation is None and one(selectors.desktops_with_owner(), id, "desktop").pool.is_shared:
+        return Status(204, None)
+    return Status(202, show_operation(request, operation or selectors.latest_change(id)))
+
+
+def _named(name: str | None) -> User | None:
+    if name is None:
+        return None
+    found = people.user_named(name)
+    if found is None:
+        raise Invalid("Nothing was given back.", {"user": "There is no such user."})
+    return found
 
 
 @router.post("/{id}/renew", response=DesktopDetailOut | DesktopOut)

@@ -102,6 +102,10 @@ class PoolDetailOut(PoolOut):
     holds_until: datetime | None
     """When the others begin to hold; null: never."""
     maximum: int
+    seats: int
+    """Of each session host of a shared pool: so many users at once. Spare counts seats there."""
+    freshens_when_empty: bool
+    """Shared: whether a session host gets a fresh disk when its last user has left."""
     maximum_per_host: int | None
     """Null: as many of its desktops on one host as fit."""
     vcpus: int | None
@@ -209,6 +213,7 @@ class PoolChange(In):
     naming: str = ""
     """Letters, digits and hyphens with one run of # for the number, such as office-###."""
     kind: str = Pool.Kind.FLOATING.value
+    """floating, dedicated, or shared: several users at once on each desktop"""
     network_id: UUID | None = None
     minimum: int = 0
     spare: int = 1
@@ -224,6 +229,10 @@ class PoolChange(In):
     peak_spare: int = 1
     peak_spare_percent: int | None = None
     maximum: int = 10
+    seats: int = 8
+    """Shared: how many users each session host takes at once, 1 to 200. Spare counts seats there."""
+    freshens_when_empty: bool = True
+    """Shared: a session host gets a fresh disk when its last user has left."""
     maximum_per_host: int | None = None
     vcpus: int | None = None
     memory_mib: int | None = None
@@ -325,6 +334,8 @@ def show_detail(row: Pool, desktops: Mapping[str, int]) -> PoolDetailOut:
         is_peak=holding.is_peak,
         holds_until=holding.until,
         maximum=row.maximum,
+        seats=row.seats,
+        freshens_when_empty=row.freshens_when_empty,
         maximum_per_host=row.maximum_per_host,
         vcpus=row.vcpus,
         memory_mib=row.memory_mib,

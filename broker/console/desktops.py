@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -16,10 +16,10 @@ from broker.console.access import Can, Right, actor_of, needs, staff_only
 from broker.console.answers import Question, act, ask_first, came_from, done, show, typed
 from broker.console.lists import Column, Listing
 from broker.console.many import HARD, filter_of, offered
-from broker.domain.labels import desktop_label
+from broker.domain.labels import desktop_label, held_by
 from broker.domain.lifecycle import Event, State, sources
 from broker.models import Desktop, Hypervisor, Machine, Pool
-from broker.selectors import audit, operations, replication, sessions
+from broker.selectors import audit, operations, replication, seats, sessions
 from broker.selectors import desktops as selectors
 from broker.services import brokering, guests, power
 from broker.services import desktops as services
@@ -47,7 +47,7 @@ LIST = Listing(
     Column("name", gettext_lazy("Name"), lambda row: row.name, ("name",)),
     Column("state", gettext_lazy("State"), lambda row: desktop_label(row).text, ("state", "power")),
     Column("failure", gettext_lazy("Failure"), lambda row: row.failure),
-    Column("user", gettext_lazy("User"), lambda row: row.owner, ("owner",)),
+    Column("user", gettext_lazy("User"), held_by, ("owner", "seats_taken")),
     Column("assigned", gettext_lazy("Assigned"), lambda row: row.owned_since, ("owned_since",), begins_down=True),
     Column("pool", gettext_lazy("Pool"), lambda row: row.pool.name, ("pool__name", "name")),
     Column("hypervisor", gettext_lazy("Hypervisor"), lambda row: row.hypervisor.name, ("hypervisor__name",)),
@@ -86,7 +86,8 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     context: dict[str, object] = {
         "desktop": desktop,
         "machine": machines.select_related("host").first() if desktop.machine_id else None,
-        "assignment": desktop.assignments.filter(until=None).select_related("user").first(),
+        "assignment": desktop.assignments.filter(until=None, seat=0).select_related("user").first(),
+        "seats": seats.on(desktop) if desktop.pool.is_shared else (),
         "replicated": replication.replicated(desktop.hypervisor_id, desktop.machine_id) if desktop.machine_id else [],
         "events": audit.events_of(desktop),
         "operations": operations.operations().filter(desktop=desktop)[:OPERATIONS_SHOWN],
@@ -95,7 +96,8 @@ def detail(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
         "actions": [(action, words) for action, words in power.ACTIONS.items() if _fits(action, desktop.power)],
         "has_power": bool(desktop.machine_id) and State(desktop.state) in SWITCHABLE,
         "can_retire": State(desktop.state) in sources(Event.RETIRED) - {State.RETIRING},
-        "can_release": State(desktop.state) in sources(Event.RELEASED),
+        # Whose seat is taken back is said beside each of them.
+        "can_release": State(desktop.state) in sources(Event.RELEASED) and not desktop.pool.is_shared,
         "can_forget": State(desktop.state) in sources(Event.FORGOTTEN) and services.is_out_of_reach(desktop),
         "can_recycle": State(desktop.state) in sources(Event.RETRIED) and bool(desktop.machine_id),
         **failovers.of_desktop(desktop),
@@ -155,6 +157,8 @@ def set_maintenance(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
     on = request.POST.get("on") == "1"
     desktop = services.set_maintenance(actor=actor_of(request), desktop_id=desktop_id, on=on)
     message = _("%s is in maintenance: it is not given out.") if on else _("%s is back in service.")
+    if on and desktop.pool.is_shared:
+        message = _("%s is in maintenance: it takes nobody new, and those who are on it stay until they leave.")
     return done(request, message % desktop, came_from(request, _address(desktop_id)))
 
 
@@ -208,9 +212,38 @@ def forget(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
 
 @needs(Right.SERVE)
 def release(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
+    """`?user=`: whose seat on a session host."""
+    if user_id := typed(request, "user"):
+        return _take_seat_back(request, desktop_id, user_id)
+
     def do(desktop: Desktop) -> str:
         brokering.release_desktop(actor=actor_of(request), desktop_id=desktop.pk)
         return _("%s was taken back and is being recycled.") % desktop
 
     sentence = _("Its user loses it at once, with everything on it that is not kept elsewhere.")
     return _asked(request, desktop_id, _("Take %s back from its user?"), _("Take it back"), sentence, do)
+
+
+def _take_seat_back(request: HttpRequest, desktop_id: UUID, user_id: str) -> HttpResponse:
+    desktop = get_object_or_404(Desktop.objects.select_related("pool"), pk=desktop_id)
+    held = seats.on(desktop).filter(user=int(user_id)) if user_id.isdecimal() and len(user_id) < 10 else None
+    assignment = get_object_or_404(held) if held is not None else None
+    if assignment is None:
+        raise Http404
+    user = assignment.user
+    fresh = _("If nobody else is on it, it gets a fresh disk: all that lies on it is lost.")
+    question = Question(
+        title=_("Take the seat of %(user)s on %(desktop)s back?") % {"user": user, "desktop": desktop},
+        verb=_("Take it back"),
+        back=_address(desktop_id),
+        sentences=[
+            _("Their screens close at once, and somebody else may get the seat. The others on it go on."),
+            *([fresh] if desktop.pool.freshens_when_empty else []),
+        ],
+    )
+
+    def do() -> str:
+        brokering.release_desktop(actor=actor_of(request), desktop_id=desktop_id, user_id=user.pk)
+        return _("The seat of %s was taken back.") % user
+
+    return ask_first(request, question, do, _address(desktop_id))

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from broker.console.fields import WholeField
 from broker.domain import naming, resources
 from broker.domain.resources import ResourceClass
+from broker.domain.seating import SEATS_LIMIT
 from broker.models import Host, LogicalNetwork, Network, Pool, PoolMember, Storage, TemplateCopy
 from broker.services.pools import MemberWish
 
@@ -40,6 +41,12 @@ def _of_rdp(field: forms.Field) -> forms.Field:
     return field
 
 
+def _of_session_hosts(field: forms.Field) -> forms.Field:
+    """Asked for only where several users are on a desktop."""
+    field.when = f"kind={Pool.Kind.SHARED}"  # type: ignore[attr-defined]
+    return field
+
+
 def _of_account(accounts: Iterable[Pool.GuestAccount], field: forms.Field) -> forms.Field:
     """Asked for only where guests let people in by one of these."""
     field.when = f"guest_account={' '.join(accounts)}"  # type: ignore[attr-defined]
@@ -56,6 +63,19 @@ class PoolForm(forms.Form):
     kind = forms.ChoiceField(
         label="Kind", choices=Pool.Kind.choices, widget=forms.RadioSelect, initial=Pool.Kind.FLOATING
     )
+    seats = _of_session_hosts(
+        WholeField(
+            label="Seats of each", min_value=1, max_value=SEATS_LIMIT, initial=8, required=False,
+            help_text="So many users at once. The guest must allow it: Windows Server with its remote desktop "
+            "services, or xrdp.",
+        )
+    )  # fmt: skip
+    freshens_when_empty = _of_session_hosts(
+        forms.BooleanField(
+            label="A fresh disk when the last user has left", required=False, initial=True,
+            help_text="Off: it goes on as it is, with what its users left on it.",
+        )
+    )  # fmt: skip
     naming = forms.CharField(
         label="Naming pattern",
         max_length=60,
@@ -66,7 +86,9 @@ class PoolForm(forms.Form):
         help_text="It must have a counterpart wherever the pool shall build.",
     )  # fmt: skip
     minimum = WholeField(label="Minimum", min_value=0, initial=0, help_text="Desktops that always exist.")
-    spare = WholeField(label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use.")
+    spare = WholeField(
+        label="Spare", min_value=0, initial=2, help_text="Kept ready beyond those in use; of a shared pool: seats."
+    )
     maximum = WholeField(label="Maximum", min_value=0, initial=10, help_text="Never more than these.")
     maximum_per_host = WholeField(
         label="At most on one host",
@@ -169,7 +191,7 @@ class PoolForm(forms.Form):
             self.add_error("minimum", _("Not more than the maximum."))
         if "network_id" in data:
             data["network_id"] = data["network_id"].pk if data["network_id"] else None
-        for name in ("protocol", "rdp_port", "guest_account", "guest_password"):
+        for name in ("seats", "protocol", "rdp_port", "guest_account", "guest_password"):
             if not data.get(name):
                 data.pop(name, None)
         has_own = data.get("resource_class") == ResourceClass.OWN

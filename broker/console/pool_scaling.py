@@ -43,7 +43,7 @@ class ScalingForm(forms.Form):
     hides_optional = True
 
     minimum = _number("Minimum", "Desktops that always exist.")
-    spare = _number("Spare", "Kept ready beyond those in use.")
+    spare = _number("Spare", "Kept ready beyond those in use; of a shared pool: seats.")
     spare_percent = _share()
     peak_weekdays = forms.MultipleChoiceField(
         label="Peak hours on", choices=[(str(day), name) for day, name in enumerate(NAMES, 1)],

@@ -22,6 +22,7 @@ from broker.console.lists import Column, Listing
 from broker.console.pool_forms import MemberForm, NewPoolForm, Place, PoolForm, initial_of, member_initial
 from broker.console.who import ask_who
 from broker.domain import naming, placement, resources
+from broker.domain.seating import hosts_for
 from broker.models import Entitlement, Pool, PoolMember
 from broker.selectors import audit, desktops, hypervisors, leases, pushes, room, schedules
 from broker.selectors import pools as selectors
@@ -105,7 +106,8 @@ def _review(form: NewPoolForm) -> dict[str, Any]:
         )
         for copy, wish in zip(form.chosen_copies(), form.wishes(), strict=True)
     ]
-    first = min(max(pool.minimum, pool.spare), pool.maximum)
+    spare = hosts_for(pool.spare, pool.seats) if pool.is_shared else pool.spare
+    first = min(max(pool.minimum, spare), pool.maximum)
     placements = room.preview(pool, members, min(first, PREVIEWED), timezone.now())
     places = Counter(placed.target.name for placed in placements if placed.target)
     return {

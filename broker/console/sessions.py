@@ -83,14 +83,16 @@ def disconnect(request: HttpRequest, session_id: UUID) -> HttpResponse:
 @needs(Right.SERVE)
 def log_off(request: HttpRequest, session_id: UUID) -> HttpResponse:
     session = _session(session_id)
-    is_floating = session.desktop.pool.kind == Pool.Kind.FLOATING
+    pool = session.desktop.pool
     floating = _("The desktop is taken back and gets a fresh disk: all that lies on it is lost.")
     dedicated = _("The desktop is restarted: what they have not saved is lost. It stays theirs.")
+    shared = _("Their seat is given back, and their screens close. The others on it go on.")
+    loses = shared if pool.is_shared else dedicated if pool.is_dedicated else floating
     question = Question(
         title=_("Log %(user)s off %(desktop)s?") % {"user": session.user, "desktop": session.desktop},
         verb=_("Log off"),
         back=reverse("console:sessions"),
-        sentences=[floating if is_floating else dedicated],
+        sentences=[loses],
     )
 
     def do() -> str:

@@ -66,9 +66,10 @@ def log_off(request: HttpRequest, session_id: UUID) -> HttpResponse:
 def _ask(request: HttpRequest, mine: OwnSession, problem: str = "", status: int = 200) -> HttpResponse:
     lost = _("It is given back and gets a fresh disk: all that lies on it is deleted.")
     kept = _("It is restarted: what you have not saved is lost. It stays yours.")
+    seat = _("Your seat is given back, and what you have open there may be lost. The others on it go on.")
     context = {
         "title": _("Log off %s?") % mine.session.desktop,
-        "sentences": [lost if mine.is_floating else kept],
+        "sentences": [seat if mine.has_seat else lost if mine.is_floating else kept],
         "verb": _("Log off"),
         "is_harmless": False,
         "action": request.path,

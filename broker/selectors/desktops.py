@@ -13,24 +13,32 @@ from broker.domain.lifecycle import COMING, LIVE, State
 from broker.models import Assignment, Desktop, Operation, ScreenSession
 from broker.models.operations import UNFINISHED
 from broker.selectors.pools import ownerships_of
+from broker.selectors.seats import with_seats
 
 
 def desktops_with_owner() -> QuerySet[Desktop]:
-    """Every desktop with pool, hypervisor, and in `owner` and `owned_since` who has it now (None: nobody); of the lease
-    `lease_until` and `renewed`."""
-    open_one = Assignment.objects.filter(desktop=OuterRef("pk"), until=None)
-    return Desktop.objects.select_related("pool", "hypervisor").annotate(
-        owner=Subquery(open_one.values("user__username")[:1]),
-        owned_since=Subquery(open_one.values("since")[:1]),
-        lease_until=Subquery(open_one.values("lease_until")[:1]),
-        renewed=Subquery(open_one.values("renewals")[:1]),
+    """Every desktop with pool, hypervisor, and in `owner` and `owned_since` who has it alone now (None: nobody); of the
+    lease `lease_until` and `renewed`. On a session host nobody is alone: `seats_taken` says how many are there."""
+    rows = with_seats(Desktop.objects.select_related("pool", "hypervisor"))
+    return _held_by(rows, Assignment.objects.filter(desktop=OuterRef("pk"), until=None, seat=0))
+
+
+def _held_by(rows: QuerySet[Desktop], held: QuerySet[Assignment]) -> QuerySet[Desktop]:
+    return rows.annotate(
+        owner=Subquery(held.values("user__username")[:1]),
+        owned_since=Subquery(held.values("since")[:1]),
+        lease_until=Subquery(held.values("lease_until")[:1]),
+        renewed=Subquery(held.values("renewals")[:1]),
     )
 
 
+def _mine(user: User) -> QuerySet[Assignment]:
+    return Assignment.objects.filter(desktop=OuterRef("pk"), user=user, until=None)
+
+
 def desktops_assigned(user: User) -> QuerySet[Desktop]:
-    """Those that are this person's now, with the same columns."""
-    mine = Assignment.objects.filter(desktop=OuterRef("pk"), user=user, until=None)
-    return desktops_with_owner().filter(Exists(mine))
+    """Those that are this person's now, with the same columns; of session hosts those of their own seat."""
+    return _held_by(desktops_with_owner(), _mine(user)).filter(Exists(_mine(user)))
 
 
 def desktops_of_my_pools(user: User) -> QuerySet[Desktop]:
@@ -39,9 +47,11 @@ def desktops_of_my_pools(user: User) -> QuerySet[Desktop]:
 
 
 def desktops_seen_by(user: User) -> QuerySet[Desktop]:
-    """Those that are theirs, and those of the pools that they answer for, with the same columns."""
-    mine = Assignment.objects.filter(desktop=OuterRef("pk"), user=user, until=None)
-    return desktops_with_owner().filter(Exists(mine) | Q(pool__in=ownerships_of(user).values("pool")))
+    """Those that are theirs, and those of the pools that they answer for, with the same columns; of session hosts those
+    of their own seat."""
+    held = Assignment.objects.filter(Q(seat=0) | Q(user=user), desktop=OuterRef("pk"), until=None)
+    owned = Q(pool__in=ownerships_of(user).values("pool"))
+    return _held_by(desktops_with_owner(), held).filter(Exists(_mine(user)) | owned)
 
 
 def latest_change(desktop_id: UUID) -> Operation:

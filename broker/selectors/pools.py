@@ -16,6 +16,7 @@ from broker.domain.lifecycle import COMING, LIVE, State
 from broker.domain.scaling import Holding, spare_of
 from broker.models import Desktop, Entitlement, Pool, PoolMember, PoolOwner, Request, Storage
 from broker.selectors import room
+from broker.selectors.seats import Occupancy, occupancies
 
 
 def entitling(user: User) -> QuerySet[Entitlement]:
@@ -94,6 +95,8 @@ class Standing:
     """Minimum and spare that hold now."""
     why_nothing: str = ""
     """Why no further desktop can be built now; empty if one can, if none is missing, and until `explained`."""
+    seats: Occupancy | None = None
+    """Of a shared pool."""
 
     @property
     def ready(self) -> int:
@@ -116,15 +119,26 @@ class Standing:
         return sum(self.counts.values())
 
     @property
+    def free(self) -> int:
+        """Ready desktops; of a shared pool free seats on its session hosts."""
+        return max(0, self.seats.offered - self.seats.taken) if self.seats else self.ready
+
+    @property
+    def used(self) -> int:
+        """Desktops, or seats, that people have."""
+        return self.seats.taken if self.seats else self.assigned
+
+    @property
     def spare(self) -> int:
         """How many shall be free now."""
         target = self.holding.target
-        return spare_of(target.spare, target.spare_percent, self.assigned + self.waiting)
+        return spare_of(target.spare, target.spare_percent, self.used + self.waiting)
 
     @property
     def is_short(self) -> bool:
-        """Fewer ready than its spare, while it is open and may grow."""
-        return self.pool.is_enabled and self.ready < self.spare and self.assigned < self.pool.maximum
+        """Fewer free than its spare, while it is open and may grow."""
+        may_grow = self.assigned < self.pool.maximum if self.seats is None else self.live < self.pool.maximum
+        return self.pool.is_enabled and self.free < self.spare and may_grow
 
     @property
     def is_at_a_loss(self) -> bool:
@@ -158,11 +172,16 @@ class Standing:
 
 
 def standings(pools: Sequence[Pool], now: datetime) -> list[Standing]:
-    """How each pool stands, without what only hosts and storages can tell: two statements, whatever their number."""
+    """How each pool stands, without what only hosts and storages can tell: two statements, whatever their number, and
+    one more if any is shared."""
+    seats = occupancies(pools)
     counts = desktop_counts(pool.pk for pool in pools)
     queue = Request.objects.filter(pool__in=[p.pk for p in pools], state__in=Request.IN_QUEUE).order_by()
     waiting = dict(queue.values_list("pool").annotate(number=Count("pk")))
-    return [Standing(pool, counts.get(pool.pk, {}), waiting.get(pool.pk, 0), pool.holding(now)) for pool in pools]
+    return [
+        Standing(pool, counts.get(pool.pk, {}), waiting.get(pool.pk, 0), pool.holding(now), seats=seats.get(pool.pk))
+        for pool in pools
+    ]
 
 
 def explained(found: Sequence[Standing], now: datetime) -> list[Standing]:

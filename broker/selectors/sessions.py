@@ -37,6 +37,11 @@ class OwnSession:
     """What its pool's timers do next; None: nothing, or who knows when, since it is in use."""
 
     @property
+    def has_seat(self) -> bool:
+        """Whether others are on the desktop too."""
+        return self.session.desktop.pool.is_shared
+
+    @property
     def is_floating(self) -> bool:
         return not self.session.desktop.pool.is_dedicated
 

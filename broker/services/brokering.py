@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import structlog
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F, Model, Q, QuerySet
+from django.db.models import Exists, F, Model, Q, QuerySet
 from django.utils import timezone
 
 from broker.domain import leases as rules
@@ -559,13 +559,11 @@ def freshen(desktop: Desktop, reason: str) -> bool:
     now = timezone.now()
     with transaction.atomic():
         Desktop.objects.select_for_update(no_key=True).get(pk=desktop.pk)
-        moved = (
-            Desktop.objects.filter(pk=desktop.pk, state=State.ASSIGNED, pool__kind=Pool.Kind.SHARED)
-            .exclude(assignments__until=None, assignments__isnull=False)
-            .update(
-                state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None,
-                attempts=0, is_emptying=False,
-            )
+        somebody = Assignment.objects.filter(desktop=desktop.pk, until=None)
+        used = Desktop.objects.filter(~Exists(somebody), pk=desktop.pk, state=State.ASSIGNED)
+        moved = used.filter(pool__kind=Pool.Kind.SHARED).update(
+            state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None, attempts=0,
+            is_emptying=False,
         )  # fmt: skip
         if moved:
             operations.event("desktop.retried", reason, desktop=desktop).save(force_insert=True)

@@ -24,6 +24,7 @@ from broker.domain.labels import (
     consistency_label,
     desktop_label,
     failover_label,
+    held_by,
     hypervisor_label,
     operation_label,
     point_label,
@@ -82,6 +83,7 @@ def plain_chip(text: object, tone: str = "off", icon_name: str = "") -> dict[str
 
 
 register.filter("desktop_state", desktop_label)
+register.filter("held_by", held_by)
 
 
 @register.filter

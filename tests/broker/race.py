@@ -282,19 +282,19 @@ def seats(people: int, desktops: int) -> dict[str, Any]:
 
 
 def leave(people: int, desktops: int) -> dict[str, Any]:
-    """Everybody has a seat and gives it back in two tabs at once; as many others ask at the same moment."""
-    ground = Ground(people * 2, desktops)
+    """Everybody has a seat and gives it back in two tabs at once; a few others ask at the same moment."""
+    ground = Ground(people + people // 8, desktops)
     share_hosts(ground)
     there, others = ground.people[:people], ground.people[people:]
     for user in there:
         ground.ask(user)
     held = list(Assignment.objects.filter(pool=ground.pool, until=None).select_related("user"))
     leaving = [
-        lambda a=assignment: brokering.release_desktop(actor=a.user, desktop_id=a.desktop_id)  # type: ignore[misc]
+        lambda a=assignment: brokering.release_desktop(actor=a.user, desktop_id=a.desktop_id)
         for assignment in held
         for _ in range(2)
     ]
-    asking = [lambda user=user: ground.ask(user) for user in others]  # type: ignore[misc]
+    asking = [lambda user=user: ground.ask(user) for user in others]
     results = at_once([call for pair in zip_longest(leaving, asking) for call in pair if call])
     hosts = Desktop.objects.filter(pool=ground.pool)
     recycled = hosts.filter(operations__kind=Operation.Kind.RECYCLE)

@@ -201,8 +201,8 @@ def test_session_hosts_fill_evenly_however_many_come_at_once(surroundings: dict[
 
 
 def test_a_host_gets_a_fresh_disk_once_and_only_when_the_last_has_left(surroundings: dict[str, str]) -> None:
-    told = race(surroundings, "leave", people=20, desktops=6)
-    assert (told["left"], told["stayed"]) == (20, 0)
+    told = race(surroundings, "leave", people=48, desktops=12)
+    assert (told["left"], told["stayed"]) == (48, 0)
     assert told["empty_and_used"] == 0
     assert told["recycling"] == told["recycles"]
     assert told["recycled_once"]

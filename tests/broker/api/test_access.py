@@ -206,6 +206,7 @@ CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/desktops/{id}/recycle", None),
     ("POST", "/desktops/{id}/maintenance", {"on": True}),
     ("POST", "/desktops/{id}/forget-certificate", None),
+    ("GET", "/desktops/{id}/seats", None),
     ("POST", "/operations/{id}/retry", None),
     ("POST", "/sessions/{id}/notice", {"words": "x"}),
     ("GET", "/hypervisors/{id}/storages", None),

@@ -113,6 +113,24 @@ class Furniture:
     """Lies where the first one lies; members elsewhere lack it."""
     application: Application
     """Of the engineers' desktops, for Alice and Bob."""
+    session_host: Desktop
+    """Of a shared pool; Bob and Dana are on it."""
+
+
+def session_host_of(house: Estate) -> Desktop:
+    """Of eight seats, two are taken; another one stands empty."""
+    hall = house.open_pool("Task hall", kind=Pool.Kind.SHARED, protocol=Pool.Protocol.RDP, seats=8, spare=4, maximum=4)
+    made = house.make(hall, name="task-001", state=State.ASSIGNED, epoch=2, clean_epoch=1)
+    house.make(hall, name="task-002")
+    now = timezone.now()
+    Entitlement.objects.create(pool=hall, user=house.dana)
+    Entitlement.objects.create(pool=hall, group=house.staff)
+    for number, user in enumerate((house.bob, house.dana), 1):
+        Assignment.objects.create(pool=hall, user=user, desktop=made, seat=number, since=now - timedelta(hours=number))
+        Request.objects.create(
+            pool=hall, user=user, desktop=made, state=Request.State.READY, created_at=now, served_at=now
+        )
+    return made
 
 
 def application_of(pool: Pool, house: Estate) -> Application:
@@ -601,4 +619,5 @@ def furnish(house: Estate) -> Furniture:
         push=pushed(house),
         new_version=new_version,
         application=application_of(gone.pool, house),
+        session_host=session_host_of(house),
     )

@@ -20,6 +20,8 @@ PLAIN = (
     "pool-add", "user-add", "group-add", "calendar-add", "policy-add", "policy-watch", "vault-add", "application-add",
     "client-files", "client-files-bring", "client-files-anew",
 )  # fmt: skip
+SHARED = frozenset({"session-host", "seat-release", "shared-pool", "shared-pool-edit"})
+"""Pages that others of the list show for a pool of another kind: no addresses of their own."""
 
 
 def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
@@ -67,6 +69,13 @@ def all_pages(house: Estate, furniture: Furniture) -> dict[str, str]:
     }  # fmt: skip
     pages = {name: reverse(f"console:{name}") for name in PLAIN}
     pages |= {name: reverse(f"console:{name}", args=[argument]) for name, argument in named.items()}
+    host, hall = furniture.session_host.pk, furniture.session_host.pool_id
+    pages |= {
+        "session-host": reverse("console:desktop", args=[host]),
+        "seat-release": f"{reverse('console:desktop-release', args=[host])}?user={house.bob.pk}",
+        "shared-pool": reverse("console:pool", args=[hall]),
+        "shared-pool-edit": reverse("console:pool-edit", args=[hall]),
+    }
     return pages | {
         name: f"{reverse(f'console:{name}', args=[furniture.own_pool.pk])}?{looking_ahead(furniture)}"
         for name in ("pool-failover", "pool-failover-begin")

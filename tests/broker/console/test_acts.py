@@ -700,7 +700,7 @@ def test_search_finds_every_noun_and_goes_straight_to_the_only_hit(
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [
-        ({"state": "ready"}, {"office-002", "office-003", "office-004", "office-005"}),
+        ({"state": "ready"}, {"office-002", "office-003", "office-004", "office-005", "task-002"}),
         ({"state": "off"}, {"office-003"}),
         ({"state": "silent"}, {"office-004"}),
         ({"state": "maintenance"}, {"office-005", "engineering-001"}),

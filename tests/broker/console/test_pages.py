@@ -18,7 +18,7 @@ from django.urls import get_resolver, reverse
 
 from broker.models import Desktop, Pool
 from tests.broker.console.furniture import Furniture, more_replication, operation
-from tests.broker.console.pages import LISTS, PLAIN, acts, all_pages
+from tests.broker.console.pages import LISTS, PLAIN, SHARED, acts, all_pages
 from tests.broker.portal.cast import PASSWORD, Estate
 
 As = Callable[[User], Client]
@@ -38,7 +38,7 @@ def test_the_administrator_sees_every_page(house: Estate, furniture: Furniture, 
 
 def test_no_address_of_the_console_is_left_out_of_these_tests(house: Estate, furniture: Furniture) -> None:
     known = {str(name) for name in get_resolver().namespace_dict["console"][1].reverse_dict if isinstance(name, str)}
-    assert known == set(all_pages(house, furniture)) | set(acts(house, furniture)) | OF_THEIR_OWN
+    assert known | SHARED == set(all_pages(house, furniture)) | set(acts(house, furniture)) | OF_THEIR_OWN
 
 
 def test_a_user_is_refused_every_page_whether_it_exists_or_not(house: Estate, furniture: Furniture, as_: As) -> None:

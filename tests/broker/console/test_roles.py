@@ -37,13 +37,14 @@ NEEDS: dict[Right, frozenset[str]] = {
         failovers failover failover-group vaults client-files
         """),
     Right.SERVE: names("""
-        desktops-change desktop-power desktop-recycle desktop-release desktop-maintenance desktop-forget-certificate
+        desktops-change desktop-power desktop-recycle desktop-release seat-release desktop-maintenance
+        desktop-forget-certificate
         operation-retry operation-cancel request-approve request-decline request-cancel requests-decide
         session-disconnect session-log-off session-notice
         """),
     Right.OPERATE: names("""
         desktop-retire desktop-forget desktop-move desktop-bring-up desktop-fail-over
-        pool-add pool-edit pool-enable pool-resume pool-delete pool-terms pool-entitle pool-failover
+        pool-add pool-edit shared-pool-edit pool-enable pool-resume pool-delete pool-terms pool-entitle pool-failover
         pool-failover-begin pool-timers member-add member-edit member-remove
         entitlement-withdraw owner-add owner-dismiss
         schedule-add schedule-edit schedule-enable schedule-delete calendar-add calendar-edit calendar-delete
