@@ -14,7 +14,7 @@ from ninja import Field, Query, Router, Status
 
 from broker.api.access import Right, caller, person, staff
 from broker.api.operations import OperationOut, show_operation
-from broker.api.pages import Page, Window, one, page
+from broker.api.pages import Page, Window, one, page, page_as_ordered
 from broker.api.shapes import In, Out, Switch
 from broker.domain.lifecycle import State
 from broker.domain.native import CONTENT_TYPES
@@ -352,9 +352,9 @@ def set_power(request: HttpRequest, id: UUID, wish: PowerIn) -> OperationOut:
 
 @router.get("/{id}/seats", response=Page[SeatOut])
 def list_seats(request: HttpRequest, id: UUID, window: Query[Window]) -> Page[SeatOut]:
-    """Who is on a session host. None of another desktop. Whoever has a role."""
+    """Who is on a session host, by seat. None of another desktop. Whoever has a role."""
     staff(request)
-    return page(seats.on(one(Desktop.objects.all(), id, "desktop")), window, show_seat)
+    return page_as_ordered(seats.on(one(Desktop.objects.all(), id, "desktop")), window, show_seat)
 
 
 @router.post("/{id}/release", response={202: OperationOut, 204: None})
