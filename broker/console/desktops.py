@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -16,7 +17,7 @@ from broker.console.access import Can, Right, actor_of, needs, staff_only
 from broker.console.answers import Question, act, ask_first, came_from, done, show, typed
 from broker.console.lists import Column, Listing
 from broker.console.many import HARD, filter_of, offered
-from broker.domain.labels import desktop_label, held_by
+from broker.domain.labels import desktop_label, seat_words
 from broker.domain.lifecycle import Event, State, sources
 from broker.models import Desktop, Hypervisor, Machine, Pool
 from broker.selectors import audit, operations, replication, seats, sessions
@@ -42,12 +43,20 @@ STATES = {
     "gone": "Deleted",
 }
 """The filter's states with their words."""
+
+
+def _user(row: Any) -> str | None:
+    if not row.pool.is_shared:
+        return row.owner  # type: ignore[no-any-return]
+    return _(seat_words(row)) % {"taken": row.seats_taken, "seats": row.pool.seats}
+
+
 LIST = Listing(
     "desktops",
     Column("name", gettext_lazy("Name"), lambda row: row.name, ("name",)),
     Column("state", gettext_lazy("State"), lambda row: desktop_label(row).text, ("state", "power")),
     Column("failure", gettext_lazy("Failure"), lambda row: row.failure),
-    Column("user", gettext_lazy("User"), held_by, ("owner", "seats_taken")),
+    Column("user", gettext_lazy("User"), _user, ("owner", "seats_taken")),
     Column("assigned", gettext_lazy("Assigned"), lambda row: row.owned_since, ("owned_since",), begins_down=True),
     Column("pool", gettext_lazy("Pool"), lambda row: row.pool.name, ("pool__name", "name")),
     Column("hypervisor", gettext_lazy("Hypervisor"), lambda row: row.hypervisor.name, ("hypervisor__name",)),

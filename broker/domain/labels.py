@@ -105,12 +105,9 @@ def desktop_label(row: Any) -> Label:
     )
 
 
-def held_by(row: Any) -> str:
-    """Who has a desktop, or how many are on a session host; of a row with what `desktops_with_owner` adds."""
-    if not row.pool.is_shared:
-        return row.owner or ""
-    taken = f"{row.seats_taken} of {row.pool.seats} seats"
-    return f"{taken}, takes nobody new" if row.is_emptying else taken
+def seat_words(row: Any) -> str:
+    """How many are on a session host, with `%(taken)d` and `%(seats)d`, so that it can be translated."""
+    return "%(taken)d of %(seats)d seats, takes nobody new" if row.is_emptying else "%(taken)d of %(seats)d seats"
 
 
 def _standing(base: Label, power: str, is_answering: bool) -> Label:

@@ -367,7 +367,9 @@ def turn_out(pool_id: UUID, now: datetime) -> None:
     batch = 1 if failures_in_a_row(row) else max(1, live.count() // planning.GRADUAL)
     room = batch - live.filter(state__in=list(COMING)).count()
     waiting = _users_behind(row).filter(pk__in=told, desktop__is_moving=False)
-    for assignment_id in list(waiting.values_list("pk", flat=True)[: max(0, room)]):
+    # All who are on a session host go together.
+    there = list(dict.fromkeys(waiting.values_list("desktop", flat=True)))[: max(0, room)]
+    for assignment_id in list(waiting.filter(desktop__in=there).values_list("pk", flat=True)):
         try:
             _turn_out(row.pk, assignment_id, now)
         except Clash as clash:
@@ -393,6 +395,9 @@ def _turn_out(push_id: UUID, assignment_id: UUID, now: datetime) -> None:
         assignment = rows.filter(pk=assignment_id, until=None).first()
         if row is None or assignment is None or desktop.state != State.ASSIGNED:
             return
+        if assignment.seat:
+            # Nobody sits down again before it is empty.
+            Desktop.objects.filter(pk=desktop.pk).update(is_emptying=True)
         brokering.reclaim_left(assignment, "It gets a newer template version.")
         is_kept = assignment.pool.is_dedicated and brokering.is_entitled(assignment.user, row.pool_id)
         if is_kept:

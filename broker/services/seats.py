@@ -32,7 +32,9 @@ def take(pool: Pool, now: datetime) -> tuple[Desktop, Seat] | None:
         return None
     host = hosts[seat.host]
     if host.state == State.READY:
-        Desktop.objects.filter(pk=host.pk).update(state=State.ASSIGNED, state_since=now, epoch=F("epoch") + 1)
+        Desktop.objects.filter(pk=host.pk).update(
+            state=State.ASSIGNED, state_since=now, epoch=F("epoch") + 1, is_emptying=False
+        )
         host.state, host.epoch = State.ASSIGNED, host.epoch + 1
     return host, seat
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from broker.domain import sessions as rules
 from broker.domain.sessions import Deadline, Reading, State
-from broker.models import Desktop, DesktopSession, ScreenSession, Ticket
+from broker.models import Assignment, Desktop, DesktopSession, ScreenSession, Ticket
 from broker.services import nudges, operations
 from broker.services.setwise import update_each
 from connectors.presence import GuestUsers
@@ -49,10 +49,11 @@ def lock(desktop_id: UUID, user_id: int) -> tuple[Desktop, DesktopSession | None
 def entered(stream: ScreenSession) -> None:
     """A stream opened: its user's session begins or goes on. In the stream's transaction; its row stands already.
 
-    A stream of another epoch opens nothing: it is about to be closed.
+    A stream of another epoch opens nothing, nor does one whose user gave the seat back: it is about to be closed.
     """
     desktop, session = lock(stream.desktop_id, stream.user_id)
-    if desktop.epoch != stream.epoch:
+    held = Assignment.objects.filter(desktop=desktop, user=stream.user_id, until=None)
+    if desktop.epoch != stream.epoch or not held.exists():
         return
     now = stream.started_at
     if session is not None and session.epoch != stream.epoch:

@@ -24,13 +24,13 @@ from broker.domain.labels import (
     consistency_label,
     desktop_label,
     failover_label,
-    held_by,
     hypervisor_label,
     operation_label,
     point_label,
     request_label,
     run_label,
     schedule_label,
+    seat_words,
     session_label,
     vault_label,
 )
@@ -83,7 +83,15 @@ def plain_chip(text: object, tone: str = "off", icon_name: str = "") -> dict[str
 
 
 register.filter("desktop_state", desktop_label)
-register.filter("held_by", held_by)
+
+
+@register.filter
+def held_by(desktop: Any) -> str:
+    """Who has a desktop, or how many are on a session host; of a row of `selectors.desktops.desktops_with_owner`."""
+    if not desktop.pool.is_shared:
+        return desktop.owner or ""
+    words = _(seat_words(desktop))
+    return words % {"taken": desktop.seats_taken, "seats": desktop.pool.seats}
 
 
 @register.filter

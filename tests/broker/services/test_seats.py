@@ -24,10 +24,14 @@ from broker.models import (
     Host,
     Hypervisor,
     Machine,
+    Notice,
     Operation,
     Pool,
+    Push,
     Request,
     ScreenSession,
+    TemplateCopy,
+    TemplateVersion,
     Ticket,
 )
 from broker.services import (
@@ -41,6 +45,7 @@ from broker.services import (
     pools,
     power,
     presence,
+    pushes,
     reconcile,
     screens,
     session_timers,
@@ -157,7 +162,6 @@ def test_the_database_holds_one_user_to_a_seat_and_one_seat_to_a_user(house: Est
     [
         {"is_answering": False},
         {"is_in_maintenance": True},
-        {"is_emptying": True},
         {"is_moving": True},
         {"state": State.PREPARING},
         {"state": State.RECYCLING},
@@ -177,6 +181,14 @@ def test_a_host_that_others_are_on_takes_nobody_new_once_it_is_to_empty(
     Desktop.objects.filter(pk=host.pk).update(**fields)
     assert ask(house.bob, hall).desktop_id is None
     assert set(seats_of(hall)) == {"alice"}
+
+
+def test_one_that_was_to_empty_takes_people_again_once_it_is_fresh(house: Estate, hall: Pool) -> None:
+    host = house.make(hall, is_emptying=True)
+    ask(house.alice, hall)
+    host.refresh_from_db()
+    assert not host.is_emptying
+    assert ask(house.bob, hall).desktop_id == host.pk
 
 
 def test_a_draining_hypervisor_or_host_takes_nobody_new(house: Estate, hall: Pool) -> None:
@@ -466,6 +478,61 @@ def say(host: Desktop, names: tuple[str, ...]) -> None:
     asked = sessions.to_ask(host.hypervisor_id, timezone.now())
     assert set(asked) == {host.machine_id}
     sessions.told(asked, [GuestUsers(host.machine_id, timezone.now(), names)], timezone.now())
+
+
+def test_a_stream_whose_user_has_just_left_begins_no_session(house: Estate, hall: Pool) -> None:
+    host = house.make(hall)
+    ask(house.alice, hall)
+    ask(house.bob, hall)
+    brokering.release_desktop(actor=house.alice, desktop_id=host.pk)
+    opened(house.alice, host)
+    assert going_on(host) == []
+
+
+# --- a version that is pushed ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def behind(house: Estate, hall: Pool) -> Desktop:
+    """A session host of the version before, with Alice and Bob on it; the pool's members build from a newer one."""
+    host = house.make(hall)
+    ask(house.alice, hall)
+    ask(house.bob, hall)
+    version = TemplateVersion.objects.create(template=house.copy.version.template, number=2)
+    newer = TemplateCopy.objects.create(
+        version=version, hypervisor=house.hypervisor, platform_id="newer", name="newer", vcpus=1, memory_mib=512
+    )
+    hall.members.update(copy=newer)
+    return host
+
+
+def test_whoever_comes_sits_on_the_new_version_while_there_is_room(house: Estate, hall: Pool, behind: Desktop) -> None:
+    new = house.make(hall)
+    Desktop.objects.filter(pk=new.pk).update(copy=hall.members.get().copy)
+    first, second, third, fourth = (ask(user, hall).desktop_id for user in guests(hall, 4))
+    assert [first, second, third, fourth] == [new.pk, new.pk, new.pk, behind.pk]
+
+
+def test_at_the_deadline_all_who_are_on_a_host_are_turned_out_together_and_none_sits_down_again(
+    house: Estate, hall: Pool, behind: Desktop
+) -> None:
+    now = timezone.now()
+    push = Push.objects.create(
+        pool=hall, version=hall.members.get().copy.version, state="running", users="deadline", deadline_at=now - MINUTE,
+        notice_min=10, created_at=now, starts_at=now, started_at=now,
+    )  # fmt: skip
+    alices = Assignment.objects.get(pool=hall, user=house.alice, until=None)
+    push.told.create(assignment=alices, at=now - 60 * MINUTE)
+    pushes.turn_out(hall.pk, now)
+    assert set(seats_of(hall)) == {"bob"}, "he was not told yet"
+    assert ask(house.alice, hall).desktop_id is None
+    bobs = Assignment.objects.get(pool=hall, user=house.bob, until=None)
+    push.told.create(assignment=bobs, at=now - 60 * MINUTE)
+    pushes.turn_out(hall.pk, now)
+    behind.refresh_from_db()
+    assert (behind.state, behind.is_emptying) == (State.RECYCLING, False)
+    assert behind.copy == hall.members.get().copy
+    assert Notice.objects.filter(kind="desktop_pushed").count() == 2
 
 
 # --- what others on it forbid ----------------------------------------------------------------------------------------
