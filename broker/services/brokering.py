@@ -485,14 +485,15 @@ def reclaim_left(assignment: Assignment, reason: str) -> Operation | None:
 
 
 def reclaim_seats(*, actor: User, user: User, reason: str, pool_id: UUID | None = None) -> None:
-    """End this person's seats on session hosts, of one pool or of all: others wait for them. Desktops of their own
-    stay theirs with what lies on them. In the transaction that took away what the seats rested on.
-    """
+    """End this person's seats on session hosts, of one pool or of all: others wait for them. Desktops of their own stay
+    theirs with what lies on them. In the transaction that took away what the seats rested on."""
     require(actor, Right.SERVE)
     rows = Assignment.objects.select_related("desktop__pool", "pool", "user").filter(user=user, until=None, seat__gt=0)
-    for assignment in rows.filter(pool=pool_id).order_by("desktop") if pool_id else rows.order_by("desktop"):
+    rows = rows.filter(pool=pool_id) if pool_id else rows
+    # Desktops are locked in the order of their ids, as everybody locks them.
+    for assignment in rows.order_by("desktop_id"):
         unchanged = Assignment.objects.filter(pk=assignment.pk, until=None)
-        with suppress(Clash):
+        with suppress(Clash):  # Somebody gave it back this moment.
             _take_back(assignment, actor=actor, reason=reason, action="desktop.reclaim", unchanged=unchanged)
 
 
