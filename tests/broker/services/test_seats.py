@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from broker.domain.lifecycle import State
+from broker.domain.lifecycle import LIVE, State
 from broker.models import (
     Assignment,
     AuditEntry,
@@ -53,6 +53,7 @@ from broker.services import (
 )
 from broker.services.errors import Clash, Invalid, Missing
 from connectors.presence import GuestUsers
+from tests.broker.plant import Plant
 from tests.broker.portal.cast import Estate
 
 MINUTE = timedelta(minutes=1)
@@ -616,3 +617,28 @@ def test_a_pool_becomes_shared_or_stops_to_be_only_while_nobody_is_on_it(house: 
     with pytest.raises(Invalid) as refused:
         pools.change_pool(actor=house.dana, pool_id=hall.pk, kind="dedicated")
     assert "kind" in refused.value.fields
+
+
+# --- the whole way ---------------------------------------------------------------------------------------------------
+
+
+def test_hosts_are_built_for_those_who_come_and_are_clean_for_the_next(plant: Plant) -> None:
+    plant.add_hypervisor()
+    plant.add_pool(kind="shared", protocol="rdp", seats=2, spare=1, maximum=3)
+    plant.fill(1)
+    assert len(plant.desktops()) == 1, "a spare seat needs one host"
+    (host,) = plant.desktops()
+    for user in (plant.alice, plant.bob):
+        assert plant.ask(user).desktop_id == host.pk
+    plant.world().write(host.machine_id, " alice and bob")
+    plant.fill(1)
+    assert plant.count(State.ASSIGNED) == 1, "another one stands beside it for the spare seat"
+    brokering.release_desktop(actor=plant.alice, desktop_id=host.pk)
+    plant.step()
+    host.refresh_from_db()
+    assert (host.state, plant.world().read(host.machine_id)) == (State.ASSIGNED, "golden alice and bob")
+    brokering.release_desktop(actor=plant.bob, desktop_id=host.pk)
+    plant.until(lambda: [d.state for d in plant.desktops(*LIVE)] == [State.READY], "one clean host is left")
+    (left,) = plant.desktops(*LIVE)
+    assert plant.world().read(left.machine_id) == "golden"
+    plant.assert_tidy()
