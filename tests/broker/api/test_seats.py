@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.models import Assignment, Desktop, Entitlement, Pool
-from broker.services import brokering
+from broker.services import brokering, power
 from tests.broker.api.conftest import Callers
 from tests.broker.portal.cast import Estate
 
@@ -38,6 +38,7 @@ def test_a_user_is_told_of_their_own_seat_and_of_nobody_elses(house: Estate, hos
     for shown in (bob.get(f"/desktops/{host.pk}").body, bob.get("/desktops").body["items"][0]):
         assert (shown["user"], shown["seats_taken"]) == ("bob", 2)
     assert bob.get(f"/desktops/{host.pk}/seats").status == 403
+    power.set_power(actor=house.dana, desktop_id=host.pk, action="reset")
     assert bob.get("/operations").body["items"] == []
 
 
