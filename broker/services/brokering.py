@@ -540,7 +540,7 @@ def _leave_seat(
 ) -> None:
     """End the assignment; its session host goes on as it is, for the others and for whoever comes next."""
     now, desktop = timezone.now(), assignment.desktop
-    if not unchanged.update(until=now, next_lease_at=None):
+    if not unchanged.update(until=now, next_lease_at=None, **guest_passwords.FORGOTTEN):
         raise Clash("The seat was given back a moment ago.")
     seats.leave(assignment, now, reason)
     Request.objects.filter(desktop=desktop, user=assignment.user_id, state=Request.State.READY).update(

@@ -383,7 +383,7 @@ def _session_hosts(intake: Intake, pool: Pool, values: dict[str, Any]) -> None:
     if values.get("protocol", pool.protocol) != Pool.Protocol.RDP:
         words = "Users of a session host each see their own remote desktop (RDP); the machine has one screen for all."
         intake.faults.setdefault("protocol" if "protocol" in values else "kind", words)
-    if values.get("guest_account", pool.guest_account) == Pool.GuestAccount.POOL:
+    if values.get("guest_account", pool.guest_account) != Pool.GuestAccount.ASK:
         words = "On a session host everybody signs in as themselves: with one account for all they would share files."
         intake.faults.setdefault("guest_account" if "guest_account" in values else "kind", words)
 

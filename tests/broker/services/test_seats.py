@@ -591,6 +591,7 @@ def test_a_machine_is_adopted_as_a_session_host_for_nobody_alone(house: Estate, 
     [
         ({"protocol": "vnc"}, "protocol"),
         ({"guest_account": "pool", "guest_user": "kiosk"}, "guest_account"),
+        ({"guest_account": "local", "guest_user": "kiosk"}, "guest_account"),
         ({"seats": 0}, "seats"),
         ({"seats": 201}, "seats"),
         ({"spare": 31}, "spare"),
