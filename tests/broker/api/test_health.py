@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from django.core.cache import cache
@@ -126,3 +127,15 @@ def test_one_hypervisor_of_two_is_down_alone(
 def test_a_demo_pool_without_a_ready_desktop_is_down_alone(client: Client) -> None:
     Desktop.objects.filter(pool__name=DEMO_POOLS[0]).update(state=State.ASSIGNED)
     assert down(client) == {"demo pool": "No desktop is ready yet."}
+
+
+def test_a_page_that_doubts_hears_from_whoever_serves_it_whatever_is_down(
+    client: Client, django_assert_num_queries: Callable[[int], AbstractContextManager[object]]
+) -> None:
+    """Not by `/healthz`: its 503 would be an error in the browser, though pages are served."""
+    Hypervisor.objects.update(status=Status.DOWN)
+    assert client.get(reverse("healthz")).status_code == 503
+    with django_assert_num_queries(0):
+        answer = client.get(reverse("alive"))
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (204, "no-store")
+    assert f'data-url="{reverse("alive")}"' in client.get(reverse("portal:sign-in")).content.decode()
