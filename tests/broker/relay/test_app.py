@@ -31,7 +31,7 @@ def ask(house: Estate, cookie: str = "", token: ApiToken | None = None) -> scree
     )
 
 
-def eventually(claim: Callable[[], object], within_s: float = 5) -> None:
+def eventually(claim: Callable[[], object], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not claim():
         assert time.monotonic() < deadline, "did not happen in time"

@@ -143,7 +143,7 @@ def said(program: socket.socket) -> bytes:
     return data
 
 
-def eventually(claim: Callable[[], object], within_s: float = 5) -> None:
+def eventually(claim: Callable[[], object], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not claim():
         assert time.monotonic() < deadline, "did not happen in time"

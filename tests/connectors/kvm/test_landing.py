@@ -21,6 +21,7 @@ from lxml import etree
 
 from connectors.base import CloneMachine, DeleteMachine, MachineRef, PowerAction, SetPower, Stamp
 from connectors.errors import Conflict, NotFound, Unsupported
+from connectors.kvm import client
 from connectors.kvm.connector import KvmConnector
 from connectors.kvm.images import VolumeSink
 from connectors.kvm.machines import KEPT
@@ -600,8 +601,12 @@ def here(host: KvmHost) -> Iterator[Path]:
         yield folder
 
 
-def test_on_this_machine_a_volume_is_written_as_the_file_that_it_is(host: KvmHost, here: Path, tmp_path: Path) -> None:
+def test_on_this_machine_a_volume_is_written_as_the_file_that_it_is(
+    host: KvmHost, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the disk is on its way nothing runs through libvirt: its daemon may stand still."""
+    # On a busy machine the copy may last longer than a silent daemon is believed to be alive.
+    monkeypatch.setattr(client, "KEEPALIVE_S", 600)
     data = a_disk(tmp_path / "disk.raw")
     with host_world(host, tmp_path, local_settings(host)) as world, closing(RawSource(data)) as source:
         landing = world.connector().land(wish(storage="here"), soon())

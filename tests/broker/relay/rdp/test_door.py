@@ -82,7 +82,7 @@ def closing(browser: ClientConnection) -> tuple[int, str]:
     return browser.close_code, browser.close_reason or ""
 
 
-def eventually(claim: Callable[[], object], within_s: float = 5) -> None:
+def eventually(claim: Callable[[], object], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not claim():
         assert time.monotonic() < deadline, "did not happen in time"

@@ -80,14 +80,14 @@ def received(program: socket.socket, size: int) -> bytes:
     return data
 
 
-def eventually(claim: Callable[[], object], within_s: float = 5) -> None:
+def eventually(claim: Callable[[], object], within_s: float = 30) -> None:
     deadline = time.monotonic() + within_s
     while not claim():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.05)
 
 
-def ends(program: ssl.SSLSocket, within_s: float = 10) -> bool:
+def ends(program: ssl.SSLSocket, within_s: float = 30) -> bool:
     program.settimeout(within_s)
     try:
         return program.recv(1) == b""
