@@ -78,8 +78,10 @@ class Registry:
             while True:
                 due = min(beat_at, recheck_at, self._suspects_at)
                 if clock() < due:
+                    # Not wait_for: before Python 3.12 an order to stop is lost there if a change comes with it.
                     with suppress(TimeoutError):
-                        self._take(await asyncio.wait_for(changes.get(), due - clock()))
+                        async with asyncio.timeout_at(due):
+                            self._take(await changes.get())
                     continue
                 try:
                     if clock() >= recheck_at:

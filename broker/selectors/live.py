@@ -64,6 +64,9 @@ class Hub:
             try:
                 await self._read_until_lost()
             except (redis.asyncio.RedisError, OSError) as error:
+                # Where the farewell to Redis fails, its error takes the place of the order to stop.
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise asyncio.CancelledError from error
                 log.info("live.lost", reason=type(error).__name__)
             await asyncio.sleep(RECONNECT_S)
 

@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from axe_playwright_python.sync_playwright import Axe
 from django.contrib.auth.models import User
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, Response
 
 from tests.support.prerequisites import REPOSITORY
 
 SCREENS = REPOSITORY / "var" / "screens" / "pages"
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+NETWORK_CHANGED = "net::ERR_NETWORK_CHANGED"
+TRIES = 8
 
 Theme = Literal["light", "dark"]
 
@@ -37,19 +39,41 @@ class Visitor:
         self._heard.on("console", self._hear)
 
     def _hear(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" and NETWORK_CHANGED not in message.text:
             self._complain(message.text)
+
+    def _load(self, page: Page, address: str) -> Response | None:
+        """Again if a network of another test came or went meanwhile: Chromium drops all that it was loading then."""
+        for _try in range(TRIES):
+            dropped: list[Request] = []
+
+            def note(request: Request, dropped: list[Request] = dropped) -> None:
+                if NETWORK_CHANGED in (request.failure or ""):
+                    dropped.append(request)
+
+            page.on("requestfailed", note)
+            try:
+                answer = page.goto(address)
+            except Error as error:
+                if NETWORK_CHANGED not in error.message:
+                    raise
+                continue
+            finally:
+                page.remove_listener("requestfailed", note)
+            if not dropped:
+                return answer
+        raise AssertionError(f"The networks changed {TRIES} times while {address} was loading.")
 
     def _complain(self, words: str) -> None:
         self.complaints.append(f"{self._heard.url.removeprefix(self.origin)} ({self.theme}): {words}")
 
     def look_at(self, door: str, name: str, address: str) -> None:
         """Wide and on a phone: axe finds nothing, nothing sticks out, and a picture is kept."""
-        answer = self._heard.goto(address)
+        answer = self._load(self._heard, address)
         if answer is None or not answer.ok:
             self._complain(f"answers {answer.status if answer else 'nothing'}")
             return
-        self.page.goto(address)
+        self._load(self.page, address)
         # Chromium draws a tab behind another one once a second, and a picture waits for several drawings.
         self.page.bring_to_front()
         for width, size in (("wide", WIDE), ("phone", PHONE)):

@@ -67,7 +67,7 @@ def first_disk(world: HyperCoreWorld, machine: str) -> str:
         return extra_of(world.lab, world.found(machine)).devices[0].disk
 
 
-def is_up(world: HyperCoreWorld, machine: str, within_s: float = 5.0) -> bool:
+def is_up(world: HyperCoreWorld, machine: str, within_s: float = 30.0) -> bool:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         with world.lab:
