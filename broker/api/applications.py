@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -18,7 +17,6 @@ from broker.selectors import portal
 from broker.services import applications as services
 
 router = Router(tags=["applications"])
-WISHES = ("name", "description", "icon", "guest", "command", "arguments", "folder", "is_enabled")
 
 
 class ApplicationOut(Out):
@@ -70,20 +68,15 @@ class ApplicationChange(In):
     is_enabled: bool | None = None
 
 
-def _common(row: Application) -> dict[str, Any]:
-    return {
-        "id": row.pk, "pool": row.pool_id, "name": row.name, "description": row.description, "icon": row.icon,
-        "guest": row.guest,
-    }  # fmt: skip
-
-
 def show(row: Application) -> ApplicationOut:
-    return ApplicationOut(**_common(row))
+    return ApplicationOut(
+        id=row.pk, pool=row.pool_id, name=row.name, description=row.description, icon=row.icon, guest=row.guest
+    )
 
 
 def show_detail(row: Application) -> ApplicationDetailOut:
     return ApplicationDetailOut(
-        **_common(row),
+        **show(row).model_dump(),
         command=row.command,
         arguments=row.arguments,
         folder=row.folder,
@@ -115,8 +108,8 @@ def get_application(request: HttpRequest, id: UUID) -> ApplicationDetailOut | Ap
 @router.post("", response={201: ApplicationDetailOut})
 def publish(request: HttpRequest, wish: ApplicationIn) -> ApplicationDetailOut:
     """Nobody may have it yet: `POST /entitlements` lets people in."""
-    named = {name: getattr(wish, name) for name in WISHES}
-    made = services.publish(actor=staff(request, Right.OPERATE), pool_id=wish.pool, **named)
+    actor = staff(request, Right.OPERATE)
+    made = services.publish(actor=actor, pool_id=wish.pool, **wish.model_dump(exclude={"pool"}))
     return _detail(made.pk)
 
 
@@ -125,8 +118,12 @@ def change(request: HttpRequest, id: UUID, wish: ApplicationChange) -> Applicati
     """What is open goes on as it began; once it is not offered any more (`is_enabled`) it closes."""
     actor = staff(request, Right.OPERATE)
     row = one(selectors.applications(), id, "application")
-    named = wish.model_dump(exclude_none=True)
-    services.change(actor=actor, application_id=id, **{name: named.get(name, getattr(row, name)) for name in WISHES})
+    named = wish.model_dump().items()
+    services.change(
+        actor=actor,
+        application_id=id,
+        **{name: getattr(row, name) if value is None else value for name, value in named},
+    )
     return _detail(id)
 
 

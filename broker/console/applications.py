@@ -25,15 +25,10 @@ from broker.selectors.pools import entitlements as entitlement_rows
 from broker.services import applications as services
 from broker.services import entitlements
 
-
-def _state(row: Any) -> str:
-    return application_label(is_enabled=row.is_enabled, protocol=row.pool.protocol, people=row.people).text
-
-
 LIST = Listing(
     "applications",
     Column("name", gettext_lazy("Application"), lambda row: row.name, ("name",)),
-    Column("state", gettext_lazy("State"), _state),
+    Column("state", gettext_lazy("State"), lambda row: application_label(row).text),
     Column("pool", gettext_lazy("Pool"), lambda row: row.pool.name, ("pool__name",)),
     Column("starts", gettext_lazy("What is started"), lambda row: row.program.line, ("command", "arguments")),
     Column("people", gettext_lazy("Users and groups"), lambda row: row.people, ("people",), begins_down=True),

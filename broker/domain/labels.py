@@ -193,13 +193,13 @@ _VAULTS: dict[str, Label] = {
 }
 
 
-def application_label(*, is_enabled: bool, protocol: str, people: int) -> Label:
-    """`protocol`: how its pool's desktops are shown; `people`: how many users and groups may have it."""
-    if not is_enabled:
+def application_label(row: Any) -> Label:
+    """Of a row of `selectors.applications`."""
+    if not row.is_enabled:
         return Label("Not offered", Tone.OFF, "lock")
-    if protocol != "rdp":
+    if row.pool.protocol != "rdp":
         return Label("Its pool shows VNC", Tone.ATTENTION, "warning")
-    if not people:
+    if not row.people:
         return Label("For nobody yet", Tone.ATTENTION, "warning")
     return Label("Offered", Tone.GOOD, "check")
 

@@ -83,6 +83,7 @@ def plain_chip(text: object, tone: str = "off", icon_name: str = "") -> dict[str
 
 
 register.filter("desktop_state", desktop_label)
+register.filter("application_state", application_label)
 
 
 @register.filter
@@ -114,12 +115,6 @@ def reached_by(address: str, can: Any) -> bool:
 @register.filter
 def operation_state(operation: Any) -> Label:
     return operation_label(operation.state)
-
-
-@register.filter
-def application_state(row: Any) -> Label:
-    """Of a row of `selectors.applications`."""
-    return application_label(is_enabled=row.is_enabled, protocol=row.pool.protocol, people=row.people)
 
 
 @register.filter

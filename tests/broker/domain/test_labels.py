@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from enum import StrEnum
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,4 +125,5 @@ def test_a_wait_goes_through_its_four_words_in_order() -> None:
     ],
 )
 def test_an_application_says_why_nobody_has_it(is_enabled: bool, protocol: str, people: int, text: str) -> None:
-    assert labels.application_label(is_enabled=is_enabled, protocol=protocol, people=people).text == text
+    row = SimpleNamespace(is_enabled=is_enabled, pool=SimpleNamespace(protocol=protocol), people=people)
+    assert labels.application_label(row).text == text
