@@ -235,11 +235,9 @@ def release(request: HttpRequest, desktop_id: UUID) -> HttpResponse:
 
 def _take_seat_back(request: HttpRequest, desktop_id: UUID, user_id: str) -> HttpResponse:
     desktop = get_object_or_404(Desktop.objects.select_related("pool"), pk=desktop_id)
-    held = seats.on(desktop).filter(user=int(user_id)) if user_id.isdecimal() and len(user_id) < 10 else None
-    assignment = get_object_or_404(held) if held is not None else None
-    if assignment is None:
+    if not user_id.isdecimal() or len(user_id) >= 10:
         raise Http404
-    user = assignment.user
+    user = get_object_or_404(seats.on(desktop), user=int(user_id)).user
     fresh = _("If nobody else is on it, it gets a fresh disk: all that lies on it is lost.")
     question = Question(
         title=_("Take the seat of %(user)s on %(desktop)s back?") % {"user": user, "desktop": desktop},

@@ -66,7 +66,7 @@ def list_(request: HttpRequest) -> HttpResponse:
     rows = selectors.pools_with_members()
     if is_short:
         found = selectors.standings(list(Pool.objects.all()), now)
-        rows = rows.filter(pk__in=[one.pool.pk for one in found if one.is_short or one.pool.hold_reason])
+        rows = rows.filter(pk__in=[one.pool.pk for one in found if one.is_lacking])
 
     def standings(page: Page[Pool]) -> dict[str, object]:
         return {"shown": selectors.explained(selectors.standings(list(page), now), now)}

@@ -20,7 +20,6 @@ class HostFacts:
     """A session host that may take somebody, if it has a free seat."""
 
     id: str
-    name: str
     taken: frozenset[int] = frozenset()
     """The numbers of the seats that are taken."""
     load_percent: int | None = None
@@ -62,7 +61,7 @@ def _order(host: HostFacts) -> tuple[bool, bool, int, int, datetime, str]:
 
 
 def _why(chosen: HostFacts, free: Sequence[HostFacts], seats: int) -> str:
-    """In words, as in "5 of 8 seats were taken, fewer than on the 2 other session hosts with a free one."."""
+    """In words, as in "5 of 8 seats were taken, fewer than on any other session host with a free one."."""
     taken = f"{len(chosen.taken)} of {seats} seats were taken"
     others = [host for host in free if host.id != chosen.id]
     if not others:

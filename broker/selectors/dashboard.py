@@ -61,7 +61,7 @@ class Overview:
 def overview(now: datetime) -> Overview:
     """Everything the dashboard shows, in a number of statements that does not grow with the estate."""
     standings = pools.standings(list(Pool.objects.order_by("name")), now)
-    short = [standing for standing in standings if standing.is_short or standing.pool.hold_reason]
+    short = [standing for standing in standings if standing.is_lacking]
     used = desktops.used_by_pool()
     counts = hypervisors.counts_by_status()
     # Each desktop is one of some pool's, and those are counted already.

@@ -141,6 +141,11 @@ class Standing:
         return self.pool.is_enabled and self.free < self.spare and may_grow
 
     @property
+    def is_lacking(self) -> bool:
+        """Short, or held: it says why."""
+        return self.is_short or bool(self.pool.hold_reason)
+
+    @property
     def is_at_a_loss(self) -> bool:
         """Short, with nothing under way and no order to wait: only hosts and storages can tell why."""
         return self.is_short and not self.coming and not self.pool.hold_reason

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
@@ -508,9 +509,8 @@ def _take_back(
             _leave_seat(assignment, actor=actor, reason=reason, action=action, unchanged=unchanged)
             return None
         moved = Desktop.objects.filter(pk=desktop_id, is_moving=False, state__in=sources(Move.RELEASED)).update(
-            state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None,
-            attempts=0, is_emptying=False,
-        )  # fmt: skip
+            **_given_back(now)
+        )
         if not moved or not unchanged.update(until=now, next_lease_at=None, **guest_passwords.FORGOTTEN):
             raise Clash("The desktop was released a moment ago.")
         sessions.over(desktop_id, now, reason)
@@ -554,6 +554,14 @@ def _leave_seat(
     nudges.announce("desktops", user=str(assignment.user_id), desktop=str(desktop.pk))
 
 
+def _given_back(now: datetime) -> dict[str, Any]:
+    """The columns of a desktop that nobody has any more and that gets a fresh disk."""
+    return {
+        "state": State.RECYCLING, "state_since": now, "epoch": F("epoch") + 1, "is_answering": False, "ready_at": None,
+        "attempts": 0, "is_emptying": False,
+    }  # fmt: skip
+
+
 def freshen(desktop: Desktop, reason: str) -> bool:
     """Give a session host that nobody is on any more a fresh disk, as the broker's own deed. False if somebody came
     meanwhile, or it is not one that others were on."""
@@ -562,10 +570,7 @@ def freshen(desktop: Desktop, reason: str) -> bool:
         Desktop.objects.select_for_update(no_key=True).get(pk=desktop.pk)
         somebody = Assignment.objects.filter(desktop=desktop.pk, until=None)
         used = Desktop.objects.filter(~Exists(somebody), pk=desktop.pk, state=State.ASSIGNED)
-        moved = used.filter(pool__kind=Pool.Kind.SHARED).update(
-            state=State.RECYCLING, state_since=now, epoch=F("epoch") + 1, is_answering=False, ready_at=None, attempts=0,
-            is_emptying=False,
-        )  # fmt: skip
+        moved = used.filter(pool__kind=Pool.Kind.SHARED).update(**_given_back(now))
         if moved:
             operations.event("desktop.retried", reason, desktop=desktop).save(force_insert=True)
             nudges.announce("desktops", desktop=str(desktop.pk))

@@ -46,7 +46,6 @@ def _facts(hosts: list[Desktop]) -> list[HostFacts]:
     return [
         HostFacts(
             id=str(host.pk),
-            name=host.name,
             taken=taken.get(host.pk, frozenset()),
             load_percent=loads.get(host.pk),
             created_at=host.created_at,

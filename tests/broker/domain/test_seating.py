@@ -21,7 +21,7 @@ KVM = MemberFacts(id="kvm")
 
 
 def host(name: str, taken: int = 0, **fields: Any) -> HostFacts:
-    return HostFacts(id=name, name=name, taken=frozenset(range(1, taken + 1)), **({"created_at": NOW} | fields))
+    return HostFacts(id=name, taken=frozenset(range(1, taken + 1)), **({"created_at": NOW} | fields))
 
 
 # --- who sits where --------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Day:
 
     def open_hosts(self) -> list[HostFacts]:
         return [
-            HostFacts(id=d.id, name=d.id, taken=frozenset(n for at, n in self.people.values() if at == d.id),
+            HostFacts(id=d.id, taken=frozenset(n for at, n in self.people.values() if at == d.id),
                       created_at=d.state_since)
             for d in self.hosts.values()
             if d.state in (State.READY, State.ASSIGNED) and not d.is_emptying
